@@ -1,0 +1,35 @@
+PYTHON ?= python3
+PORT ?= 5000
+REQUEST ?= samples/cat-on-the-beach.json
+WEIGHTS ?=
+RUN = .venv/bin/python
+
+.PHONY: help setup predict serve test check
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
+
+setup: .venv/complete  ## create the environment in .venv
+
+# torch comes first and pinned, so that no other package chooses its version.
+.venv/complete: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install torch==2.13.0
+	grep -v '^torch==' requirements.txt | .venv/bin/pip install -r /dev/stdin -r requirements-dev.txt
+	touch $@
+
+predict: setup  ## draw one request: REQUEST=samples/….json WEIGHTS=directory
+	$(RUN) -m scripts.predict $(REQUEST) --weights "$(WEIGHTS)"
+
+serve: setup  ## leave the server running: PORT=5000 WEIGHTS=directory
+	$(RUN) -m scripts.serve --port $(PORT) --weights "$(WEIGHTS)"
+
+test: setup  ## run the tests; WEIGHTS=directory adds those of full-size weights
+	KOSMOSG_TEST_WEIGHTS="$(WEIGHTS)" $(RUN) -m pytest
+
+check: setup  ## lint, format, types, layers, documents
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+	.venv/bin/lint-imports
+	$(RUN) scripts/cog_schema.py predict.py --output .cog/openapi_schema.json
+	$(RUN) -m scripts.check_docs

@@ -1,0 +1,8 @@
+"""``python -m kosmosg``."""
+
+import sys
+
+from kosmosg.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Prompts and pictures → conditions: everything up to what the U-Net takes in place of CLIP's."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from kosmosg.data import collate
+from kosmosg.errors import PromptError, WeightsError
+from kosmosg.images import clip_pixels, to_rgb
+from kosmosg.models import KosmosG
+from kosmosg.prompt import Prompt, parse_prompt, parse_text
+from kosmosg.tokenizer import KosmosGTokenizer
+
+Images = Sequence[Image.Image]
+Texts = str | Sequence[str]
+
+
+class Conditioner:
+    """Tokenizer and KOSMOS-G, with the null condition kept."""
+
+    def __init__(self, kosmosg: KosmosG, tokenizer: KosmosGTokenizer):
+        self.kosmosg = kosmosg
+        self.tokenizer = tokenizer
+        self._null: Tensor | None = None
+
+    def to(self, device: str | torch.device) -> None:
+        """Move the networks."""
+        network: Any = self.kosmosg
+        network.to(device)
+        self._null = None
+
+    def check_vocabulary(self) -> None:
+        """Check that tokenizer and language model belong together.
+
+        Raises:
+            WeightsError: With both sizes.
+        """
+        if len(self.tokenizer) != self.kosmosg.vocabulary_size:
+            raise WeightsError(
+                f"The tokenizer has {len(self.tokenizer)} entries, but the language model "
+                f"{self.kosmosg.vocabulary_size}. Convert the checkpoint again with its own "
+                "tokenizer."
+            )
+
+    @torch.inference_mode()
+    def conditions(
+        self, prompts: Sequence[str], images: Sequence[Images]
+    ) -> Float[Tensor, "batch queries dim"]:
+        """Encode prompts with their pictures, as one right-padded batch.
+
+        Raises:
+            PromptError: If markers and images do not fit, or a prompt is too long.
+            WeightsError: If the tokenizer is not the model's.
+        """
+        parsed = [parse_prompt(text, len(each)) for text, each in zip(prompts, images, strict=True)]
+        size = self.kosmosg.image_size
+        pixels = [clip_pixels(to_rgb(image), size) for each in images for image in each]
+        return self._encode(parsed, pixels)
+
+    @torch.inference_mode()
+    def negatives(self, texts: Sequence[str]) -> Float[Tensor, "batch queries dim"]:
+        """Encode negative prompts, each on its own; a blank one is the null condition.
+
+        On a CPU two passes cost less than one padded batch, and a condition that is computed
+        alone depends on nothing else.
+        """
+        rows = [
+            self._encode([parse_text(text)]) if text.strip() else self.null_condition()
+            for text in texts
+        ]
+        return torch.cat(rows)
+
+    @torch.inference_mode()
+    def null_condition(self) -> Float[Tensor, "1 queries dim"]:
+        """Return the unconditional condition, computed at the first call and then kept."""
+        if self._null is None:
+            self._null = self.kosmosg.null_condition()
+        return self._null
+
+    def _encode(
+        self, prompts: Sequence[Prompt], pixels: Sequence[np.ndarray] = ()
+    ) -> Float[Tensor, "batch queries dim"]:
+        self.check_vocabulary()
+        tokens = [self.tokenizer.encode(prompt, self.kosmosg.image_slots) for prompt in prompts]
+        return self.kosmosg(collate(tokens, pixels).to(self.kosmosg.device, self.kosmosg.dtype))
+
+
+def pair(
+    prompt: Texts, images: Images | Sequence[Images] | None, negative_prompt: Texts | None
+) -> tuple[list[str], list[Images], list[str]]:
+    """Bring one prompt or several, their pictures and negative prompts, into lists of one length.
+
+    Raises:
+        PromptError: If the numbers do not fit.
+    """
+    given: list[Any] = list(images or [])
+    pictures: list[Any]
+    if isinstance(prompt, str):
+        prompts, pictures = [prompt], [given]
+    else:
+        prompts = list(prompt)
+        pictures = [[] for _ in prompts] if images is None else [list(each) for each in given]
+    if not prompts or len(prompts) != len(pictures):
+        raise PromptError(
+            f"There are {len(prompts)} prompts and {len(pictures)} sequences of images. Give at "
+            "least one prompt, and one sequence of images for each."
+        )
+    if negative_prompt is None or isinstance(negative_prompt, str):
+        negatives = [negative_prompt or ""] * len(prompts)
+    else:
+        negatives = list(negative_prompt)
+    if len(negatives) != len(prompts):
+        raise PromptError(
+            f"There are {len(negatives)} negative prompts for {len(prompts)} prompts. Give one for "
+            "all, or one for each."
+        )
+    return prompts, pictures, negatives

@@ -1,0 +1,305 @@
+"""The authors' checkpoint → a weights directory in the diffusers layout.
+
+Every key of the file must find its place in the key table or be known to be dead, and every
+parameter of the model must be filled: the original loads non-strictly, so that a missing key is
+silently a wrong image. The output appears complete or not at all.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from kosmosg.checkpoint import read_checkpoint
+from kosmosg.config import FULL_SIZE, SD15_REPOSITORY
+from kosmosg.errors import CheckpointError
+from kosmosg.key_table import KOSMOSG, UNET, VAE, place, why_dead
+from kosmosg.models import AlignerNet, KosmosG, KosmosGConfig
+from kosmosg.models.loading import is_finite
+from kosmosg.sizes import check_sizes
+from kosmosg.stable_diffusion import StableDiffusionSource
+from kosmosg.tokenizer import KosmosGTokenizer
+from kosmosg.weights import write_model_index
+
+EMBEDDING = "gpt_model.decoder.embed_tokens.weight"
+OUTPUT_MATRIX = "gpt_model.decoder.output_projection.weight"
+SHARD_SIZE = "1GB"  # bounds the memory that writing takes
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What a conversion did.
+
+    Attributes:
+        stage: Last training stage of the checkpoint: "lm", "align" or "instruct".
+        converted: Number of tensors per component.
+        left_out: Number of keys left out, by reason.
+        notes: What the user should know.
+    """
+
+    stage: str
+    converted: dict[str, int]
+    left_out: dict[str, int]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Every tensor of a checkpoint at its place, checked but not yet read.
+
+    Attributes:
+        stage: As in ``Conversion``.
+        modules: The components that the checkpoint fills, built without memory.
+        tensors: By component and name, mapped from the file.
+        left_out: As in ``Conversion``.
+    """
+
+    stage: str
+    modules: dict[str, nn.Module]
+    tensors: dict[str, Tensors]
+    left_out: dict[str, int]
+
+
+def convert(
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    tokenizer: str | Path,
+    stable_diffusion: str = SD15_REPOSITORY,
+    sizes: dict[str, Any] = FULL_SIZE,
+    dtype: torch.dtype = torch.float16,
+    ignore: Iterable[str] = (),
+    safety_checker: bool = True,
+    progress: bool = True,
+) -> Conversion:
+    """Convert a checkpoint of any stage.
+
+    Args:
+        checkpoint: ``.pt`` or safetensors file with the authors' parameter names.
+        output: Directory to write; it must be empty or absent.
+        tokenizer: Folder with ``sentencepiece.bpe.model`` and ``dict.txt``.
+        stable_diffusion: Folder or Hub repository in the diffusers layout, for the U-Net, VAE and
+            safety checker that the file lacks.
+        sizes: The authors' run configuration, see ``config.FULL_SIZE``.
+        dtype: Precision of the written weights.
+        ignore: Patterns of unknown keys to leave out instead of failing.
+        safety_checker: Take the safety checker from ``stable_diffusion`` too.
+        progress: Show a progress bar.
+
+    Raises:
+        CheckpointError: If keys are missing, unknown, of another shape or not finite, or a part
+            cannot be found.
+        WeightsError: If the tokenizer cannot be read.
+    """
+    output = Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise CheckpointError(f"{output} exists already. Remove it or choose another directory.")
+    check_sizes(sizes)
+    words = KosmosGTokenizer.from_pretrained(tokenizer)
+    source = StableDiffusionSource(location=stable_diffusion)
+    plan = make_plan(read_checkpoint(checkpoint), sizes, source, ignore)
+    converted = {part: len(tensors) for part, tensors in plan.tensors.items()}
+
+    unfinished = output.with_name(output.name + ".part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    check_disk(unfinished.parent, plan, dtype)
+    try:
+        write_parts(plan, unfinished, source, dtype, progress)
+        if safety_checker:
+            for part, component in source.safety_checker(dtype).items():
+                save(component, unfinished / part)
+        words.save_pretrained(unfinished / "tokenizer")
+        save(source.scheduler(), unfinished / "scheduler")
+        write_model_index(unfinished)
+        notes = tuple(make_notes(plan, unfinished, len(words), sizes["vocab_size"]))
+        if output.exists():
+            output.rmdir()
+        unfinished.rename(output)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return Conversion(stage=plan.stage, converted=converted, left_out=plan.left_out, notes=notes)
+
+
+def make_plan(
+    tensors: Tensors,
+    sizes: dict[str, Any],
+    source: StableDiffusionSource,
+    ignore: Iterable[str] = (),
+) -> Plan:
+    """Find the place of every tensor and compare names and shapes with the model's.
+
+    Raises:
+        CheckpointError: If a key is unknown, missing, left over, or of another shape.
+    """
+    parts, left_out = sort_tensors(tensors, ignore)
+    stage = find_stage(tensors)
+    config = KosmosGConfig.from_sizes(sizes, stage=stage)
+    with torch.device("meta"):
+        modules: dict[str, nn.Module] = {KOSMOSG: KosmosG(config)}
+    if stage == "lm":
+        parts[KOSMOSG] |= initial_aligner(config)
+    modules |= {part: source.empty(part) for part in (UNET, VAE) if part in parts}
+    for part, module in modules.items():
+        check_complete(part, module, parts[part])
+    return Plan(stage=stage, modules=modules, tensors=parts, left_out=dict(left_out))
+
+
+def sort_tensors(
+    tensors: Tensors, ignore: Iterable[str] = ()
+) -> tuple[dict[str, Tensors], Counter[str]]:
+    """Find the component and name of every tensor.
+
+    Returns:
+        Tensors by component and name, and the number of keys left out by reason.
+
+    Raises:
+        CheckpointError: Listing keys that are neither in the table nor known to be dead.
+    """
+    parts: dict[str, Tensors] = {KOSMOSG: {}}
+    left_out: Counter[str] = Counter()
+    unknown = []
+    for key, tensor in tensors.items():
+        if reason := why_dead(key):
+            left_out[reason] += 1
+        elif target := place(key):
+            parts.setdefault(target.component, {})[target.name] = tensor
+        elif any(fnmatchcase(key, pattern) for pattern in ignore):
+            left_out["ignored as asked"] += 1
+        else:
+            unknown.append(key)
+    if unknown:
+        raise CheckpointError(
+            f"The checkpoint has {len(unknown)} unknown keys: {shorten(unknown)}. If you know that "
+            "they do not matter, leave them out with --ignore PATTERN."
+        )
+    tied = [tensors[key] for key in (OUTPUT_MATRIX, EMBEDDING) if key in tensors]
+    if len(tied) == 2 and not torch.equal(*tied):
+        raise CheckpointError(f"{OUTPUT_MATRIX} differs from {EMBEDDING}; they must be tied.")
+    return parts, left_out
+
+
+def find_stage(keys: Iterable[str]) -> str:
+    """Tell the last training stage from which modules a checkpoint has."""
+    aligner = [key for key in keys if key.startswith("aligner.")]
+    if not aligner:
+        return "lm"
+    only_in_stage_2 = ("aligner.decoder", "aligner.clip_encoder")
+    return "align" if any(key.startswith(only_in_stage_2) for key in aligner) else "instruct"
+
+
+def initial_aligner(config: KosmosGConfig) -> Tensors:
+    """Initialise AlignerNet, the same way every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        aligner = AlignerNet(config.aligner_config)
+    return {f"aligner.{name}": tensor for name, tensor in aligner.state_dict().items()}
+
+
+def check_complete(part: str, module: nn.Module, tensors: Tensors) -> None:
+    """Compare names and shapes with the module's.
+
+    Raises:
+        CheckpointError: Listing what is missing, left over, or of another shape.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    missing = [name for name in wanted if name not in tensors]
+    extra = [name for name in tensors if name not in wanted]
+    shapes = [
+        f"{name} {tuple(tensors[name].shape)} instead of {shape}"
+        for name, shape in wanted.items()
+        if name in tensors and tuple(tensors[name].shape) != shape
+    ]
+    problems = [
+        f"{len(names)} {label}: {shorten(names)}"
+        for label, names in (("missing", missing), ("left over", extra), ("ill-shaped", shapes))
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{part}: {'; '.join(problems)}. If this is a model of another size, describe it with "
+            "--config FILE."
+        )
+
+
+def check_disk(directory: Path, plan: Plan, dtype: torch.dtype) -> None:
+    """Refuse to start writing what cannot fit.
+
+    Raises:
+        CheckpointError: With both numbers.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    values = sum(tensor.numel() for part in plan.tensors.values() for tensor in part.values())
+    needed, free = values * dtype.itemsize, shutil.disk_usage(directory).free
+    if free < needed:
+        raise CheckpointError(
+            f"{directory} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are needed. Make "
+            "room or write elsewhere."
+        )
+
+
+def write_parts(
+    plan: Plan, directory: Path, source: StableDiffusionSource, dtype: torch.dtype, progress: bool
+) -> None:
+    """Write the networks one after the other; what the checkpoint lacks comes from ``source``."""
+    total = sum(len(tensors) for tensors in plan.tensors.values())
+    with tqdm(total=total, desc="convert", unit="tensor", disable=not progress) as bar:
+        for part in (KOSMOSG, UNET, VAE):
+            if part not in plan.modules:
+                save(source.load(part, dtype), directory / part)
+                continue
+            # Taken out of the plan, so that one network at most is held in another precision.
+            module, tensors = plan.modules.pop(part), plan.tensors.pop(part)
+            for name, tensor in tensors.items():
+                tensors[name] = cast(name, tensor, dtype)
+                bar.update()
+            module.load_state_dict(tensors, strict=True, assign=True)
+            save(module, directory / part)
+
+
+def cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Change the precision where it differs; a tensor that fits stays mapped to its file.
+
+    Raises:
+        CheckpointError: If a value is not finite, before or after.
+    """
+    converted = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    if not is_finite(converted):
+        raise CheckpointError(f"{name} holds values that are not finite in {dtype}.")
+    return converted
+
+
+def save(component: Any, directory: Path) -> None:
+    """Write a component; networks in safetensors."""
+    network = isinstance(component, nn.Module)
+    write: Any = component.save_pretrained
+    write(directory, **({"max_shard_size": SHARD_SIZE} if network else {}))
+    # safetensors leaves its files readable by their owner alone; a container has other users.
+    for file in directory.iterdir():
+        file.chmod(0o644)
+
+
+def make_notes(plan: Plan, directory: Path, words: int, vocabulary: int) -> Iterable[str]:
+    """Say what a user should know about the result."""
+    if words != vocabulary:
+        yield (
+            f"The dictionary has {words} entries but the model {vocabulary}: they do not belong "
+            "together, and prompts will be refused."
+        )
+    if plan.stage == "lm":
+        yield "A stage-1 checkpoint: AlignerNet is not trained, and pictures will be noise."
+    if not (directory / "safety_checker").is_dir():
+        yield "Without a safety checker: a server of full-size weights will refuse to start."
+
+
+def shorten(names: list[str], most: int = 8) -> str:
+    """List the first few names."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,6 @@
+"""The networks: tensors in, tensors out."""
+
+from kosmosg.models.aligner import AlignerNet
+from kosmosg.models.kosmosg import KosmosG, KosmosGConfig
+
+__all__ = ["AlignerNet", "KosmosG", "KosmosGConfig"]

@@ -1,0 +1,164 @@
+"""AlignerNet: the language model's features → what Stable Diffusion expects from CLIP.
+
+Paper, section 2.2 and figure 3b, encoder M: one bidirectional stack reads the features, a second
+one lets 77 learned queries attend to them. Both are pre-norm MAGNETO stacks ("sub-LN"): a second
+LayerNorm stands before the output projection of self-attention and of the feed-forward network.
+"""
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from kosmosg.config import FIRST_POSITION_ROW, AlignerConfig
+
+
+class AlignerNet(nn.Module):
+    """The encoder half M of AlignerNet."""
+
+    def __init__(self, config: AlignerConfig):
+        super().__init__()
+        self.config = config
+        self.input_projection = nn.Linear(config.source_dim, config.dim)
+        self.positions = nn.Embedding(config.position_rows, config.dim)
+        self.encoder = Stack(config, config.encoder_layers, cross_attention=False)
+        self.queries = nn.Parameter(torch.randn(config.queries, config.dim) * config.dim**-0.5)
+        self.decoder = Stack(config, config.decoder_layers, cross_attention=True)
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest sequence that the position table can number."""
+        return self.config.position_rows - FIRST_POSITION_ROW
+
+    def encode(
+        self,
+        features: Float[Tensor, "batch tokens source"],
+        padding_mask: Bool[Tensor, "batch tokens"],
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Read the features. Values at padded positions mean nothing."""
+        tokens = features.shape[1]
+        # NOTE(reference): positions are numbered from row 2; rows 0 and 1 are never used.
+        rows = torch.arange(tokens, device=features.device) + FIRST_POSITION_ROW
+        hidden = self.input_projection(features) + self.positions(rows)
+        hidden = hidden.masked_fill(padding_mask[..., None], 0.0)
+        return self.encoder(hidden, attend=attendable(padding_mask))
+
+    def forward(
+        self,
+        features: Float[Tensor, "batch tokens source"],
+        padding_mask: Bool[Tensor, "batch tokens"],
+    ) -> Float[Tensor, "batch queries dim"]:
+        """Turn features into the U-Net's ``encoder_hidden_states``.
+
+        Args:
+            features: Output of the language model's final norm, at every position.
+            padding_mask: True at padded positions.
+        """
+        memory = self.encode(features, padding_mask)
+        queries = self.queries.expand(len(features), -1, -1)
+        return self.decoder(queries, memory=memory, attend_memory=attendable(padding_mask))
+
+
+class Stack(nn.Module):
+    """Pre-norm layers and a final norm."""
+
+    def __init__(self, config: AlignerConfig, layers: int, *, cross_attention: bool):
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(config, cross_attention) for _ in range(layers))
+        self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "batch length dim"],
+        attend: Bool[Tensor, "batch 1 1 length"] | None = None,
+        memory: Float[Tensor, "batch tokens dim"] | None = None,
+        attend_memory: Bool[Tensor, "batch 1 1 tokens"] | None = None,
+    ) -> Float[Tensor, "batch length dim"]:
+        """Apply all layers; the masks are true where attention may look."""
+        for layer in self.layers:
+            hidden = layer(hidden, attend, memory, attend_memory)
+        return self.norm(hidden)
+
+
+class Layer(GradientCheckpointingLayer):
+    """Self-attention, cross-attention if there is a memory, feed-forward; each with residual."""
+
+    def __init__(self, config: AlignerConfig, cross_attention: bool):
+        super().__init__()
+        dim, eps = config.dim, config.norm_eps
+        self.self_attention_norm = nn.LayerNorm(dim, eps=eps)
+        self.self_attention = Attention(config, inner_norm=True)
+        if cross_attention:
+            self.cross_attention_norm = nn.LayerNorm(dim, eps=eps)
+            # NOTE(reference): no inner norm in cross-attention.
+            self.cross_attention = Attention(config, inner_norm=False)
+        self.feed_forward_norm = nn.LayerNorm(dim, eps=eps)
+        self.feed_forward = FeedForward(config)
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "batch length dim"],
+        attend: Bool[Tensor, "batch 1 1 length"] | None,
+        memory: Float[Tensor, "batch tokens dim"] | None,
+        attend_memory: Bool[Tensor, "batch 1 1 tokens"] | None,
+    ) -> Float[Tensor, "batch length dim"]:
+        """One layer."""
+        normed = self.self_attention_norm(hidden)
+        hidden = hidden + self.self_attention(normed, normed, attend)
+        if memory is not None:
+            normed = self.cross_attention_norm(hidden)
+            hidden = hidden + self.cross_attention(normed, memory, attend_memory)
+        return hidden + self.feed_forward(self.feed_forward_norm(hidden))
+
+
+class Attention(nn.Module):
+    """Multi-head attention with biases everywhere."""
+
+    def __init__(self, config: AlignerConfig, *, inner_norm: bool):
+        super().__init__()
+        self.heads = config.heads
+        self.q_proj = nn.Linear(config.dim, config.dim)
+        self.k_proj = nn.Linear(config.dim, config.dim)
+        self.v_proj = nn.Linear(config.dim, config.dim)
+        self.inner_norm = (
+            nn.LayerNorm(config.dim, eps=config.norm_eps) if inner_norm else nn.Identity()
+        )
+        self.out_proj = nn.Linear(config.dim, config.dim)
+
+    def forward(
+        self,
+        queries: Float[Tensor, "batch length dim"],
+        keys: Float[Tensor, "batch tokens dim"],
+        attend: Bool[Tensor, "batch 1 1 tokens"] | None,
+    ) -> Float[Tensor, "batch length dim"]:
+        """Attend from queries to keys; the keys are the values too."""
+        q, k, v = (
+            rearrange(x, "batch length (heads d) -> batch heads length d", heads=self.heads)
+            for x in (self.q_proj(queries), self.k_proj(keys), self.v_proj(keys))
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=attend)
+        mixed = rearrange(mixed, "batch heads length d -> batch length (heads d)")
+        return self.out_proj(self.inner_norm(mixed))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with exact GELU and, behind it, the sub-LN norm."""
+
+    def __init__(self, config: AlignerConfig):
+        super().__init__()
+        self.up = nn.Linear(config.dim, config.ffn_dim)
+        self.norm = nn.LayerNorm(config.ffn_dim, eps=config.norm_eps)
+        self.down = nn.Linear(config.ffn_dim, config.dim)
+
+    def forward(self, hidden: Float[Tensor, "batch length dim"]) -> Float[Tensor, "..."]:
+        """Widen, activate, normalise, narrow."""
+        return self.down(self.norm(F.gelu(self.up(hidden))))
+
+
+def attendable(
+    padding_mask: Bool[Tensor, "batch tokens"],
+) -> Bool[Tensor, "batch 1 1 tokens"]:
+    """Turn a padding mask into an attention mask over keys, for all heads and queries."""
+    return ~padding_mask[:, None, None, :]

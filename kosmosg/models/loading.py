@@ -1,0 +1,75 @@
+"""Open one component of a weights directory, strictly.
+
+The libraries' own loaders warn about missing, left-over or ill-shaped tensors and go on with
+random ones. Here each of them is an error, and so is a value that is not finite.
+"""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from kosmosg.errors import WeightsError
+
+Module = TypeVar("Module", bound=nn.Module)
+REMEDY = "Convert or download these weights again."
+
+
+def load_component(
+    kind: type[Module], directory: Path, *, dtype: torch.dtype, name: str = ""
+) -> Module:
+    """Open a folder with ``config.json`` and safetensors, in evaluation mode, on the CPU.
+
+    Args:
+        kind: Class of transformers or diffusers with ``from_pretrained``.
+        directory: The component's folder.
+        dtype: Precision to hold it in.
+        name: What to call it in errors; the folder's name by default.
+
+    Raises:
+        WeightsError: If the folder or a file is missing, cut off, of another model, or not finite.
+    """
+    name = name or directory.name
+    if not (directory / "config.json").is_file():
+        raise WeightsError(f"{name}: {directory / 'config.json'} is missing. {REMEDY}")
+    loader: Any = kind
+    try:
+        module, report = loader.from_pretrained(
+            directory,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            local_files_only=True,
+        )
+    except Exception as error:
+        # The loaders raise OSError, RuntimeError, SafetensorError, KeyError, … for a bad file.
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise WeightsError(
+            f"{name}: {directory} cannot be loaded ({reason[0]}). {REMEDY}"
+        ) from error
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if keys := sorted(map(str, report.get(what, ()))):
+            shown = ", ".join(keys[:5]) + (" …" if len(keys) > 5 else "")
+            label = what.replace("_keys", " tensors").replace("error_msgs", "errors")
+            raise WeightsError(f"{name}: {len(keys)} {label} in {directory}: {shown}. {REMEDY}")
+    check_finite(dict(module.named_parameters()), name)
+    return module.eval().requires_grad_(False)
+
+
+def check_finite(tensors: dict[str, Tensor], name: str) -> None:
+    """Refuse weights that hold NaN or infinity: every image would come out black.
+
+    Raises:
+        WeightsError: Naming the first such tensor.
+    """
+    for key, tensor in tensors.items():
+        if not is_finite(tensor):
+            raise WeightsError(f"{name}: {key} holds values that are not finite. {REMEDY}")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Tell whether a tensor is free of NaN and infinity, without a copy of it."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    return all(bool(torch.isfinite(bound)) for bound in torch.aminmax(tensor.detach()))

@@ -1,0 +1,265 @@
+"""Prompt and pictures in, pictures out: the glue between KOSMOS-G and Stable Diffusion.
+
+The decoder is diffusers' own ``StableDiffusionPipeline`` without a text encoder; it is never
+modified. Everything that takes ``prompt_embeds`` can be used in its place with the result of
+``encode_prompt`` (paper, section 4.4).
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from kosmosg.conditioning import Conditioner, Images, Texts, pair
+from kosmosg.config import DEFAULT_GUIDANCE, DEFAULT_STEPS
+from kosmosg.errors import WeightsError
+from kosmosg.memory import reporting_out_of_memory
+from kosmosg.models import KosmosG
+from kosmosg.models.loading import load_component
+from kosmosg.safety import SafetyChecker
+from kosmosg.sampling import Progress, Request, Timings, draw_noise, sample, synchronise
+from kosmosg.schedulers import DEFAULT_SAMPLER, make_scheduler
+from kosmosg.settings import Settings
+from kosmosg.stable_diffusion import load_scheduler, make_decoder
+from kosmosg.tokenizer import KosmosGTokenizer
+from kosmosg.weights import check_layout, write_model_index
+
+
+@dataclass(frozen=True, kw_only=True)
+class KosmosGOutput:
+    """Pictures, prompt by prompt, with all pictures of a prompt side by side.
+
+    Attributes:
+        images: RGB pictures.
+        seeds: The seed that makes each picture again, alone.
+        recipes: All settings that do, for the metadata of a file.
+        flagged: What the safety checker says of each; all false if it was not asked.
+        timings: Seconds for encode, denoise and decode.
+    """
+
+    images: list[Image.Image]
+    seeds: list[int]
+    recipes: list[dict[str, Any]]
+    flagged: list[bool]
+    timings: Timings
+
+
+class KosmosGPipeline:
+    """KOSMOS-G with its Stable Diffusion decoder."""
+
+    def __init__(
+        self,
+        kosmosg: KosmosG,
+        tokenizer: KosmosGTokenizer,
+        decoder: StableDiffusionPipeline,
+        safety_checker: SafetyChecker | None = None,
+    ):
+        self.conditioner = Conditioner(kosmosg, tokenizer)
+        self.decoder = decoder
+        self.safety_checker = safety_checker
+        self._check_fit()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        directory: str | Path,
+        *,
+        torch_dtype: torch.dtype | None = None,
+        device: str | torch.device | None = None,
+    ) -> "KosmosGPipeline":
+        """Open a weights directory.
+
+        Args:
+            directory: Diffusers layout, as ``kosmosg convert`` writes it.
+            torch_dtype: Precision; float16 on CUDA and float32 elsewhere by default.
+            device: CUDA if there is one, by default.
+
+        Raises:
+            WeightsError: If something is missing, damaged or of another model.
+        """
+        directory = Path(directory)
+        check_layout(directory)
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dtype = torch_dtype or (torch.float16 if device.type == "cuda" else torch.float32)
+        pipeline = cls(
+            load_component(KosmosG, directory / "kosmosg", dtype=dtype),
+            KosmosGTokenizer.from_pretrained(directory / "tokenizer"),
+            make_decoder(
+                load_component(UNet2DConditionModel, directory / "unet", dtype=dtype),
+                load_component(AutoencoderKL, directory / "vae", dtype=dtype),
+                load_scheduler(directory / "scheduler"),
+            ),
+            SafetyChecker.from_pretrained(directory, dtype=dtype),
+        )
+        return pipeline.to(device)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write a weights directory: diffusers layout, safetensors only."""
+        directory = Path(directory)
+        self.kosmosg.save_pretrained(directory / "kosmosg")
+        self.conditioner.tokenizer.save_pretrained(directory / "tokenizer")
+        for part in ("unet", "vae", "scheduler"):
+            getattr(self.decoder, part).save_pretrained(directory / part)
+        if self.safety_checker:
+            self.safety_checker.save_pretrained(directory)
+        write_model_index(directory)
+
+    def to(self, device: str | torch.device) -> "KosmosGPipeline":
+        """Move all networks to a device."""
+        self.conditioner.to(device)
+        networks: list[Any] = [self.decoder]
+        if self.safety_checker:
+            networks.append(self.safety_checker.model)
+        for network in networks:
+            network.to(device)
+        return self
+
+    @property
+    def kosmosg(self) -> KosmosG:
+        """The language model with AlignerNet."""
+        return self.conditioner.kosmosg
+
+    @property
+    def default_size(self) -> int:
+        """Side in pixels of the pictures that the decoder was trained on."""
+        return self.decoder.unet.config.sample_size * self.decoder.vae_scale_factor
+
+    @torch.inference_mode()
+    def encode_prompt(
+        self,
+        prompt: Texts,
+        images: Images | Sequence[Images] | None = None,
+        negative_prompt: Texts | None = None,
+    ) -> tuple[Float[Tensor, "batch queries dim"], Float[Tensor, "batch queries dim"]]:
+        """Turn prompts into conditions for any Stable Diffusion v1.5 pipeline.
+
+        Args:
+            prompt: A prompt, or several.
+            images: The pictures of a prompt, in the order of its markers; for several prompts, one
+                sequence each.
+            negative_prompt: Text only; one for all prompts or one each. ``None`` and ``""`` are
+                the null condition.
+
+        Returns:
+            ``prompt_embeds`` and ``negative_prompt_embeds``, each ``(batch, 77, 768)`` at full
+            size.
+
+        Raises:
+            PromptError: If markers and images do not fit, or a prompt is too long.
+        """
+        prompts, pictures, negatives = pair(prompt, images, negative_prompt)
+        return (
+            self.conditioner.conditions(prompts, pictures),
+            self.conditioner.negatives(negatives),
+        )
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        prompt: Texts,
+        images: Images | Sequence[Images] | None = None,
+        negative_prompt: Texts | None = None,
+        *,
+        num_images_per_prompt: int = 1,
+        num_inference_steps: int = DEFAULT_STEPS,
+        guidance_scale: float = DEFAULT_GUIDANCE,
+        width: int | None = None,
+        height: int | None = None,
+        scheduler: str = DEFAULT_SAMPLER,
+        seed: int | None = None,
+        check_safety: bool = False,
+        progress: Progress | None = None,
+    ) -> KosmosGOutput:
+        """Draw pictures.
+
+        Args:
+            prompt: A prompt, or several, with ``<i>`` where a picture belongs.
+            images: See ``encode_prompt``.
+            negative_prompt: See ``encode_prompt``.
+            num_images_per_prompt: All pictures of a prompt follow each other.
+            num_inference_steps: 1 to 1000.
+            guidance_scale: At least 1; 1 switches guidance off.
+            width: In pixels, a multiple of 8; the size the decoder was trained at by default.
+            height: Likewise.
+            scheduler: A name in ``schedulers.SAMPLERS``.
+            seed: Picture n is drawn from ``seed + n``; random by default.
+            check_safety: Ask the safety checker, if the weights have one.
+            progress: Called with steps done and steps in all.
+
+        Raises:
+            PromptError: If markers and images do not fit, or a prompt is too long.
+            SettingError: If a number or name lies outside what is allowed.
+            OutOfMemoryError: If not even one picture fits into memory.
+        """
+        settings = Settings.check(
+            num_images_per_prompt=num_images_per_prompt,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            width=self.default_size if width is None else width,
+            height=self.default_size if height is None else height,
+            scheduler=scheduler,
+            seed=seed,
+            multiple=max(8, self.decoder.vae_scale_factor),  # 8 is what diffusers checks for
+        )
+        prompts, pictures, negatives = pair(prompt, images, negative_prompt)
+        decoder = self.decoder_with(scheduler)
+
+        start = time.perf_counter()
+        with reporting_out_of_memory("The prompt and its images do not"):
+            condition, negative = self.encode_prompt(prompts, pictures, negatives)
+        synchronise(condition)
+        encode_seconds = time.perf_counter() - start
+
+        seeds = settings.seeds(len(prompts))
+        request = Request(
+            condition=condition.repeat_interleave(settings.num_images_per_prompt, dim=0),
+            negative=negative.repeat_interleave(settings.num_images_per_prompt, dim=0),
+            noise=self._draw_noise(seeds, settings),
+            steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+        )
+        drawn, timings = sample(decoder, request, progress)
+        timings.encode = encode_seconds
+        flagged = [False] * len(drawn)
+        if check_safety and self.safety_checker:
+            flagged = self.safety_checker.flagged(drawn)
+        rows = [n // settings.num_images_per_prompt for n in range(len(seeds))]
+        recipes = [
+            settings.recipe(prompts[row], negatives[row], seed)
+            for row, seed in zip(rows, seeds, strict=True)
+        ]
+        return KosmosGOutput(
+            images=drawn, seeds=seeds, recipes=recipes, flagged=flagged, timings=timings
+        )
+
+    def decoder_with(self, scheduler: str) -> StableDiffusionPipeline:
+        """Pair the decoder's networks with a fresh scheduler; no request leaves one behind.
+
+        Raises:
+            SettingError: If the name is unknown.
+        """
+        fresh = make_scheduler(scheduler, self.decoder.scheduler.config)
+        return make_decoder(self.decoder.unet, self.decoder.vae, fresh)
+
+    def _draw_noise(
+        self, seeds: Sequence[int], settings: Settings
+    ) -> Float[Tensor, "rows channels height width"]:
+        scale = self.decoder.vae_scale_factor
+        channels = self.decoder.unet.config.in_channels
+        return draw_noise(seeds, channels, settings.height // scale, settings.width // scale)
+
+    def _check_fit(self) -> None:
+        dim = self.kosmosg.config.aligner_config.dim
+        wanted = self.decoder.unet.config.cross_attention_dim
+        if dim != wanted:
+            raise WeightsError(
+                f"AlignerNet yields conditions {dim} wide, but the U-Net takes {wanted}. These "
+                "parts do not belong together; the decoder must be a Stable Diffusion v1.5."
+            )

@@ -1,0 +1,176 @@
+"""Conditions → pictures: noise from seeds, diffusers' denoising loop, the VAE, chunk by chunk.
+
+Nothing here depends on what else is in the batch: noise is drawn per picture on the CPU in
+float32, and the VAE decodes one latent after the other. A picture is the same alone, in a batch,
+in chunks, and on any device, up to the rounding of that device's matrix products.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from kosmosg.errors import OutOfMemoryError, WeightsError
+from kosmosg.memory import reporting_out_of_memory
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]  # steps done, steps in all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Everything that decides the pictures, one row per picture.
+
+    Attributes:
+        condition: Conditions, ``(rows, 77, 768)`` at full size.
+        negative: What guidance leads away from; same shape.
+        noise: Initial latents, standard normal, with the pictures' sides over the VAE's scale.
+        steps: Number of denoising steps.
+        guidance_scale: 1 switches guidance off.
+    """
+
+    condition: Float[Tensor, "rows queries dim"]
+    negative: Float[Tensor, "rows queries dim"]
+    noise: Float[Tensor, "rows channels height width"]
+    steps: int
+    guidance_scale: float
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.noise)
+
+    def part(self, rows: slice) -> "Request":
+        """Take some of the rows."""
+        return Request(
+            condition=self.condition[rows],
+            negative=self.negative[rows],
+            noise=self.noise[rows],
+            steps=self.steps,
+            guidance_scale=self.guidance_scale,
+        )
+
+
+@dataclass(kw_only=True)
+class Timings:
+    """Seconds spent in the parts of a request."""
+
+    encode: float = 0.0
+    denoise: float = 0.0
+    decode: float = 0.0
+
+
+def draw_noise(
+    seeds: Sequence[int], channels: int, height: int, width: int
+) -> Float[Tensor, "rows channels height width"]:
+    """Draw the initial latents of every seed, in float32 on the CPU."""
+    shape = (channels, height, width)
+    return torch.stack(
+        [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)) for seed in seeds]
+    )
+
+
+def sample(
+    decoder: StableDiffusionPipeline, request: Request, progress: Progress | None = None
+) -> tuple[list[Image.Image], Timings]:
+    """Draw all rows of a request, in as many chunks as the memory asks for.
+
+    Args:
+        decoder: diffusers' pipeline without a text encoder, its scheduler set.
+        request: What to draw.
+        progress: Called after every step.
+
+    Raises:
+        OutOfMemoryError: If not even a single picture fits.
+        WeightsError: If the U-Net yields values that are not finite.
+    """
+    chunk = len(request)
+    images: list[Image.Image] = []
+    timings = Timings()
+    height, width = (side * decoder.vae_scale_factor for side in request.noise.shape[-2:])
+    while len(images) < len(request):
+        rows = slice(len(images), len(images) + chunk)
+        report = _step_report(progress, done=rows.start, chunk=chunk, rows=len(request))
+        try:
+            with reporting_out_of_memory(f"One picture of {width} × {height} pixels does not"):
+                start = time.perf_counter()
+                latents = denoise(decoder, request.part(rows), report)
+                synchronise(latents)
+                timings.denoise += time.perf_counter() - start
+                start = time.perf_counter()
+                images += [image for row in latents.split(1) for image in decode(decoder, row)]
+                timings.decode += time.perf_counter() - start
+        except OutOfMemoryError:
+            if chunk == 1:
+                raise
+            chunk = -(-chunk // 2)
+            logger.warning("Out of memory: going on with %d pictures at a time.", chunk)
+    return images, timings
+
+
+def denoise(
+    decoder: StableDiffusionPipeline, request: Request, on_step_end: Callable | None = None
+) -> Float[Tensor, "rows channels height width"]:
+    """Run diffusers' denoising loop over all rows at once.
+
+    Raises:
+        WeightsError: If the result is not finite.
+    """
+    unet, scale = decoder.unet, decoder.vae_scale_factor
+    height, width = (side * scale for side in request.noise.shape[-2:])
+    output: Any = decoder(
+        prompt_embeds=request.condition,
+        negative_prompt_embeds=request.negative,
+        latents=request.noise.to(device=unet.device, dtype=unet.dtype),
+        width=width,
+        height=height,
+        num_inference_steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        callback_on_step_end=on_step_end,
+        output_type="latent",
+    )
+    if not torch.isfinite(output.images).all():
+        raise WeightsError(
+            "The U-Net produced values that are not finite. Its weights are damaged, or do not "
+            "bear this precision: convert them again, or use bfloat16 or float32."
+        )
+    return output.images
+
+
+def decode(
+    decoder: StableDiffusionPipeline, latents: Float[Tensor, "rows channels height width"]
+) -> list[Image.Image]:
+    """Turn latents into pictures: unscale, decode, to [0, 1], eight bits."""
+    vae = decoder.vae
+    pixels = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+    images: Any = decoder.image_processor.postprocess(pixels, output_type="pil")
+    return images
+
+
+def synchronise(tensor: Tensor) -> None:
+    """Wait for the device, so that the clock measures the work and not its queueing."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+
+
+def _step_report(
+    progress: Progress | None, *, done: int, chunk: int, rows: int
+) -> Callable[[StableDiffusionPipeline, int, Any, dict], dict]:
+    """Make diffusers' ``callback_on_step_end``, counting over the chunks to come."""
+    chunks = -(-rows // chunk)
+    chunk_index = done // chunk
+
+    def report(pipeline: StableDiffusionPipeline, step: int, timestep: Any, state: dict) -> dict:
+        if progress:
+            steps = pipeline.num_timesteps
+            progress(chunk_index * steps + step + 1, chunks * steps)
+        return state
+
+    return report

@@ -1,0 +1,175 @@
+"""A prediction request: files and numbers in, picture files out.
+
+This is everything between the Cog surface (``predict.py``) and the pipeline that does not need
+Cog: which inputs count as images, what the log says, where the outputs lie and when they go.
+"""
+
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from kosmosg.config import MAX_SEED
+from kosmosg.errors import ImageError, PromptError, UnsafeImageError, WeightsError
+from kosmosg.images import open_image
+from kosmosg.outputs import save_image
+from kosmosg.pipeline import KosmosGOutput, KosmosGPipeline
+from kosmosg.settings import check_integer
+from kosmosg.weights import find_weights
+
+ALLOW_NO_CHECKER = "KOSMOSG_ALLOW_NO_SAFETY_CHECKER"
+FULL_SIZE_PIXELS = 256  # a decoder trained on larger pictures draws what a checker should see
+
+Metric = Callable[[str, float], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """The inputs of a request that are not images, as the caller sent them."""
+
+    prompt: str
+    negative_prompt: str
+    text_guidance_scale: float
+    num_inference_steps: int
+    num_images: int
+    width: int | None
+    height: int | None
+    scheduler: str
+    seed: int | None
+    output_format: str
+    output_quality: int
+    disable_safety_checker: bool
+
+
+class Service:
+    """A loaded pipeline and the outputs of its last request."""
+
+    def __init__(self, pipeline: KosmosGPipeline):
+        self.pipeline = pipeline
+        self._outputs: tempfile.TemporaryDirectory | None = None
+
+    @classmethod
+    def open(cls, weights: str | os.PathLike | None = None) -> "Service":
+        """Load weights and compute what every request needs.
+
+        Raises:
+            WeightsError: If they are missing, damaged, or lack the safety checker without leave.
+        """
+        start = time.perf_counter()
+        directory = find_weights(weights)
+        pipeline = KosmosGPipeline.from_pretrained(directory)
+        pipeline.conditioner.check_vocabulary()
+        if (
+            pipeline.safety_checker is None
+            and pipeline.default_size > FULL_SIZE_PIXELS
+            and os.environ.get(ALLOW_NO_CHECKER) != "1"
+        ):
+            raise WeightsError(
+                f"{directory} has no safety checker. Convert again with --stable-diffusion naming "
+                f"a folder that has one, or set {ALLOW_NO_CHECKER}=1 to serve without."
+            )
+        pipeline.conditioner.null_condition()
+        model, seconds = pipeline.kosmosg, time.perf_counter() - start
+        print(f"weights: {directory} on {model.device}, {model.dtype}, in {seconds:.1f} s")
+        return cls(pipeline)
+
+    def run(self, images: Iterable[Any], drawing: Drawing, metric: Metric) -> list[Path]:
+        """Draw the pictures of a request.
+
+        Args:
+            images: Pairs of an input's name and what came under it, in the order of the markers.
+            drawing: The other inputs.
+            metric: Takes the name and value of a measurement.
+
+        Returns:
+            Files that stay until the next request.
+
+        Raises:
+            KosmosGError: If the request cannot be carried out; the message is for the caller.
+        """
+        self._discard_outputs()
+        pictures = read_images(images)
+        if not drawing.prompt.strip():
+            raise PromptError("prompt is empty. Write what to draw, with <i> for an input image.")
+        quality = check_integer("output_quality", drawing.output_quality, 0, 100)
+        seed = secrets.randbelow(MAX_SEED + 1) if drawing.seed is None else drawing.seed
+        print(f"seed: {seed}", flush=True)
+        output = self.pipeline(
+            drawing.prompt,
+            pictures,
+            drawing.negative_prompt,
+            num_images_per_prompt=drawing.num_images,
+            num_inference_steps=drawing.num_inference_steps,
+            guidance_scale=drawing.text_guidance_scale,
+            width=drawing.width,
+            height=drawing.height,
+            scheduler=drawing.scheduler,
+            seed=seed,
+            check_safety=not drawing.disable_safety_checker,
+            progress=print_progress,
+        )
+        files = self._save(output, drawing, quality)
+        metric("image_output_count", len(files))
+        metric("encode_seconds", round(output.timings.encode, 3))
+        metric("denoise_seconds", round(output.timings.denoise, 3))
+        metric("decode_seconds", round(output.timings.decode, 3))
+        return files
+
+    def _save(self, output: KosmosGOutput, drawing: Drawing, quality: int) -> list[Path]:
+        if all(output.flagged):
+            raise UnsafeImageError(
+                "The safety checker flagged every picture. Try another seed or prompt."
+            )
+        self._outputs = tempfile.TemporaryDirectory(prefix="kosmosg-")
+        files = []
+        for index, image in enumerate(output.images):
+            seed = output.seeds[index]
+            if output.flagged[index]:
+                print(f"picture {index} (seed {seed}) left out: flagged by the safety checker")
+                continue
+            path = Path(self._outputs.name) / f"{index}-seed-{seed}.{drawing.output_format}"
+            files.append(save_image(image, path, quality=quality, recipe=output.recipes[index]))
+        return files
+
+    def _discard_outputs(self) -> None:
+        """Remove the files of the request before: nothing of it may show in this one."""
+        if self._outputs:
+            self._outputs.cleanup()
+            self._outputs = None
+
+
+def read_images(images: Iterable[Any]) -> list[Image.Image]:
+    """Open the images of a request.
+
+    Args:
+        images: Pairs of an input's name and its value. ``None`` and ``""`` are not given.
+
+    Raises:
+        ImageError: If a value is no file, or the file no picture.
+    """
+    pictures = []
+    for name, value in images:
+        if value is None or value == "":
+            continue
+        # The server turns uploads, data URLs and http(s) URLs into files. Text that reaches us as
+        # it was sent is a path of this machine or another scheme, which must not be opened.
+        if not isinstance(value, os.PathLike):
+            raise ImageError(
+                f"{name} must be sent as a file: an upload, a data URL or an http(s) URL, not "
+                f"{str(value)[:80]!r}."
+            )
+        pictures.append(open_image(value, name))
+    return pictures
+
+
+def print_progress(done: int, total: int) -> None:
+    """Print a line in the form that the platform's clients read progress from."""
+    tenths = done * 10 // total
+    bar = "█" * tenths + " " * (10 - tenths)
+    print(f"{done * 100 // total:3d}%|{bar}| {done}/{total}", flush=True)

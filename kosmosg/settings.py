@@ -1,0 +1,116 @@
+"""The numbers of a request, within their bounds."""
+
+import math
+import secrets
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kosmosg.config import MAX_SEED
+from kosmosg.errors import SettingError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What decides a picture besides prompt, images and weights; all within bounds.
+
+    Attributes:
+        num_images_per_prompt: At least 1.
+        num_inference_steps: 1 to 1000.
+        guidance_scale: At least 1; 1 switches guidance off.
+        width: In pixels.
+        height: In pixels.
+        scheduler: A name in ``schedulers.SAMPLERS``.
+        seed: Seed of the first picture.
+    """
+
+    num_images_per_prompt: int
+    num_inference_steps: int
+    guidance_scale: float
+    width: int
+    height: int
+    scheduler: str
+    seed: int
+
+    @classmethod
+    def check(
+        cls,
+        *,
+        num_images_per_prompt: Any,
+        num_inference_steps: Any,
+        guidance_scale: Any,
+        width: Any,
+        height: Any,
+        scheduler: str,
+        seed: Any,
+        multiple: int,
+    ) -> "Settings":
+        """Check what a user gave. A seed of ``None`` is drawn at random.
+
+        Width and height must be multiples of ``multiple``; the bounds are those of the class.
+
+        Raises:
+            SettingError: Naming the setting, its value and the bounds.
+        """
+        seed = secrets.randbelow(MAX_SEED + 1) if seed is None else seed
+        return cls(
+            num_images_per_prompt=check_integer(
+                "num_images_per_prompt", num_images_per_prompt, 1, 10_000
+            ),
+            num_inference_steps=check_integer("num_inference_steps", num_inference_steps, 1, 1000),
+            guidance_scale=check_number("guidance_scale", guidance_scale, 1, 1000),
+            width=check_side("width", width, multiple),
+            height=check_side("height", height, multiple),
+            scheduler=scheduler,
+            seed=check_integer("seed", seed, 0, MAX_SEED),
+        )
+
+    def seeds(self, prompts: int) -> list[int]:
+        """Seeds of all pictures, counting up from the first (modulo 2³²)."""
+        count = prompts * self.num_images_per_prompt
+        return [(self.seed + n) % (MAX_SEED + 1) for n in range(count)]
+
+    def recipe(self, prompt: str, negative_prompt: str, seed: int) -> dict[str, Any]:
+        """Everything that makes one picture again, for the metadata of its file."""
+        settings = asdict(self) | {"num_images_per_prompt": 1, "seed": seed}
+        return {"prompt": prompt, "negative_prompt": negative_prompt, **settings}
+
+
+def check_number(name: str, value: Any, low: float, high: float) -> float:
+    """Check that a value is a number within bounds.
+
+    Raises:
+        SettingError: Naming the setting, the value and the bounds.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
+        raise SettingError(f"{name} must be a number from {low} to {high}, not {value!r}.")
+    if not low <= value <= high:
+        raise SettingError(f"{name} is {value}; it must be from {low} to {high}.")
+    return float(value)
+
+
+def check_integer(name: str, value: Any, low: int, high: int) -> int:
+    """Check that a value is a whole number within bounds; ``2.0`` counts as one.
+
+    Raises:
+        SettingError: Naming the setting, the value and the bounds.
+    """
+    number = check_number(name, value, low, high)
+    if number != int(number):
+        raise SettingError(f"{name} is {value}; it must be a whole number.")
+    return int(value)
+
+
+def check_side(name: str, value: Any, multiple: int) -> int:
+    """Check a width or height in pixels.
+
+    Raises:
+        SettingError: Naming the nearest sides that are allowed.
+    """
+    side = check_integer(name, value, multiple, 8192)
+    if side % multiple:
+        below = side // multiple * multiple
+        raise SettingError(
+            f"{name} is {side} pixels; it must be a multiple of {multiple}. Try {below} or "
+            f"{below + multiple}."
+        )
+    return side

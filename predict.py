@@ -1,0 +1,72 @@
+# ruff: noqa: E501, B008 - Cog parses this signature: one literal description per input
+"""The Cog surface: literal inputs, ``setup()`` and ``predict()``; everything else is in kosmosg.
+
+Cog reads the signature without running it, so every default, bound and description is a plain
+literal (see CONTRIBUTING.md, "The Cog signature"). It also calls ``predict()`` with every input,
+also those that the caller omitted.
+"""
+
+import os
+import traceback
+
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would announce missing torchvision
+
+from cog import BasePredictor, Input, Path
+
+from kosmosg.errors import KosmosGError
+from kosmosg.serving import Drawing, Service
+
+
+class Predictor(BasePredictor):
+    """KOSMOS-G behind Cog's HTTP server."""
+
+    def setup(self, weights: Path | None = None) -> None:
+        """Load the weights: COG_WEIGHTS, KOSMOSG_WEIGHTS or weights/kosmos-g."""
+        self.service = Service.open(weights)
+
+    def predict(
+        self,
+        image1: Path | None = Input(description="First input image, for the first <i> in the prompt.", accept="image/*", default=None),
+        image2: Path | None = Input(description="Second input image, for the second <i> in the prompt.", accept="image/*", default=None),
+        image3: Path | None = Input(description="Third input image, for the third <i> in the prompt.", accept="image/*", default=None),
+        image4: Path | None = Input(description="Fourth input image, for the fourth <i> in the prompt.", accept="image/*", default=None),
+        images: list[Path] | None = Input(description="Any further input images, in prompt order, after image1 to image4.", accept="image/*", default=None),
+        prompt: str = Input(description="Target prompt. Write <i> where an input image belongs, in order, for example: <i> wearing <i>. Without <i> it is a plain text prompt.", default="<i>"),
+        negative_prompt: str = Input(description="What should not appear in the output. Text only.", default=""),
+        text_guidance_scale: float = Input(description="Classifier-free guidance scale. Lower it if images look over-saturated; 1 switches guidance off.", default=6.0, ge=1, le=20),
+        num_inference_steps: int = Input(description="Number of denoising steps.", default=50, ge=1, le=250),
+        num_images: int = Input(description="Number of images to generate.", default=4, ge=1, le=8),
+        width: int | None = Input(description="Width in pixels, a multiple of 8. Leave blank for the size the model was trained at.", default=None, ge=64, le=1024),
+        height: int | None = Input(description="Height in pixels, a multiple of 8. Leave blank for the size the model was trained at.", default=None, ge=64, le=1024),
+        scheduler: str = Input(description="Sampler.", choices=["DPMSolverMultistep", "DDIM", "PNDM"], default="DPMSolverMultistep"),
+        seed: int | None = Input(description="Seed of the first image; image n uses seed + n. Leave blank for a random one.", default=None, ge=0, le=4294967295),
+        output_format: str = Input(description="Format of the output images.", choices=["webp", "jpg", "png"], default="webp"),
+        output_quality: int = Input(description="Quality of the output images, 0 to 100. Not used for png.", default=90, ge=0, le=100),
+        disable_safety_checker: bool = Input(description="Return images without checking them for unsafe content.", default=False),
+    ) -> list[Path]:  # fmt: skip
+        """Draw pictures of the subjects in the input images."""
+        named = [("image1", image1), ("image2", image2), ("image3", image3), ("image4", image4)]
+        named += [(f"images[{n}]", image) for n, image in enumerate(images or [])]
+        drawing = Drawing(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            text_guidance_scale=text_guidance_scale,
+            num_inference_steps=num_inference_steps,
+            num_images=num_images,
+            width=width,
+            height=height,
+            scheduler=scheduler,
+            seed=seed,
+            output_format=output_format,
+            output_quality=output_quality,
+            disable_safety_checker=disable_safety_checker,
+        )
+        try:
+            files = self.service.run(named, drawing, self.record_metric)
+        except KosmosGError:
+            raise
+        except Exception:
+            # Cog passes on the message alone; what went wrong in us belongs in the log.
+            traceback.print_exc()
+            raise
+        return [Path(file) for file in files]

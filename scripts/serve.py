@@ -1,0 +1,37 @@
+"""Leave the Cog server running on this machine."""
+
+import argparse
+import os
+import sys
+
+from scripts.local_server import ROOT, ServerError, server_command, server_environment
+from scripts.weights import choose_weights
+
+CALL = """\
+The server will answer on http://127.0.0.1:{port} (stop it with Ctrl-C). To call it:
+
+  curl -s http://127.0.0.1:{port}/predictions -H 'Content-Type: application/json' \\
+    -d '{{"input": {{"prompt": "<i> on the beach", "num_images": 1, \
+"image1": "data:image/jpeg;base64,'"$(base64 -w0 samples/cat.jpg)"'"}}}}'
+"""
+
+
+def main() -> int:
+    """Run ``make serve``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=5000)
+    parser.add_argument("--weights", default="", help="weights directory")
+    arguments = parser.parse_args()
+    try:
+        environment = server_environment(choose_weights(arguments.weights), arguments.port)
+    except ServerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(CALL.format(port=arguments.port), flush=True)
+    os.chdir(ROOT)
+    # The server takes this process's place, so that Ctrl-C and SIGTERM reach it directly.
+    os.execve(sys.executable, server_command(), environment)  # noqa: S606
+
+
+if __name__ == "__main__":
+    sys.exit(main())

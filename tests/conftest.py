@@ -1,0 +1,31 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import tiny
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The pictures must not depend on how many cores a machine has.
+torch.set_num_threads(2)
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights directory with a small random model in the full layout."""
+    return tiny.write_weights(tmp_path_factory.mktemp("tiny") / "weights")
+
+
+@pytest.fixture(scope="session")
+def real_tokenizer() -> Path:
+    """The folder with the real tokenizer's files, or a skip that says where they belong."""
+    places = [ROOT.parent / "shared" / "tokenizer", ROOT / "weights" / "kosmos-g" / "tokenizer"]
+    for place in places:
+        if (place / "dict.txt").is_file():
+            return place
+    pytest.skip("the real tokenizer's files are not in weights/kosmos-g/tokenizer")

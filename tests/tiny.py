@@ -1,0 +1,212 @@
+"""Small random models in the full layout: every part is real, only small and untrained.
+
+``python -m tests.tiny DIRECTORY`` writes one, which is what ``make predict`` runs on as long as
+there are no trained weights.
+"""
+
+import argparse
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+from transformers import CLIPConfig, CLIPImageProcessorPil
+
+from kosmosg import stable_diffusion
+from kosmosg.config import SD15_SCHEDULER
+from kosmosg.key_table import KOSMOSG, UNET, VAE, official_key
+from kosmosg.models import KosmosG, KosmosGConfig
+from kosmosg.pipeline import KosmosGPipeline
+from kosmosg.safety import SafetyChecker
+from kosmosg.tokenizer import (
+    ADDED_SYMBOLS,
+    DICTIONARY_FILE,
+    LEADING_SYMBOLS,
+    SENTENCEPIECE_FILE,
+    KosmosGTokenizer,
+)
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 320,
+    "image_token_length": 8,
+    "decoder": {
+        "decoder_layers": 2,
+        "decoder_embed_dim": 64,
+        "decoder_attention_heads": 4,
+        "decoder_ffn_embed_dim": 128,
+        "activation_fn": "gelu",
+        "dropout": 0.1,
+        "attention_dropout": 0.1,
+        "activation_dropout": 0.0,
+        "latent_query_num": 8,
+        "max_target_positions": 512,
+    },
+    "vision": {
+        "image_size": 56,
+        "patch_size": 14,
+        "width": 32,
+        "heads": 4,
+        "layers": 2,
+        "mlp_ratio": 4.0,
+        "quick_gelu": True,
+    },
+    "aligner": {
+        "dim": 32,
+        "heads": 4,
+        "ffn": 64,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "position_table": 514,
+        "queries": 77,
+    },
+    "layer_norm_eps": 1e-5,
+}
+WORDS = [
+    *("a", "the", "of", "in", "on", "at", "with", "and", "to", "next", "dog", "cat", "robot"),
+    *("hat", "suit", "beach", "castle", "garden", "night", "snow", "photo", "painting", "oil"),
+    *("red", "blue", "green", "wearing", "swimming", "underwater", "running", "sitting"),
+]
+
+
+def write_tokenizer(directory: Path, vocabulary: int) -> KosmosGTokenizer:
+    """Train a SentencePiece model on a few words and write its dictionary."""
+    directory.mkdir(parents=True, exist_ok=True)
+    chooser = random.Random(0)
+    corpus = directory / "corpus.txt"
+    lines = (" ".join(chooser.choices(WORDS, k=8)) for _ in range(500))
+    corpus.write_text("\n".join(lines), encoding="utf-8")
+    entries = vocabulary - len(LEADING_SYMBOLS) - len(ADDED_SYMBOLS)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(corpus),
+        model_prefix=str(directory / "tokenizer"),
+        vocab_size=min(entries, 120),
+        model_type="unigram",
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    (directory / "tokenizer.model").rename(directory / SENTENCEPIECE_FILE)
+    (directory / "tokenizer.vocab").unlink()
+    corpus.unlink()
+    model = sentencepiece.SentencePieceProcessor(model_file=str(directory / SENTENCEPIECE_FILE))
+    pieces = [model.id_to_piece(i) for i in range(len(model)) if not model.is_control(i)]
+    pieces = [piece for piece in pieces if piece not in LEADING_SYMBOLS]
+    # As fairseq fills a dictionary up to a size.
+    pieces += [f"madeupword{i:04d}" for i in range(entries - len(pieces))]
+    text = "".join(f"{piece} 1\n" for piece in pieces)
+    (directory / DICTIONARY_FILE).write_text(text, encoding="utf-8")
+    return KosmosGTokenizer.from_pretrained(directory)
+
+
+def make_random_decoder(cross_attention_dim: int, scale: int = 2) -> StableDiffusionPipeline:
+    """Build a U-Net, a VAE and Stable Diffusion's scheduler."""
+    channels: Any = [16, 32, 32, 32][: scale.bit_length()]
+    down: Any = ["DownEncoderBlock2D"] * len(channels)
+    up: Any = ["UpDecoderBlock2D"] * len(channels)
+    unet = UNet2DConditionModel(
+        sample_size=64 // scale,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=cross_attention_dim,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+    vae = AutoencoderKL(
+        sample_size=64,
+        block_out_channels=channels,
+        down_block_types=down,
+        up_block_types=up,
+        norm_num_groups=8,
+    )
+    return stable_diffusion.make_decoder(unet, vae, stable_diffusion.make_pndm(SD15_SCHEDULER))
+
+
+def make_safety_checker(flag_all: bool = False) -> SafetyChecker:
+    """Build the checker's network, which flags nothing, or everything."""
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
+    config = CLIPConfig(
+        vision_config={**tower, "num_hidden_layers": 1, "image_size": 32, "patch_size": 16},
+        text_config={**tower, "num_hidden_layers": 1},
+        projection_dim=32,
+    )
+    model = StableDiffusionSafetyChecker(config).eval()
+    # A cosine lies in [-1, 1]; these thresholds are never, or always, exceeded.
+    threshold = -2.0 if flag_all else 2.0
+    model.concept_embeds_weights.data.fill_(threshold)
+    model.special_care_embeds_weights.data.fill_(2.0)
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    return SafetyChecker(model=model, processor=processor)
+
+
+def write_weights(
+    directory: Path,
+    *,
+    sizes: dict[str, Any] = SIZES,
+    scale: int = 2,
+    safety_checker: SafetyChecker | None = None,
+) -> Path:
+    """Write a weights directory with random weights, the same ones every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        pipeline = KosmosGPipeline(
+            KosmosG(KosmosGConfig.from_sizes(sizes)),
+            write_tokenizer(directory / "tokenizer", sizes["vocab_size"]),
+            make_random_decoder(sizes["aligner"]["dim"], scale),
+            safety_checker,
+        )
+    pipeline.save_pretrained(directory)
+    return directory
+
+
+def official_checkpoint(stage: str = "instruct", decoder: bool = True) -> dict[str, torch.Tensor]:
+    """Fabricate a small checkpoint with the authors' names, as a trainer would save it.
+
+    Args:
+        stage: "lm", "align" or "instruct".
+        decoder: With U-Net and VAE, which only a final checkpoint has.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = KosmosG(KosmosGConfig.from_sizes(SIZES))
+        sd = make_random_decoder(SIZES["aligner"]["dim"])
+    modules = {KOSMOSG: model} | ({UNET: sd.unet, VAE: sd.vae} if decoder else {})
+    tensors = {
+        official_key(part, name): tensor.half()
+        for part, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
+    embedding = tensors["gpt_model.decoder.embed_tokens.weight"]
+    tensors["gpt_model.decoder.output_projection.weight"] = embedding
+    tensors["gpt_model.decoder.embed_positions._float_tensor"] = torch.empty(1)
+    tensors["gpt_model.decoder.self_attn_sope.scale"] = torch.ones(8)
+    if stage == "lm":
+        tensors = {key: value for key, value in tensors.items() if "aligner" not in str(key)}
+    if stage == "align":
+        tensors["aligner.decoder_query"] = torch.zeros(4, 4)
+        tensors["aligner.decoder.layer_norm.weight"] = torch.zeros(4)
+        tensors["aligner.decoder_proj.output_projection.bias"] = torch.zeros(4)
+        tensors["aligner.clip_encoder.text_model.final_layer_norm.bias"] = torch.zeros(4)
+    return tensors  # type: ignore[return-value]
+
+
+def main() -> None:
+    """Write a small random model, unless it is there already."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("directory", type=Path)
+    directory = parser.parse_args().directory
+    index = directory / "model_index.json"
+    if index.is_file() and index.stat().st_mtime > Path(__file__).stat().st_mtime:
+        return
+    shutil.rmtree(directory, ignore_errors=True)
+    write_weights(directory)
+
+
+if __name__ == "__main__":
+    main()
