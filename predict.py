@@ -9,7 +9,9 @@ also those that the caller omitted.
 import os
 import traceback
 
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would announce missing torchvision
+# Read by transformers when it is imported: no notes on missing torchvision, no progress bars.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from cog import BasePredictor, Input, Path
 

@@ -7,8 +7,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kosmosg.config import DEFAULT_GUIDANCE, DEFAULT_STEPS, FULL_SIZE, MAX_SEED, SD15_REPOSITORY
-from kosmosg.errors import KosmosGError, SettingError
+from kosmosg.config import (
+    DEFAULT_GUIDANCE,
+    DEFAULT_SAMPLER,
+    DEFAULT_STEPS,
+    FULL_SIZE,
+    MAX_SEED,
+    SAMPLER_NAMES,
+    SD15_REPOSITORY,
+)
+from kosmosg.errors import KosmosGError, SettingError, UnsafeImageError
 
 DTYPES = ("float16", "bfloat16", "float32")
 
@@ -24,8 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.INFO if options.verbose else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",
     )
-    # Set before anything imports it: transformers announces that torchvision is not there.
+    # Read by transformers when it is imported: no notes on missing torchvision, no bars of its own.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         options.run(options)
     except KosmosGError as error:
@@ -57,7 +66,13 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--image", action="append", default=[], type=Path, help="input image; repeat it in order"
     )
-    parser.add_argument("--output", type=Path, default=Path("out.png"), help=".png, .webp or .jpg")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("out.png"),
+        metavar="FILE",
+        help=".png, .webp or .jpg, numbered if there are several; default: out.png",
+    )
     parser.add_argument("--negative-prompt", default="", help="what should not appear")
     parser.add_argument("--num-images", type=int, default=1, metavar="N", help="default: 1")
     parser.add_argument(
@@ -73,10 +88,16 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--width", type=int, metavar="PIXELS", help="default: as trained")
     parser.add_argument("--height", type=int, metavar="PIXELS", help="default: as trained")
     parser.add_argument(
-        "--scheduler", default="DPMSolverMultistep", help="DPMSolverMultistep, DDIM or PNDM"
+        "--scheduler",
+        default=DEFAULT_SAMPLER,
+        choices=SAMPLER_NAMES,
+        metavar="NAME",
+        help=f"{', '.join(SAMPLER_NAMES)}; default: {DEFAULT_SAMPLER}",
     )
     parser.add_argument("--seed", type=int, metavar="N", help=f"0 to {MAX_SEED}; default: random")
-    parser.add_argument("--weights", metavar="DIR", help="default: KOSMOSG_WEIGHTS")
+    parser.add_argument(
+        "--weights", metavar="DIR", help="default: KOSMOSG_WEIGHTS or weights/kosmos-g"
+    )
     parser.add_argument("--device", help="default: cuda if there is one, else cpu")
     parser.add_argument("--dtype", choices=DTYPES, help="default: float16 on cuda, else float32")
     parser.add_argument(
@@ -119,6 +140,10 @@ def _generate(options: argparse.Namespace) -> None:
             seed=options.seed,
             check_safety=not options.no_safety_checker,
             progress=progress,
+        )
+    if all(result.flagged):
+        raise UnsafeImageError(
+            "The safety checker flagged every picture. Try another seed or prompt."
         )
     options.output.parent.mkdir(parents=True, exist_ok=True)
     for index, (image, seed) in enumerate(zip(result.images, result.seeds, strict=True)):
@@ -196,15 +221,27 @@ def _add_download(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("download", help="fetch what weights/manifest.toml lists")
     parser.set_defaults(run=_download)
     parser.add_argument("groups", nargs="*", metavar="GROUP", help="default: all for inference")
-    parser.add_argument("--manifest", type=Path, default=Path("weights/manifest.toml"))
-    parser.add_argument("--weights", type=Path, default=Path("weights"), metavar="DIR")
+    parser.add_argument(
+        "--manifest",
+        type=Path,
+        default=Path("weights/manifest.toml"),
+        metavar="FILE",
+        help="default: weights/manifest.toml",
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        default=Path("weights"),
+        metavar="DIR",
+        help="where to; default: weights",
+    )
     parser.add_argument("--mirror", metavar="URL", help="in place of https://huggingface.co")
     parser.add_argument(
         "--url",
         action="append",
         default=[],
         metavar="NAME=URL",
-        help="another place for one file of the manifest",
+        help="another place for one file, such as kosmos-g=https://…/kosmosg.pt",
     )
 
 
@@ -222,7 +259,13 @@ def _download(options: argparse.Namespace) -> None:
         options.weights,
         groups=options.groups or None,
         mirror=options.mirror,
+        progress=sys.stderr.isatty(),
         urls=urls,
     )
     for file in files:
         print(file)
+    if not options.groups:
+        print(
+            "Next: python -m kosmosg convert weights/checkpoints/kosmos-g.pt weights/kosmos-g "
+            "--tokenizer weights/tokenizer --stable-diffusion weights/stable-diffusion-v1-5"
+        )

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -132,9 +132,9 @@ def download(
 ) -> list[Path]:
     """Fetch what is missing of the chosen groups, and check what is there.
 
-    Addresses and free disk space are settled before the first byte. The environment is
-    read here: variables that the manifest names; ``HF_ENDPOINT``, a mirror of the Hugging Face
-    Hub; and ``HF_TOKEN``, which goes to huggingface.co and nowhere else.
+    Addresses and free disk space are settled before the first byte. The environment is read here:
+    variables that the manifest names; ``HF_ENDPOINT``, a mirror; and ``HF_TOKEN``, which goes to
+    huggingface.co and nowhere else.
 
     Args:
         manifest: What there is.
@@ -155,26 +155,20 @@ def download(
     """
     files = _chosen(manifest, manifest.default if groups is None else groups)
     urls = urls or {}
-    if unknown := set(urls) - {file.name for file in _chosen(manifest, list(manifest.groups))}:
-        raise DownloadError(f"{manifest.source}: no file named {', '.join(sorted(unknown))}.")
+    _require_named(manifest, urls)
     endpoint = (mirror or os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
-    targets = {file.name: weights / file.path for file in files}
-
+    targets = {file: weights / file.path for file in files}
     with only_one(weights):
         lock = LockFile.read(weights)
         for target in targets.values():
             _require_inside(target, weights)
         wanted = [
-            _wanted(file, targets[file.name], lock, urls.get(file.name, file.url), endpoint)
-            for file in files
-            if not _is_settled(manifest, file, targets[file.name], lock)
+            _wanted(file, target, lock, urls.get(file.name, file.url), endpoint)
+            for file, target in targets.items()
+            if not _is_settled(manifest, file, target, lock)
         ]
-        token = os.environ.get("HF_TOKEN", "").strip() or None
-        with closing(Wire(policy or Policy(), token)) as wire:
-            require_space(weights, sum(_outstanding(wire, item) for item in wanted))
-            for item in wanted:
-                item.target.parent.mkdir(parents=True, exist_ok=True)
-                lock.record(item.target, fetch(wire, item, progress))
+        with closing(Wire(policy or Policy(), os.environ.get("HF_TOKEN", "").strip())) as wire:
+            _fetch_all(wire, wanted, weights, lock, progress)
     return list(targets.values())
 
 
@@ -185,6 +179,11 @@ def _chosen(manifest: Manifest, groups: Sequence[str]) -> list[RemoteFile]:
                 f"{manifest.source}: no group {group!r}; there are {', '.join(manifest.groups)}."
             )
     return [file for group in dict.fromkeys(groups) for file in manifest.groups[group]]
+
+
+def _require_named(manifest: Manifest, names: Iterable[str]) -> None:
+    if unknown := set(names) - {file.name for file in _chosen(manifest, list(manifest.groups))}:
+        raise DownloadError(f"{manifest.source}: no file named {', '.join(sorted(unknown))}.")
 
 
 def _require_inside(target: Path, weights: Path) -> None:
@@ -238,7 +237,8 @@ def _wanted(file: RemoteFile, target: Path, lock: LockFile, url: str, endpoint: 
             raise DownloadError(
                 f"{file.name}: {match[1]} is not set, so there is no address to fetch it from. "
                 f"{file.note + ' ' if file.note else ''}Set {match[1]} to a copy you have access "
-                f"to, or put the file at {target} yourself; then run `kosmosg convert`."
+                f"to, or put the file at {target} yourself; then run `python -m kosmosg "
+                "convert`. Name the groups to fetch the others first."
             )
         # What follows brings its own slash; a whole address may end in a signature's.
         return found if match.end() == len(match.string) else found.rstrip("/")
@@ -248,6 +248,15 @@ def _wanted(file: RemoteFile, target: Path, lock: LockFile, url: str, endpoint: 
         url = endpoint + url.removeprefix(HUB)
     size, sha256 = lock.known(target, file.size, file.sha256)
     return Wanted(name=file.name, url=url, target=target, size=size, sha256=sha256)
+
+
+def _fetch_all(
+    wire: Wire, wanted: Sequence[Wanted], weights: Path, lock: LockFile, progress: bool
+) -> None:
+    require_space(weights, sum(_outstanding(wire, item) for item in wanted))
+    for item in wanted:
+        item.target.parent.mkdir(parents=True, exist_ok=True)
+        lock.record(item.target, fetch(wire, item, progress))
 
 
 def _outstanding(wire: Wire, item: Wanted) -> int:

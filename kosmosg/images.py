@@ -19,7 +19,7 @@ from kosmosg.config import CLIP_MEAN, CLIP_STD
 from kosmosg.errors import ImageError
 
 # Raster formats only: PostScript and its like start other programs.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "ICO")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "ICO")
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; the largest phone cameras stay below it
 MAX_ASPECT = 50  # the shorter side becomes 224 pixels, so the longer one stays below 11 200
 
@@ -43,13 +43,16 @@ def open_image(source: str | os.PathLike | bytes, name: str = "image") -> Image.
     if not data:
         raise ImageError(f"{name} is an empty file. Send a picture (JPEG, PNG, WebP, …).")
     try:
-        # Pillow warns of a large picture before it refuses one; the bound below decides alone.
+        # Pillow warns of large pictures and odd metadata; the bounds here decide alone.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(BytesIO(data), formats=FORMATS)
-        _check_size(image.size, name)
-        image.seek(0)
-        image.load()
+            warnings.simplefilter("ignore")
+            image = Image.open(BytesIO(data), formats=_known_formats())
+            _check_size(image.size, name)
+            image.seek(0)
+            image.load()
+            return to_rgb(image)
+    except ImageError:
+        raise
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"{name} is too large to open safely. Scale it below {MAX_PIXELS:,} pixels."
@@ -59,13 +62,13 @@ def open_image(source: str | os.PathLike | bytes, name: str = "image") -> Image.
             f"{name} is not a picture that can be read here. Send it as JPEG, PNG, WebP, GIF, BMP "
             "or TIFF (SVG and other drawings must be exported to one of them first)."
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError) as error:
-        if isinstance(error, ImageError):
-            raise
+    except MemoryError:
+        raise
+    except Exception as error:
+        # The decoders fail on damaged data with OSError, SyntaxError, struct.error, KeyError, …
         raise ImageError(
             f"{name} is damaged or cut off ({error}). Save it again and resend it."
         ) from error
-    return to_rgb(image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -122,6 +125,12 @@ def resize_and_crop(image: Image.Image, size: int, filter_: Image.Resampling) ->
     # NOTE(reference): Python's round() goes to the even number at one half.
     left, top = round((width - size) / 2), round((height - size) / 2)
     return image.crop((left, top, left + size, top + size))
+
+
+def _known_formats() -> list[str]:
+    """Leave out what this build of Pillow cannot read; naming it would be a KeyError."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _read(path: Path, name: str) -> bytes:

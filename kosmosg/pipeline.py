@@ -18,14 +18,14 @@ from PIL import Image
 from torch import Tensor
 
 from kosmosg.conditioning import Conditioner, Images, Texts, pair
-from kosmosg.config import DEFAULT_GUIDANCE, DEFAULT_STEPS
-from kosmosg.errors import WeightsError
+from kosmosg.config import DEFAULT_GUIDANCE, DEFAULT_SAMPLER, DEFAULT_STEPS
+from kosmosg.errors import SettingError, WeightsError
 from kosmosg.memory import reporting_out_of_memory
 from kosmosg.models import KosmosG
 from kosmosg.models.loading import load_component
 from kosmosg.safety import SafetyChecker
 from kosmosg.sampling import Progress, Request, Timings, draw_noise, sample, synchronise
-from kosmosg.schedulers import DEFAULT_SAMPLER, make_scheduler
+from kosmosg.schedulers import make_scheduler
 from kosmosg.settings import Settings
 from kosmosg.stable_diffusion import load_scheduler, make_decoder
 from kosmosg.tokenizer import KosmosGTokenizer
@@ -83,10 +83,11 @@ class KosmosGPipeline:
 
         Raises:
             WeightsError: If something is missing, damaged or of another model.
+            SettingError: If there is no such device.
         """
         directory = Path(directory)
         check_layout(directory)
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = choose_device(device)
         dtype = torch_dtype or (torch.float16 if device.type == "cuda" else torch.float32)
         pipeline = cls(
             load_component(KosmosG, directory / "kosmosg", dtype=dtype),
@@ -174,7 +175,7 @@ class KosmosGPipeline:
         height: int | None = None,
         scheduler: str = DEFAULT_SAMPLER,
         seed: int | None = None,
-        check_safety: bool = False,
+        check_safety: bool = True,
         progress: Progress | None = None,
     ) -> KosmosGOutput:
         """Draw pictures.
@@ -190,7 +191,8 @@ class KosmosGPipeline:
             height: Likewise.
             scheduler: A name in ``schedulers.SAMPLERS``.
             seed: Picture n is drawn from ``seed + n``; random by default.
-            check_safety: Ask the safety checker, if the weights have one.
+            check_safety: Ask the safety checker, if the weights have one. It only flags; what to
+                do with a flagged picture is up to the caller.
             progress: Called with steps done and steps in all.
 
         Raises:
@@ -263,3 +265,20 @@ class KosmosGPipeline:
                 f"AlignerNet yields conditions {dim} wide, but the U-Net takes {wanted}. These "
                 "parts do not belong together; the decoder must be a Stable Diffusion v1.5."
             )
+
+
+def choose_device(device: str | torch.device | None = None) -> torch.device:
+    """Take the device that was named, or CUDA if there is one, or the CPU.
+
+    Raises:
+        SettingError: If there is no such device here.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingError(f"device {device!r} cannot be used here ({reason}). Try cpu.") from error
+    return chosen

@@ -45,11 +45,15 @@ def parse_prompt(text: str, image_count: int) -> Prompt:
         raise PromptError(f"prompt must be text, not {type(text).__name__}.")
     prompt = Prompt(segments=tuple(text.split(MARKER)))
     if prompt.image_count != image_count:
-        raise PromptError(
+        message = (
             f"The prompt has {_count(prompt.image_count, f'{MARKER} marker')}, but "
             f"{_count(image_count, 'input image')} came with it. Write {MARKER} once for each "
-            "image, in the order of the images (image1, image2, …)."
+            "image, in the order of the images."
         )
+        if image_count == 0:
+            # A server drops inputs whose names it does not know, without a word.
+            message += " Images are taken from image1 to image4 and images, and from no other name."
+        raise PromptError(message)
     return prompt
 
 

@@ -28,7 +28,6 @@ SAMPLERS = {
     "DDIM": Sampler(scheduler=DDIMScheduler, settings={"timestep_spacing": "leading"}),
     "PNDM": Sampler(scheduler=PNDMScheduler, settings={"timestep_spacing": "leading"}),
 }
-DEFAULT_SAMPLER = "DPMSolverMultistep"
 
 
 def make_scheduler(name: str, config: Any) -> SchedulerMixin:

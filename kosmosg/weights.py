@@ -9,6 +9,7 @@ from kosmosg.errors import WeightsError
 
 ENVIRONMENT_VARIABLE = "KOSMOSG_WEIGHTS"
 DEFAULT_DIRECTORY = Path("weights/kosmos-g")
+MINIATURE = Path("weights/miniature")
 
 # Component → library and class, as diffusers writes them into model_index.json.
 COMPONENTS = {
@@ -36,13 +37,17 @@ def find_weights(argument: str | os.PathLike | None = None) -> Path:
     named = argument or os.environ.get(ENVIRONMENT_VARIABLE)
     directory = Path(named) if named else DEFAULT_DIRECTORY
     if not directory.is_dir():
+        remedies = [
+            "convert a checkpoint (python -m kosmosg convert)",
+            "download what it needs (python -m kosmosg download)",
+        ]
+        if MINIATURE.is_dir():
+            remedies.append(f"name the miniature (--weights {MINIATURE})")
         how = "as asked" if argument else f"from {ENVIRONMENT_VARIABLE}" if named else "by default"
         raise WeightsError(
             f"There are no weights in {directory} ({how}). Places: the argument (--weights, or "
             f"COG_WEIGHTS in the container), the environment variable {ENVIRONMENT_VARIABLE}, "
-            f"{DEFAULT_DIRECTORY}. Remedies: convert a checkpoint (python -m kosmosg convert), "
-            "download one (python -m kosmosg download), or name the miniature "
-            "(--weights weights/miniature)."
+            f"{DEFAULT_DIRECTORY}. Remedies: {'; '.join(remedies)}."
         )
     check_layout(directory)
     return directory

@@ -82,9 +82,9 @@ def place(url: str) -> str:
 
 
 class Wire:
-    """The connections, kept open between requests, and the token."""
+    """The connections, kept open between requests, and the token, empty if there is none."""
 
-    def __init__(self, policy: Policy, token: str | None = None) -> None:
+    def __init__(self, policy: Policy, token: str) -> None:
         self.policy = policy
         self._token = token
         self._session = _Session()

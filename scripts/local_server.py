@@ -89,7 +89,7 @@ class LocalServer:
                 return
             if health.get("status") == "SETUP_FAILED":
                 logs = health.get("setup", {}).get("logs", "")
-                raise ServerError(f"setup failed.\n{logs[-4000:]}\n{self.log_tail()}")
+                raise ServerError(f"setup failed.\n{logs[-4000:] or self.log_tail()}")
             time.sleep(0.2)
         raise ServerError(f"not ready after {self._timeout:.0f} s.\n{self.log_tail()}")
 

@@ -145,6 +145,14 @@ def make_safety_checker(flag_all: bool = False) -> SafetyChecker:
     return SafetyChecker(model=model, processor=processor)
 
 
+def enliven(model: KosmosG) -> KosmosG:
+    """Scale up the linear layers: as initialised, a picture hardly moves the condition."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.normal_(module.weight, std=module.in_features**-0.5)
+    return model
+
+
 def write_weights(
     directory: Path,
     *,
@@ -156,7 +164,7 @@ def write_weights(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pipeline = KosmosGPipeline(
-            KosmosG(KosmosGConfig.from_sizes(sizes)),
+            enliven(KosmosG(KosmosGConfig.from_sizes(sizes))),
             write_tokenizer(directory / "tokenizer", sizes["vocab_size"]),
             make_random_decoder(sizes["aligner"]["dim"], scale),
             safety_checker,
