@@ -8,8 +8,15 @@ import torch
 
 from kosmosg.errors import OutOfMemoryError
 
-# The CPU's allocator and the CUDA libraries say it in words only.
-WORDS = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+# The CPU's allocator, oneDNN and the CUDA libraries say it in words only.
+WORDS = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "ALLOC_FAILED",
+    "could not create a primitive",
+    "bad_alloc",
+)
 
 
 @contextmanager

@@ -14,7 +14,9 @@ FORMATS = {"webp": "WEBP", "jpg": "JPEG", "jpeg": "JPEG", "png": "PNG"}
 PNG_KEY = "parameters"
 EXIF_IFD, USER_COMMENT = 0x8769, 0x9286
 COMMENT_PREFIX = b"UNICODE\x00"  # EXIF 2.3, section 4.6.5: the comment's character code
-MAX_TEXT = 8_000  # characters of a prompt; a JPEG's EXIF block ends at 64 KB
+# Characters of a prompt. A JPEG's EXIF block ends at 64 KB, and two texts of this length, at four
+# bytes a character, take half of it.
+MAX_TEXT = 4_000
 
 
 def save_image(image: Image.Image, path: Path, *, quality: int, recipe: Mapping[str, Any]) -> Path:
@@ -73,7 +75,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _shorten(value: Any) -> Any:
-    # A lone surrogate would not survive the encoding.
-    if isinstance(value, str):
-        return value[:MAX_TEXT].encode("utf-8", "replace").decode("utf-8")
-    return value
+    if not isinstance(value, str):
+        return value
+    # Control characters take six bytes each as JSON; a lone surrogate cannot be encoded at all.
+    kept = (c if c.isprintable() or c == "\n" else " " for c in value[:MAX_TEXT])
+    return "".join(kept).encode("utf-8", "replace").decode("utf-8")

@@ -164,6 +164,10 @@ def read_images(images: Iterable[Any]) -> list[Image.Image]:
                 f"{name} must be sent as a file: an upload, a data URL or an http(s) URL, not "
                 f"{str(value)[:80]!r}."
             )
+        # A list with an entry that is no URL is left unfetched as a whole; what should be a file
+        # is then the last part of a URL, which must not be looked up in the working directory.
+        if not Path(value).is_absolute():
+            raise ImageError(f"{name} did not arrive as a file. Leave empty entries out of a list.")
         pictures.append(open_image(value, name))
     return pictures
 

@@ -97,9 +97,17 @@ def test_metadata(tmp_path: Path, suffix: str, prompt: str) -> None:
     save_image(PICTURE, path, quality=80, recipe={"prompt": prompt, "seed": 2**32 - 1})
     found = read_recipe(path)
     assert found["seed"] == 2**32 - 1
-    assert found["prompt"] == prompt[:8000].replace("\ud800", "?")
+    assert found["prompt"] == prompt[:4000].replace("\ud800", " ")
     with Image.open(path) as image:
         assert image.size == PICTURE.size
+
+
+@pytest.mark.parametrize("character", ["\x01", "🎉", "\n", '"', "\u2028", "猫"])
+def test_metadata_never_grows_too_long(tmp_path: Path, character: str) -> None:
+    """A JPEG's EXIF block has 64 KB; a picture that was drawn must not be lost to it."""
+    recipe = {"prompt": character * 40_000, "negative_prompt": character * 40_000, "seed": 1}
+    path = save_image(PICTURE, tmp_path / "out.jpg", quality=80, recipe=recipe)
+    assert read_recipe(path)["seed"] == 1
 
 
 def test_quality(tmp_path: Path) -> None:
