@@ -160,7 +160,12 @@ def _generate(options: argparse.Namespace) -> None:
 def _add_convert(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("convert", help="turn the authors' checkpoint into weights")
     parser.set_defaults(run=_convert)
-    parser.add_argument("checkpoint", type=Path, help=".pt of any stage, or .safetensors")
+    parser.add_argument(
+        "--from-kosmos2",
+        action="store_true",
+        help="CHECKPOINT is a folder or Hub id of Kosmos-2, from which stage 2 can start",
+    )
+    parser.add_argument("checkpoint", help=".pt of any stage, or .safetensors")
     parser.add_argument("output", type=Path, help="weights directory to write")
     parser.add_argument(
         "--tokenizer",
@@ -195,18 +200,20 @@ def _convert(options: argparse.Namespace) -> None:
     import torch
 
     from kosmosg.convert import convert
+    from kosmosg.kosmos2 import convert_kosmos2
     from kosmosg.sizes import read_sizes
 
-    report = convert(
-        options.checkpoint,
-        options.output,
-        tokenizer=options.tokenizer,
-        stable_diffusion=options.stable_diffusion,
-        sizes=read_sizes(options.config) if options.config else FULL_SIZE,
-        dtype=getattr(torch, options.dtype),
-        ignore=options.ignore,
-        safety_checker=not options.no_safety_checker,
-    )
+    common = {
+        "tokenizer": options.tokenizer,
+        "stable_diffusion": options.stable_diffusion,
+        "sizes": read_sizes(options.config) if options.config else FULL_SIZE,
+        "dtype": getattr(torch, options.dtype),
+        "safety_checker": not options.no_safety_checker,
+    }
+    if options.from_kosmos2:
+        report = convert_kosmos2(options.checkpoint, options.output, **common)
+    else:
+        report = convert(options.checkpoint, options.output, ignore=options.ignore, **common)
     stage = {"lm": "1 (language model)", "align": "2 (aligned)", "instruct": "3 (final)"}
     print(f"{options.output}: a checkpoint of stage {stage[report.stage]}")
     for part, count in report.converted.items():

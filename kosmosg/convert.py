@@ -20,9 +20,9 @@ from tqdm import tqdm
 from kosmosg.checkpoint import read_checkpoint
 from kosmosg.config import FULL_SIZE, SD15_REPOSITORY
 from kosmosg.errors import CheckpointError
-from kosmosg.key_table import KOSMOSG, UNET, VAE, place, why_dead
-from kosmosg.models import AlignerNet, KosmosG, KosmosGConfig
-from kosmosg.models.loading import is_finite
+from kosmosg.key_table import KOSMOSG, RECONSTRUCTION, UNET, VAE, place, why_dead
+from kosmosg.models import AlignerNet, KosmosG, KosmosGConfig, Reconstruction
+from kosmosg.models.loading import is_finite, save_module
 from kosmosg.sizes import check_sizes
 from kosmosg.stable_diffusion import StableDiffusionSource
 from kosmosg.tokenizer import KosmosGTokenizer
@@ -58,12 +58,14 @@ class Plan:
 
     Attributes:
         stage: As in ``Conversion``.
+        vocabulary: Number of the language model's token ids.
         modules: The components that the checkpoint fills, built without memory.
         tensors: By component and name, mapped from the file.
         left_out: As in ``Conversion``.
     """
 
     stage: str
+    vocabulary: int
     modules: dict[str, nn.Module]
     tensors: dict[str, Tensors]
     left_out: dict[str, int]
@@ -100,33 +102,14 @@ def convert(
             cannot be found.
         WeightsError: If the tokenizer cannot be read.
     """
-    output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise CheckpointError(f"{output} exists already. Remove it or choose another directory.")
+    check_output(output)
     check_sizes(sizes)
     words = KosmosGTokenizer.from_pretrained(tokenizer)
     source = StableDiffusionSource(location=stable_diffusion)
     plan = make_plan(read_checkpoint(checkpoint), sizes, source, ignore)
-    converted = {part: len(tensors) for part, tensors in plan.tensors.items()}
-
-    unfinished = output.with_name(output.name + ".part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    check_disk(unfinished.parent, plan, dtype)
-    try:
-        write_parts(plan, unfinished, source, dtype, progress)
-        if safety_checker:
-            for part, component in source.safety_checker(dtype).items():
-                save(component, unfinished / part)
-        words.save_pretrained(unfinished / "tokenizer")
-        save(source.scheduler(), unfinished / "scheduler")
-        write_model_index(unfinished)
-        notes = tuple(make_notes(plan, unfinished, len(words), sizes["vocab_size"]))
-        if output.exists():
-            output.rmdir()
-        unfinished.rename(output)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return Conversion(stage=plan.stage, converted=converted, left_out=plan.left_out, notes=notes)
+    return write_directory(
+        plan, Path(output), words, source, dtype, safety_checker=safety_checker, progress=progress
+    )
 
 
 def make_plan(
@@ -145,12 +128,20 @@ def make_plan(
     config = KosmosGConfig.from_sizes(sizes, stage=stage)
     with torch.device("meta"):
         modules: dict[str, nn.Module] = {KOSMOSG: KosmosG(config)}
+        if RECONSTRUCTION in parts:
+            modules[RECONSTRUCTION] = Reconstruction(config.aligner_config)
     if stage == "lm":
         parts[KOSMOSG] |= initial_aligner(config)
     modules |= {part: source.empty(part) for part in (UNET, VAE) if part in parts}
     for part, module in modules.items():
         check_complete(part, module, parts[part])
-    return Plan(stage=stage, modules=modules, tensors=parts, left_out=dict(left_out))
+    return Plan(
+        stage=stage,
+        vocabulary=sizes["vocab_size"],
+        modules=modules,
+        tensors=parts,
+        left_out=dict(left_out),
+    )
 
 
 def sort_tensors(
@@ -246,16 +237,59 @@ def check_disk(directory: Path, plan: Plan, dtype: torch.dtype) -> None:
         )
 
 
+def check_output(output: str | Path) -> None:
+    """Refuse to write over anything.
+
+    Raises:
+        CheckpointError: If the directory is there and not empty.
+    """
+    output = Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise CheckpointError(f"{output} exists already. Remove it or choose another directory.")
+
+
+def write_directory(
+    plan: Plan,
+    output: Path,
+    words: KosmosGTokenizer,
+    source: StableDiffusionSource,
+    dtype: torch.dtype,
+    *,
+    safety_checker: bool,
+    progress: bool,
+) -> Conversion:
+    """Write everything beside the output, and give it its name when it is complete."""
+    converted = {part: len(tensors) for part, tensors in plan.tensors.items()}
+    unfinished = output.with_name(output.name + ".part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    check_disk(unfinished.parent, plan, dtype)
+    try:
+        write_parts(plan, unfinished, source, dtype, progress)
+        if safety_checker:
+            for part, component in source.safety_checker(dtype).items():
+                save(component, unfinished / part)
+        words.save_pretrained(unfinished / "tokenizer")
+        save(source.scheduler(), unfinished / "scheduler")
+        write_model_index(unfinished)
+        notes = tuple(make_notes(plan, unfinished, len(words)))
+        if output.exists():
+            output.rmdir()
+        unfinished.rename(output)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return Conversion(stage=plan.stage, converted=converted, left_out=plan.left_out, notes=notes)
+
+
 def write_parts(
     plan: Plan, directory: Path, source: StableDiffusionSource, dtype: torch.dtype, progress: bool
 ) -> None:
     """Write the networks one after the other; what the checkpoint lacks comes from ``source``."""
     total = sum(len(tensors) for tensors in plan.tensors.values())
     with tqdm(total=total, desc="convert", unit="tensor", disable=not progress) as bar:
-        for part in (KOSMOSG, UNET, VAE):
+        for part in (UNET, VAE):
             if part not in plan.modules:
                 save(source.load(part, dtype), directory / part)
-                continue
+        for part in list(plan.modules):
             # Taken out of the plan, so that one network at most is held in another precision.
             module, tensors = plan.modules.pop(part), plan.tensors.pop(part)
             for name, tensor in tensors.items():
@@ -279,20 +313,24 @@ def cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def save(component: Any, directory: Path) -> None:
     """Write a component; networks in safetensors."""
-    network = isinstance(component, nn.Module)
-    write: Any = component.save_pretrained
-    write(directory, **({"max_shard_size": SHARD_SIZE} if network else {}))
+    if isinstance(component, Reconstruction):
+        save_module(component, directory)
+    elif isinstance(component, nn.Module):
+        write: Any = component.save_pretrained
+        write(directory, max_shard_size=SHARD_SIZE)
+    else:
+        component.save_pretrained(directory)
     # safetensors leaves its files readable by their owner alone; a container has other users.
     for file in directory.iterdir():
         file.chmod(0o644)
 
 
-def make_notes(plan: Plan, directory: Path, words: int, vocabulary: int) -> Iterable[str]:
+def make_notes(plan: Plan, directory: Path, words: int) -> Iterable[str]:
     """Say what a user should know about the result."""
-    if words != vocabulary:
+    if words != plan.vocabulary:
         yield (
-            f"The dictionary has {words} entries but the model {vocabulary}: they do not belong "
-            "together, and prompts will be refused."
+            f"The dictionary has {words} entries but the model {plan.vocabulary}: they do not "
+            "belong together, and prompts will be refused."
         )
     if plan.stage == "lm":
         yield "A stage-1 checkpoint: AlignerNet is not trained, and pictures will be noise."

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 KOSMOSG, UNET, VAE = "kosmosg", "unet", "vae"
+RECONSTRUCTION = "reconstruction"  # AlignerNet's half N, in checkpoints of stage 2 only
 
 _TEXT = "kosmos2.text_model.model"
 _VISION = "kosmos2.vision_model.model"
@@ -58,6 +59,16 @@ TABLE: list[tuple[str, str, str]] = [
             *_stack("aligner.encoder", "aligner.decoder"),
         ]
     ),
+    *(
+        (theirs, RECONSTRUCTION, ours)
+        for theirs, ours in [
+            ("aligner.decoder_query", "queries"),
+            ("aligner.decoder_proj.embed_positions.*", "positions.*"),
+            ("aligner.decoder_proj.output_projection.*", "output_projection.*"),
+            *_stack("aligner.decoder", "decoder"),
+            *_stack("aligner.decoder_proj", "encoder"),
+        ]
+    ),
     ("diffusion_unet.unet.*", UNET, "*"),
     ("vae.vae.*", VAE, "*"),
 ]
@@ -70,15 +81,12 @@ ALIASES: list[tuple[str, str, str]] = [
     ("vae.vae.*.attentions.#.proj_attn.*", VAE, "*.attentions.#.to_out.0.*"),
 ]
 
-# Entries that no output depends on, or that only stage 2 needs, and why.
+# Entries that no output depends on, or that come from elsewhere, and why.
 DEAD: list[tuple[str, str]] = [
     ("gpt_model.decoder.embed_positions._float_tensor", "buffer without influence"),
     ("gpt_model.decoder.self_attn_sope.scale", "buffer of the unused xPos"),
     ("gpt_model.decoder.output_projection.weight", "tied to the word embedding"),
     (f"{_RESBLOCK}.attn.*", "unused duplicate of the attention"),
-    ("aligner.decoder_query", "reconstruction half, stage 2 only"),
-    ("aligner.decoder.*", "reconstruction half, stage 2 only"),
-    ("aligner.decoder_proj.*", "reconstruction half, stage 2 only"),
     ("aligner.clip_encoder.*", "Stable Diffusion's own text encoder, stage 2 only"),
 ]
 

@@ -51,6 +51,11 @@ class KosmosGTokenizer:
         """Size of the vocabulary, special symbols included."""
         return len(self._ids)
 
+    @property
+    def symbols(self) -> list[str]:
+        """Every symbol, in the order of its id."""
+        return list(self._ids)
+
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> "KosmosGTokenizer":
         """Open the two files of a tokenizer folder.

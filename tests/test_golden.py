@@ -1,12 +1,9 @@
 """Parity with the authors' modules, over everything in a folder of reference numbers.
 
-``KOSMOSG_GOLDEN`` names another folder of the same form; cases, sizes and prompts are read from
-its files. The weights go through the real converter, so that its key table is tested as well.
+The weights go through the real converter, so that its key table is tested as well.
 """
 
 import hashlib
-import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,11 +12,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kosmosg.convert import convert
 from kosmosg.data import Batch
 from kosmosg.errors import PromptError
 from kosmosg.images import clip_pixels, resize_and_crop, target_pixels
@@ -27,23 +22,19 @@ from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.prompt import parse_prompt, parse_text
 from kosmosg.sampling import Request, decode, denoise
 from kosmosg.schedulers import make_scheduler
-from kosmosg.sizes import read_sizes
 from kosmosg.tokenizer import KosmosGTokenizer
-from tests import tiny
+from tests.reference import (
+    GOLDEN,
+    case_batch,
+    convert_checkpoint,
+    names,
+    read_json,
+    text_batch,
+)
 
-GOLDEN = Path(os.environ.get("KOSMOSG_GOLDEN", Path(__file__).parent / "golden"))
 SAMPLERS = {"dpms": "DPMSolverMultistep", "ddim": "DDIM", "pndm": "PNDM"}
 TENSOR_TOLERANCE = 2e-5  # absolute, float32
 LATENT_TOLERANCE = 2e-5  # relative to the tensor's maximum
-
-
-def names(file: str) -> list[str]:
-    with safe_open(GOLDEN / file, framework="np") as tensors:
-        return list(tensors.keys())
-
-
-def read_json(file: str) -> dict:
-    return json.loads((GOLDEN / file).read_text(encoding="utf-8"))
 
 
 # ------------------------------------------------------------------ fixtures
@@ -52,18 +43,8 @@ def read_json(file: str) -> dict:
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> KosmosGPipeline:
     """The tiny checkpoint and the sampler's networks, converted and opened as a user would."""
-    folder = tmp_path_factory.mktemp("golden")
-    sizes = read_sizes(GOLDEN / "tiny" / "config.json")
-    tiny.write_tokenizer(folder / "tokenizer", sizes["vocab_size"])
-    convert(
-        GOLDEN / "tiny" / "checkpoint.safetensors",
-        folder / "weights",
-        tokenizer=folder / "tokenizer",
-        stable_diffusion=str(GOLDEN / "sampler"),
-        sizes=sizes,
-        progress=False,
-    )
-    return KosmosGPipeline.from_pretrained(folder / "weights", torch_dtype=torch.float32)
+    weights = convert_checkpoint(tmp_path_factory.mktemp("golden"))
+    return KosmosGPipeline.from_pretrained(weights, torch_dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -79,19 +60,6 @@ def wanted() -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def sampler() -> dict[str, Tensor]:
     return load_file(GOLDEN / "sampler" / "outputs.safetensors")
-
-
-def case_batch(inputs: dict[str, Tensor], case: str) -> Batch:
-    index = inputs[f"{case}.image_index"]
-    return Batch(
-        ids=inputs[f"{case}.src_tokens"],
-        image_mask=inputs[f"{case}.img_gpt_input_mask"],
-        pixels=inputs["pixel_values_f16"][index].float() if len(index) else None,
-    )
-
-
-def text_batch(ids: Tensor) -> Batch:
-    return Batch(ids=ids, image_mask=torch.zeros_like(ids, dtype=torch.bool), pixels=None)
 
 
 class Recorder:
@@ -339,10 +307,10 @@ def tokenizer(real_tokenizer: Path) -> KosmosGTokenizer:
 def test_vocabulary(tokenizer: KosmosGTokenizer) -> None:
     facts = read_json("tokens.json")["facts"]
     assert len(tokenizer) == facts["dictionary_size"]
-    symbols = list(tokenizer._ids)
+    symbols = tokenizer.symbols
     assert symbols[: len(facts["first_symbols"])] == facts["first_symbols"]
     assert symbols[-len(facts["last_symbols"]) :] == facts["last_symbols"]
-    assert {symbol: tokenizer._ids[symbol] for symbol in facts["ids"]} == facts["ids"]
+    assert {symbol: symbols.index(symbol) for symbol in facts["ids"]} == facts["ids"]
 
 
 @pytest.mark.parametrize(

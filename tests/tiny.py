@@ -18,8 +18,8 @@ from transformers import CLIPConfig, CLIPImageProcessorPil
 
 from kosmosg import stable_diffusion
 from kosmosg.config import SD15_SCHEDULER
-from kosmosg.key_table import KOSMOSG, UNET, VAE, official_key
-from kosmosg.models import KosmosG, KosmosGConfig
+from kosmosg.key_table import KOSMOSG, RECONSTRUCTION, UNET, VAE, official_key
+from kosmosg.models import KosmosG, KosmosGConfig, Reconstruction
 from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.safety import SafetyChecker
 from kosmosg.tokenizer import (
@@ -184,7 +184,10 @@ def official_checkpoint(stage: str = "instruct", decoder: bool = True) -> dict[s
         torch.manual_seed(1)
         model = KosmosG(KosmosGConfig.from_sizes(SIZES))
         sd = make_random_decoder(SIZES["aligner"]["dim"])
-    modules = {KOSMOSG: model} | ({UNET: sd.unet, VAE: sd.vae} if decoder else {})
+        reconstruction = Reconstruction(model.config.aligner_config)
+    modules: dict[str, Any] = {KOSMOSG: model}
+    modules |= {UNET: sd.unet, VAE: sd.vae} if decoder else {}
+    modules |= {RECONSTRUCTION: reconstruction} if stage == "align" else {}
     tensors = {
         official_key(part, name): tensor.half()
         for part, module in modules.items()
@@ -197,9 +200,6 @@ def official_checkpoint(stage: str = "instruct", decoder: bool = True) -> dict[s
     if stage == "lm":
         tensors = {key: value for key, value in tensors.items() if "aligner" not in str(key)}
     if stage == "align":
-        tensors["aligner.decoder_query"] = torch.zeros(4, 4)
-        tensors["aligner.decoder.layer_norm.weight"] = torch.zeros(4)
-        tensors["aligner.decoder_proj.output_projection.bias"] = torch.zeros(4)
         tensors["aligner.clip_encoder.text_model.final_layer_norm.bias"] = torch.zeros(4)
     return tensors  # type: ignore[return-value]
 

@@ -1,8 +1,10 @@
 """AlignerNet: the language model's features → what Stable Diffusion expects from CLIP.
 
-Paper, section 2.2 and figure 3b, encoder M: one bidirectional stack reads the features, a second
-one lets 77 learned queries attend to them. Both are pre-norm MAGNETO stacks ("sub-LN"): a second
-LayerNorm stands before the output projection of self-attention and of the feed-forward network.
+Paper, section 2.2 and figure 3b. In the encoder M, one bidirectional stack reads the features and
+a second one lets 77 learned queries attend to them. The decoder N, which only the aligning stage
+needs, goes back: learned queries attend to the 77, and a last stack smooths the result. All are
+pre-norm MAGNETO stacks ("sub-LN"): a second LayerNorm stands before the output projection of
+self-attention and of the feed-forward network.
 """
 
 import torch
@@ -59,6 +61,29 @@ class AlignerNet(nn.Module):
         memory = self.encode(features, padding_mask)
         queries = self.queries.expand(len(features), -1, -1)
         return self.decoder(queries, memory=memory, attend_memory=attendable(padding_mask))
+
+
+class Reconstruction(nn.Module):
+    """The decoder half N: from the condition back to the language model's features."""
+
+    def __init__(self, config: AlignerConfig):
+        super().__init__()
+        self.config = config
+        queries = torch.randn(config.position_rows, config.dim) * config.dim**-0.5
+        self.queries = nn.Parameter(queries)
+        self.decoder = Stack(config, config.decoder_layers, cross_attention=True)
+        self.positions = nn.Embedding(config.position_rows, config.dim)
+        self.encoder = Stack(config, config.encoder_layers, cross_attention=False)
+        self.output_projection = nn.Linear(config.dim, config.source_dim)
+
+    def forward(
+        self, condition: Float[Tensor, "batch queries dim"], tokens: int
+    ) -> Float[Tensor, "batch tokens source"]:
+        """Reconstruct the features of ``tokens`` positions; nothing is masked."""
+        queries = self.queries[:tokens].expand(len(condition), -1, -1)
+        hidden = self.decoder(queries, memory=condition)
+        rows = torch.arange(tokens, device=condition.device) + FIRST_POSITION_ROW
+        return self.output_projection(self.encoder(hidden + self.positions(rows)))
 
 
 class Stack(nn.Module):

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kosmosg.errors import WeightsError
 
 Module = TypeVar("Module", bound=nn.Module)
+MODULE_FILE = "model.safetensors"
 REMEDY = "Convert or download these weights again."
 
 
@@ -73,3 +76,29 @@ def is_finite(tensor: Tensor) -> bool:
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return True
     return all(bool(torch.isfinite(bound)) for bound in torch.aminmax(tensor.detach()))
+
+
+def save_module(module: nn.Module, directory: Path) -> None:
+    """Write a module that has no ``save_pretrained`` of its own."""
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in module.state_dict().items()},
+        directory / MODULE_FILE,
+    )
+
+
+def load_module(module: Module, directory: Path, *, dtype: torch.dtype) -> Module:
+    """Fill a module from what ``save_module`` wrote.
+
+    Raises:
+        WeightsError: If the file is missing, cut off, of another model, or not finite.
+    """
+    file = directory / MODULE_FILE
+    try:
+        tensors = load_file(file)
+        module.load_state_dict(tensors, strict=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{file} cannot be loaded ({reason[:300]}). {REMEDY}") from error
+    check_finite(tensors, directory.name)
+    return module.to(dtype)

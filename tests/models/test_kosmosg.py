@@ -10,7 +10,7 @@ from kosmosg.config import FULL_SIZE
 from kosmosg.data import Batch, collate
 from kosmosg.errors import PromptError, WeightsError
 from kosmosg.key_table import KOSMOSG, official_key
-from kosmosg.models import KosmosG, KosmosGConfig
+from kosmosg.models import KosmosG, KosmosGConfig, Reconstruction
 from kosmosg.models.loading import load_component
 from kosmosg.tokenizer import TokenizedPrompt
 from tests import tiny
@@ -64,6 +64,16 @@ def test_parameter_counts_of_the_full_size(full_size: KosmosG) -> None:
     assert count(aligner.positions) == 25_165_824
     assert aligner.queries.numel() == 59_136
     assert count(aligner.decoder) == 113_515_008
+
+
+def test_parameter_counts_of_the_reconstruction_half(full_size: KosmosG) -> None:
+    with torch.device("meta"):
+        half = Reconstruction(full_size.config.aligner_config)
+    assert count(half.decoder) == 113_515_008
+    output = count(half.encoder) + count(half.positions) + count(half.output_projection)
+    assert output == 111_888_896
+    assert half.queries.numel() == 25_165_824
+    assert count(half) + count(full_size.aligner) == 476_031_488
 
 
 # Names and shapes of the final checkpoint (facts, section 11), written out from its own notation.

@@ -1,0 +1,1 @@
+"""The three training stages (paper, section 2) on one loop."""
