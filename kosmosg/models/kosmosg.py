@@ -27,13 +27,12 @@ class KosmosGConfig(PreTrainedConfig):
     sub_configs_defaults: ClassVar[dict[str, Any]] = {"kosmos2": Kosmos2Config}
 
     kosmos2: Any = None  # sizes of the language model; becomes a Kosmos2Config
-    aligner: dict | None = None
+    aligner: Any = None  # sizes of AlignerNet, as a dictionary
     stage: str = "instruct"  # the last stage trained: "lm", "align" or "instruct"
 
     @property
     def aligner_config(self) -> AlignerConfig:
         """AlignerNet's sizes."""
-        assert self.aligner is not None
         return AlignerConfig(**self.aligner)
 
     @classmethod
