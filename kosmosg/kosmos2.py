@@ -101,8 +101,12 @@ def load_kosmos2(
     Raises:
         CheckpointError: If it cannot be loaded, or lacks a tensor.
     """
+    loader: Any = Kosmos2Model
+    folder = Path(location)
+    # Without the file the loader would go on, with Kosmos-2's own sizes.
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise CheckpointError(f"Kosmos-2 could not be taken from {folder} (no config.json).")
     try:
-        loader: Any = Kosmos2Model
         model, report = loader.from_pretrained(
             location, dtype=dtype, use_safetensors=True, output_loading_info=True
         )

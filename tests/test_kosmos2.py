@@ -92,12 +92,10 @@ def test_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_a_dictionary_of_another_model(folder: Path, tmp_path: Path) -> None:
     tiny.write_tokenizer(tmp_path / "other", 400)
+    settings = options(folder)
+    settings["tokenizer"] = tmp_path / "other"
     with pytest.raises(CheckpointError, match="does not know 80 symbols of the dictionary: madeup"):
-        convert_kosmos2(
-            folder / "kosmos2",
-            tmp_path / "w",
-            **options(folder) | {"tokenizer": tmp_path / "other"},
-        )
+        convert_kosmos2(folder / "kosmos2", tmp_path / "w", **settings)
     assert not (tmp_path / "w").exists()
 
 
