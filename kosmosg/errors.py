@@ -39,3 +39,7 @@ class OutOfMemoryError(KosmosGError):
 
 class UnsafeImageError(KosmosGError):
     """The safety checker flagged every image of a request."""
+
+
+class DataError(KosmosGError):
+    """The training data is missing, laid out wrongly, or too much of it is damaged."""

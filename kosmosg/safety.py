@@ -1,5 +1,6 @@
 """The safety checker of Stable Diffusion, asked about finished images."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from PIL import Image
 from transformers import CLIPImageProcessorPil
 
-from kosmosg.models.loading import load_component
+from kosmosg.errors import WeightsError
+from kosmosg.models.loading import REMEDY, load_component
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +25,24 @@ class SafetyChecker:
 
     @classmethod
     def from_pretrained(cls, directory: Path, *, dtype: torch.dtype) -> "SafetyChecker | None":
-        """Load the checker of a weights directory, or ``None`` if it has none."""
+        """Load the checker of a weights directory, or ``None`` if it has none.
+
+        Raises:
+            WeightsError: If it is incomplete or damaged.
+        """
         if not (directory / "safety_checker").is_dir():
             return None
         model = load_component(
             StableDiffusionSafetyChecker, directory / "safety_checker", dtype=dtype
         )
-        processor = CLIPImageProcessorPil.from_pretrained(
-            directory / "feature_extractor", local_files_only=True
-        )
+        file = directory / "feature_extractor" / "preprocessor_config.json"
+        try:
+            config = json.loads(file.read_text(encoding="utf-8"))
+            processor = CLIPImageProcessorPil.from_dict(config)
+        except (OSError, ValueError, TypeError) as error:
+            raise WeightsError(
+                f"feature_extractor: {file} cannot be read ({error}). {REMEDY}"
+            ) from error
         return cls(model=model, processor=processor)
 
     def save_pretrained(self, directory: Path) -> None:

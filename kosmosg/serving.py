@@ -18,6 +18,7 @@ from PIL import Image
 from kosmosg.config import MAX_SEED
 from kosmosg.errors import ImageError, PromptError, UnsafeImageError, WeightsError
 from kosmosg.images import open_image
+from kosmosg.memory import reporting_out_of_memory
 from kosmosg.outputs import save_image
 from kosmosg.pipeline import KosmosGOutput, KosmosGPipeline
 from kosmosg.settings import check_integer
@@ -94,11 +95,17 @@ class Service:
             KosmosGError: If the request cannot be carried out; the message is for the caller.
         """
         self._discard_outputs()
+        # The pipeline reports what it knows to be large; anything else may be the last straw.
+        with reporting_out_of_memory("This request does not"):
+            return self._run(images, drawing, metric)
+
+    def _run(self, images: Iterable[Any], drawing: Drawing, metric: Metric) -> list[Path]:
         pictures = read_images(images)
         if not drawing.prompt.strip():
             raise PromptError("prompt is empty. Write what to draw, with <i> for an input image.")
         quality = check_integer("output_quality", drawing.output_quality, 0, 100)
         seed = secrets.randbelow(MAX_SEED + 1) if drawing.seed is None else drawing.seed
+        seed = check_integer("seed", seed, 0, MAX_SEED)
         print(f"seed: {seed}", flush=True)
         output = self.pipeline(
             drawing.prompt,

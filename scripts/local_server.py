@@ -63,15 +63,16 @@ class LocalServer:
 
     def start(self) -> None:
         """Start the process without waiting for the model."""
-        output = self._log.open("wb") if self._log else subprocess.DEVNULL
-        self._process = subprocess.Popen(
-            server_command(),
-            cwd=ROOT,
-            env=self._environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        # The child has its own copy of the descriptor; ours is closed.
+        with (self._log or Path(os.devnull)).open("wb") as output:
+            self._process = subprocess.Popen(
+                server_command(),
+                cwd=ROOT,
+                env=self._environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def wait_ready(self) -> None:
         """Wait until the model is loaded.

@@ -44,6 +44,7 @@ def load_component(
             use_safetensors=True,
             output_loading_info=True,
             local_files_only=True,
+            ignore_mismatched_sizes=True,  # so that the report below names them
         )
     except Exception as error:
         # The loaders raise OSError, RuntimeError, SafetensorError, KeyError, … for a bad file.
