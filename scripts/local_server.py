@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import requests
 
@@ -43,7 +43,7 @@ class LocalServer:
         self._environment = server_environment(weights, self.port) | (environment or {})
         self._process: subprocess.Popen | None = None
 
-    def __enter__(self) -> "LocalServer":
+    def __enter__(self) -> Self:
         self.start()
         try:
             self.wait_ready()
