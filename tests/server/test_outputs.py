@@ -107,6 +107,12 @@ def test_picture_n_has_seed_plus_n(server: Server, seed: int, sent: dict[str, An
         assert np.abs(picture.astype(int) - alone[0]).max() <= 1
 
 
+def test_seeds_begin_again_at_zero(server: Server, tmp_path: Path) -> None:
+    contents = files(server.answer(num_images=3, seed=MAX_SEED - 1))
+    seeds = [recipe(content, "png", tmp_path)["seed"] for content in contents]
+    assert seeds == [MAX_SEED - 1, MAX_SEED, 0]
+
+
 def test_same_request_again(server: Server) -> None:
     """Whatever came in between, the very same pixels."""
     request: dict[str, Any] = {
