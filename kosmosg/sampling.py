@@ -163,14 +163,18 @@ def synchronise(tensor: Tensor) -> None:
 def _step_report(
     progress: Progress | None, *, done: int, chunk: int, rows: int
 ) -> Callable[[StableDiffusionPipeline, int, Any, dict], dict]:
-    """Make diffusers' ``callback_on_step_end``, counting over the chunks to come."""
+    """Make diffusers' ``callback_on_step_end``, counting over the chunks to come.
+
+    The share that is done is that of rows, since a chunk may be smaller than those before it.
+    """
     chunks = -(-rows // chunk)
-    chunk_index = done // chunk
+    now = min(chunk, rows - done)
 
     def report(pipeline: StableDiffusionPipeline, step: int, timestep: Any, state: dict) -> dict:
         if progress:
             steps = pipeline.num_timesteps
-            progress(chunk_index * steps + step + 1, chunks * steps)
+            share = (done + now * (step + 1) / steps) / rows
+            progress(round(share * chunks * steps), chunks * steps)
         return state
 
     return report

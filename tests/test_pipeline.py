@@ -283,6 +283,23 @@ def test_chunks_draw_the_same_pictures(
     assert seen[-1][0] == seen[-1][1]
 
 
+def test_progress_ends_at_the_end_when_memory_shrinks_on_the_way(
+    pipe: KosmosGPipeline, memory_for: list[int]
+) -> None:
+    memory_for[0] = 3
+    seen: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        seen.append((done, total))
+        memory_for[0] = 1
+
+    found = draw(pipe, num_images_per_prompt=5, progress=progress)
+    assert len(found.images) == 5
+    assert seen[-1][0] == seen[-1][1]
+    shares = [done / total for done, total in seen]
+    assert shares == sorted(shares)
+
+
 def test_not_even_one_fits(pipe: KosmosGPipeline, memory_for: list[int]) -> None:
     memory_for[0] = 0
     with pytest.raises(OutOfMemoryError, match=r"64 × 64 pixels does not fit .*smaller"):

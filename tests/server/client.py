@@ -39,10 +39,6 @@ class Server(LocalServer):
         environment = {"TMPDIR": str(self.temporary), **environment}
         super().__init__(weights, log=self.log, timeout=120.0, environment=environment)
 
-    def __enter__(self) -> "Server":
-        super().__enter__()
-        return self
-
     @property
     def worker(self) -> psutil.Process:
         """The process that holds the model."""
