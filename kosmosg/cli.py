@@ -40,6 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KosmosGError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0
@@ -273,6 +278,7 @@ def _download(options: argparse.Namespace) -> None:
         print(file)
     if not options.groups:
         print(
-            "Next: python -m kosmosg convert weights/checkpoints/kosmos-g.pt weights/kosmos-g "
-            "--tokenizer weights/tokenizer --stable-diffusion weights/stable-diffusion-v1-5"
+            f"Next: python -m kosmosg convert {options.weights}/checkpoints/kosmos-g.pt "
+            f"{options.weights}/kosmos-g --tokenizer {options.weights}/tokenizer "
+            f"--stable-diffusion {options.weights}/stable-diffusion-v1-5"
         )

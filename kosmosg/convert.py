@@ -6,6 +6,7 @@ silently a wrong image. The output appears complete or not at all.
 """
 
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -157,12 +158,15 @@ def sort_tensors(
     """
     parts: dict[str, Tensors] = {KOSMOSG: {}}
     left_out: Counter[str] = Counter()
-    unknown = []
+    unknown, twice = [], []
     for key, tensor in tensors.items():
         if reason := why_dead(key):
             left_out[reason] += 1
         elif target := place(key):
-            parts.setdefault(target.component, {})[target.name] = tensor
+            part = parts.setdefault(target.component, {})
+            if target.name in part:
+                twice.append(key)
+            part[target.name] = tensor
         elif any(fnmatchcase(key, pattern) for pattern in ignore):
             left_out["ignored as asked"] += 1
         else:
@@ -171,6 +175,11 @@ def sort_tensors(
         raise CheckpointError(
             f"The checkpoint has {len(unknown)} unknown keys: {shorten(unknown)}. If you know that "
             "they do not matter, leave them out with --ignore PATTERN."
+        )
+    if twice:
+        raise CheckpointError(
+            f"The checkpoint has {len(twice)} parameters under an old and a new name: "
+            f"{shorten(twice)}. Leave one of each out of the file."
         )
     tied = [tensors[key] for key in (OUTPUT_MATRIX, EMBEDDING) if key in tensors]
     if len(tied) == 2 and not torch.equal(*tied):
@@ -204,6 +213,11 @@ def check_complete(part: str, module: nn.Module, tensors: Tensors) -> None:
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     missing = [name for name in wanted if name not in tensors]
     extra = [name for name in tensors if name not in wanted]
+    kinds = [
+        f"{name} {tensors[name].dtype}"
+        for name in wanted
+        if name in tensors and not tensors[name].is_floating_point()
+    ]
     shapes = [
         f"{name} {tuple(tensors[name].shape)} instead of {shape}"
         for name, shape in wanted.items()
@@ -211,7 +225,12 @@ def check_complete(part: str, module: nn.Module, tensors: Tensors) -> None:
     ]
     problems = [
         f"{len(names)} {label}: {shorten(names)}"
-        for label, names in (("missing", missing), ("left over", extra), ("ill-shaped", shapes))
+        for label, names in (
+            ("missing", missing),
+            ("left over", extra),
+            ("ill-shaped", shapes),
+            ("not of a real type", kinds),
+        )
         if names
     ]
     if problems:
@@ -227,7 +246,6 @@ def check_disk(directory: Path, plan: Plan, dtype: torch.dtype) -> None:
     Raises:
         CheckpointError: With both numbers.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     values = sum(tensor.numel() for part in plan.tensors.values() for tensor in part.values())
     needed, free = values * dtype.itemsize, shutil.disk_usage(directory).free
     if free < needed:
@@ -260,9 +278,12 @@ def write_directory(
 ) -> Conversion:
     """Write everything beside the output, and give it its name when it is complete."""
     converted = {part: len(tensors) for part, tensors in plan.tensors.items()}
-    unfinished = output.with_name(output.name + ".part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    check_disk(unfinished.parent, plan, dtype)
+    output = output.resolve()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    check_disk(output.parent, plan, dtype)
+    # A fresh name: what else is there, even if it ends in .part, is not ours to remove.
+    unfinished = Path(tempfile.mkdtemp(prefix=f"{output.name}.", suffix=".part", dir=output.parent))
+    unfinished.chmod(0o755)
     try:
         write_parts(plan, unfinished, source, dtype, progress)
         if safety_checker:

@@ -21,6 +21,7 @@ from kosmosg.errors import ImageError
 # Raster formats only: PostScript and its like start other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "ICO")
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; the largest phone cameras stay below it
+MAX_BYTES = 200_000_000
 MAX_ASPECT = 50  # the shorter side becomes 224 pixels, so the longer one stays below 11 200
 
 
@@ -135,9 +136,13 @@ def _known_formats() -> list[str]:
 
 def _read(path: Path, name: str) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ImageError(f"{name} cannot be read ({error.strerror}: {path.name}).") from error
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"{name} is larger than {MAX_BYTES // 10**6} MB. Scale it down first.")
+    return data
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
@@ -151,7 +156,7 @@ def _check_size(size: tuple[int, int], name: str) -> None:
 
 def _check_aspect(size: tuple[int, int], name: str) -> None:
     short, long = sorted(size)
-    if long > MAX_ASPECT * short:
+    if short < 1 or long > MAX_ASPECT * short:
         raise ImageError(
             f"{name} has {size[0]} × {size[1]} pixels: one side is more than {MAX_ASPECT} times "
             "the other. Cut it closer to a square; only the central square is used."

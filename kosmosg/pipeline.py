@@ -185,7 +185,7 @@ class KosmosGPipeline:
             images: See ``encode_prompt``.
             negative_prompt: See ``encode_prompt``.
             num_images_per_prompt: All pictures of a prompt follow each other.
-            num_inference_steps: 1 to 1000.
+            num_inference_steps: 1 to 999.
             guidance_scale: At least 1; 1 switches guidance off.
             width: In pixels, a multiple of 8; the size the decoder was trained at by default.
             height: Likewise.
@@ -220,13 +220,14 @@ class KosmosGPipeline:
         encode_seconds = time.perf_counter() - start
 
         seeds = settings.seeds(len(prompts))
-        request = Request(
-            condition=condition.repeat_interleave(settings.num_images_per_prompt, dim=0),
-            negative=negative.repeat_interleave(settings.num_images_per_prompt, dim=0),
-            noise=self._draw_noise(seeds, settings),
-            steps=settings.num_inference_steps,
-            guidance_scale=settings.guidance_scale,
-        )
+        with reporting_out_of_memory("The noise of all pictures does not"):
+            request = Request(
+                condition=condition.repeat_interleave(settings.num_images_per_prompt, dim=0),
+                negative=negative.repeat_interleave(settings.num_images_per_prompt, dim=0),
+                noise=self._draw_noise(seeds, settings),
+                steps=settings.num_inference_steps,
+                guidance_scale=settings.guidance_scale,
+            )
         drawn, timings = sample(decoder, request, progress)
         timings.encode = encode_seconds
         flagged = [False] * len(drawn)

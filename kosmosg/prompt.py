@@ -43,6 +43,7 @@ def parse_prompt(text: str, image_count: int) -> Prompt:
     """
     if not isinstance(text, str):
         raise PromptError(f"prompt must be text, not {type(text).__name__}.")
+    _check_characters("prompt", text)
     prompt = Prompt(segments=tuple(text.split(MARKER)))
     if prompt.image_count != image_count:
         message = (
@@ -65,7 +66,18 @@ def parse_text(text: str) -> Prompt:
     """
     if not isinstance(text, str):
         raise PromptError(f"negative_prompt must be text, not {type(text).__name__}.")
+    _check_characters("negative_prompt", text)
     return Prompt(segments=(text,))
+
+
+def _check_characters(name: str, text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"{name} holds half a character (U+{ord(text[error.start]):04X}) at position "
+            f"{error.start}. Type it again."
+        ) from error
 
 
 def _count(number: int, noun: str) -> str:

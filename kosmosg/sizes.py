@@ -1,6 +1,7 @@
 """The authors' run configuration, from which a model of any size is built."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ REQUIRED_FLAGS: dict[str, Any] = {
     "share_decoder_input_output_embed": True,
     "connector": "xconnector",
 }
+WIDTHS_AND_HEADS = (
+    ("decoder.decoder_embed_dim", "decoder.decoder_attention_heads"),
+    ("vision.width", "vision.heads"),
+    ("aligner.dim", "aligner.heads"),
+)
 
 
 def read_sizes(file: str | Path) -> dict[str, Any]:
@@ -41,18 +47,41 @@ def check_sizes(sizes: Any) -> None:
         CheckpointError: Naming the entry.
     """
     for name, value in FULL_SIZE.items():
-        for key in value if isinstance(value, dict) else [None]:
+        for key, model in value.items() if isinstance(value, dict) else [(None, value)]:
             entry = name if key is None else f"{name}.{key}"
-            if _look_up(sizes, entry) is None:
-                raise CheckpointError(
-                    f"The model configuration lacks '{entry}'. It must have every entry of the "
-                    "authors' run configuration that decides a size."
-                )
+            _check_entry(entry, _look_up(sizes, entry), model)
+    for width, heads in WIDTHS_AND_HEADS:
+        if _look_up(sizes, width) % _look_up(sizes, heads):
+            raise CheckpointError(f"{width} must be a multiple of {heads} in the configuration.")
+    if sizes["image_token_length"] != sizes["decoder"]["latent_query_num"]:
+        raise CheckpointError("image_token_length must equal decoder.latent_query_num.")
     for flag, wanted in REQUIRED_FLAGS.items():
         if (found := sizes["decoder"].get(flag, wanted)) != wanted:
             raise CheckpointError(
                 f"The model configuration has {flag}={found!r}; only {wanted!r} is KOSMOS-G."
             )
+
+
+def _check_entry(entry: str, found: Any, model: Any) -> None:
+    """Compare an entry with that of the full size: the same kind of value, and a sensible one."""
+    if found is None:
+        raise CheckpointError(
+            f"The model configuration lacks '{entry}'. It must have every entry of the authors' "
+            "run configuration that decides a size."
+        )
+    if isinstance(model, float):
+        upper = 1.0 if "dropout" in entry else math.inf
+        good = type(found) in (int, float) and 0 <= found < upper
+    elif isinstance(model, str):
+        good = found == model  # the only word is an activation, and the code knows one
+    elif isinstance(model, bool):
+        good = isinstance(found, bool)
+    else:
+        good = type(found) is int and found >= 1
+    if not good:
+        raise CheckpointError(
+            f"The model configuration has {entry}={found!r}; the full size has {model!r}."
+        )
 
 
 def _look_up(sizes: Any, entry: str) -> Any:

@@ -116,6 +116,8 @@ def _read_dictionary(file: Path) -> dict[str, int]:
         raise WeightsError(
             f"The tokenizer lacks {file.name}: no such file in {file.parent}."
         ) from error
+    except OSError as error:
+        raise WeightsError(f"{file} cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise WeightsError(f"{file} is not UTF-8 text ({error}).") from error
     symbols = list(LEADING_SYMBOLS)
@@ -124,7 +126,7 @@ def _read_dictionary(file: Path) -> dict[str, int]:
             continue
         # Pieces may hold any character but the blank in front of the count.
         piece, blank, count = line.rpartition(" ")
-        if not blank or not count.isdigit():
+        if not blank or not count.isdecimal():
             raise WeightsError(f"{file}, line {number}: wanted 'piece count', found {line[:80]!r}.")
         symbols.append(piece)
     symbols += ADDED_SYMBOLS

@@ -198,6 +198,32 @@ def test_dead_keys_are_counted_by_reason(surroundings: Path, tmp_path: Path) -> 
     }
 
 
+def test_what_else_is_there_stays(surroundings: Path, tmp_path: Path) -> None:
+    """Not even a folder that is named like an unfinished output."""
+    (tmp_path / "w.part").mkdir()
+    (tmp_path / "w.part" / "precious").touch()
+    run(surroundings, tiny.official_checkpoint(), tmp_path / "w")
+    assert (tmp_path / "w.part" / "precious").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["w", "w.part", "w.pt"]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_tensors_that_are_no_weights(
+    surroundings: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    tensors = altered(QUERY, torch.zeros(77, 32, dtype=dtype))
+    with pytest.raises(CheckpointError, match=r"1 not of a real type: aligner\.queries"):
+        run(surroundings, tensors, tmp_path / "w")
+
+
+def test_an_old_and_a_new_name_together(surroundings: Path, tmp_path: Path) -> None:
+    tensors = tiny.official_checkpoint()
+    new = next(key for key in tensors if key.startswith("vae.") and ".to_q.weight" in key)
+    tensors[new.replace("to_q", "query")] = tensors[new]
+    with pytest.raises(CheckpointError, match="under an old and a new name"):
+        run(surroundings, tensors, tmp_path / "w")
+
+
 def test_a_model_of_another_size_asks_for_its_description(
     surroundings: Path, tmp_path: Path
 ) -> None:
@@ -252,6 +278,15 @@ def test_full_disk(surroundings: Path, tmp_path: Path, monkeypatch: pytest.Monke
         ({"aligner": {}}, "lacks 'aligner.dim'"),
         ({"decoder": tiny.SIZES["decoder"] | {"subln": False}}, "subln=False"),
         ({"decoder": tiny.SIZES["decoder"] | {"connector": "simple"}}, "connector='simple'"),
+        ({"decoder": tiny.SIZES["decoder"] | {"activation_fn": "relu"}}, "activation_fn='relu'"),
+        ({"decoder": tiny.SIZES["decoder"] | {"dropout": 7}}, "dropout=7"),
+        ({"vocab_size": "320"}, "vocab_size='320'"),
+        ({"vocab_size": -1}, "vocab_size=-1"),
+        ({"aligner": tiny.SIZES["aligner"] | {"heads": 0}}, "heads=0"),
+        ({"aligner": tiny.SIZES["aligner"] | {"heads": 3}}, "multiple of aligner.heads"),
+        ({"vision": tiny.SIZES["vision"] | {"mlp_ratio": float("nan")}}, "mlp_ratio=nan"),
+        ({"vision": tiny.SIZES["vision"] | {"quick_gelu": "no"}}, "quick_gelu='no'"),
+        ({"image_token_length": 9}, "must equal decoder.latent_query_num"),
     ],
 )
 def test_configurations_of_another_architecture(change: dict, message: str) -> None:

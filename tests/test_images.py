@@ -181,6 +181,11 @@ def test_missing_file(tmp_path: Path) -> None:
         open_image(tmp_path / "none.png")
 
 
+def test_a_file_without_end() -> None:
+    with pytest.raises(ImageError, match="larger than 200 MB"):
+        open_image(Path("/dev/zero"), "picture")
+
+
 def test_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="cannot be read"):
         open_image(tmp_path)

@@ -11,7 +11,9 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 
 from kosmosg import KosmosGPipeline, sampling
+from kosmosg.data import collate
 from kosmosg.errors import OutOfMemoryError, PromptError, SettingError, WeightsError
+from kosmosg.images import clip_pixels
 from kosmosg.memory import is_out_of_memory, reporting_out_of_memory
 from kosmosg.sampling import draw_noise
 from kosmosg.schedulers import SAMPLERS
@@ -339,3 +341,17 @@ def test_values_that_are_not_finite(tiny_weights: Path) -> None:
         pipe.decoder.unet.conv_out.bias.fill_(float("nan"))
     with pytest.raises(WeightsError, match="not finite"):
         draw(pipe)
+
+
+def test_images_reach_the_model_in_the_order_of_the_markers(
+    pipe: KosmosGPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        "kosmosg.conditioning.collate",
+        lambda tokens, pixels: seen.extend(pixels) or collate(tokens, pixels),
+    )
+    pipe.encode_prompt(["<i> on <i>", "a dog", "<i>"], [[RED, BLUE], [], [RED]])
+    size = pipe.kosmosg.image_size
+    for found, image in zip(seen, [RED, BLUE, RED], strict=True):
+        np.testing.assert_array_equal(found, clip_pixels(image, size))

@@ -56,6 +56,11 @@ def test_what_is_no_text(value: object) -> None:
         parse_text(value)  # type: ignore[arg-type]
 
 
+def test_half_a_character() -> None:
+    with pytest.raises(PromptError, match=r"half a character \(U\+D83C\) at position 2"):
+        parse_prompt("a \ud83c", 0)
+
+
 @given(st.lists(st.text().filter(lambda text: MARKER not in text), min_size=1, max_size=6))
 def test_any_text_survives(segments: list[str]) -> None:
     """Joining and cutting are inverse, unless neighbours form a marker at the seam."""

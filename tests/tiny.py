@@ -212,6 +212,8 @@ def main() -> None:
     index = directory / "model_index.json"
     if index.is_file() and index.stat().st_mtime > Path(__file__).stat().st_mtime:
         return
+    if directory.exists() and any(directory.iterdir()) and not index.is_file():
+        parser.error(f"{directory} holds something else; name a new directory")
     shutil.rmtree(directory, ignore_errors=True)
     write_weights(directory)
 

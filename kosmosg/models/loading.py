@@ -4,6 +4,7 @@ The libraries' own loaders warn about missing, left-over or ill-shaped tensors a
 random ones. Here each of them is an error, and so is a value that is not finite.
 """
 
+import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ from kosmosg.errors import WeightsError
 
 Module = TypeVar("Module", bound=nn.Module)
 MODULE_FILE = "model.safetensors"
+# Entries of a configuration by which the libraries look for code beside or outside of themselves.
+FOREIGN_CODE = {"auto_map", "_attn_implementation", "attn_implementation", "quantization_config"}
 REMEDY = "Convert or download these weights again."
 
 
@@ -34,8 +37,7 @@ def load_component(
         WeightsError: If the folder or a file is missing, cut off, of another model, or not finite.
     """
     name = name or directory.name
-    if not (directory / "config.json").is_file():
-        raise WeightsError(f"{name}: {directory / 'config.json'} is missing. {REMEDY}")
+    check_config(directory / "config.json", name)
     loader: Any = kind
     try:
         module, report = loader.from_pretrained(
@@ -59,6 +61,29 @@ def load_component(
             raise WeightsError(f"{name}: {len(keys)} {label} in {directory}: {shown}. {REMEDY}")
     check_finite(dict(module.named_parameters()), name)
     return module.eval().requires_grad_(False)
+
+
+def check_config(file: Path, name: str) -> None:
+    """Refuse a configuration that would make a loader fetch or run code from elsewhere.
+
+    Raises:
+        WeightsError: If the file is missing, no JSON, or has such an entry.
+    """
+    if not file.is_file():
+        raise WeightsError(f"{name}: {file} is missing. {REMEDY}")
+
+    def refuse(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for key, value in pairs:
+            if key in FOREIGN_CODE and value is not None:
+                raise WeightsError(f"{name}: {file} asks for '{key}', which is not loaded here.")
+        return dict(pairs)
+
+    try:
+        json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=refuse)
+    except UnicodeDecodeError as error:
+        raise WeightsError(f"{name}: {file} is not UTF-8 text. {REMEDY}") from error
+    except json.JSONDecodeError as error:
+        raise WeightsError(f"{name}: {file} is no JSON ({error}). {REMEDY}") from error
 
 
 def check_finite(tensors: dict[str, Tensor], name: str) -> None:

@@ -1,5 +1,6 @@
 """The composition: full size on the meta device, and properties of small models."""
 
+import json
 from typing import Any
 
 import pytest
@@ -289,6 +290,24 @@ def test_truncated_weights(saved) -> None:
 def test_files_that_are_missing(saved, name: str) -> None:
     (saved / name).unlink()
     with pytest.raises(WeightsError, match="kosmosg"):
+        load_component(KosmosG, saved, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    "key", ["auto_map", "_attn_implementation", "attn_implementation", "quantization_config"]
+)
+def test_configurations_that_ask_for_foreign_code(saved, key: str) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    config["kosmos2"][key] = "somebody/something"
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match=key):
+        load_component(KosmosG, saved, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
+def test_configurations_that_are_no_json(saved, content: bytes) -> None:
+    (saved / "config.json").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"config\.json"):
         load_component(KosmosG, saved, dtype=torch.float32)
 
 
