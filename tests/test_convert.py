@@ -224,6 +224,21 @@ def test_an_old_and_a_new_name_together(surroundings: Path, tmp_path: Path) -> N
         run(surroundings, tensors, tmp_path / "w")
 
 
+def test_the_untrained_aligner_is_always_the_same(surroundings: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        run(surroundings, tiny.official_checkpoint("lm", decoder=False), tmp_path / name)
+        torch.manual_seed(3)
+    files = [tmp_path / name / "kosmosg" / "model.safetensors" for name in ("a", "b")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_other_users_can_read_what_was_written(surroundings: Path, tmp_path: Path) -> None:
+    run(surroundings, tiny.official_checkpoint(), tmp_path / "w")
+    for file in (tmp_path / "w").rglob("*.safetensors"):
+        assert file.stat().st_mode & 0o777 == 0o644, file
+    assert (tmp_path / "w").stat().st_mode & 0o777 == 0o755
+
+
 def test_a_model_of_another_size_asks_for_its_description(
     surroundings: Path, tmp_path: Path
 ) -> None:

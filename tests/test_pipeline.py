@@ -147,6 +147,13 @@ def test_the_null_condition_is_computed_once(tiny_weights: Path) -> None:
     assert len(calls) == 3 + 1
 
 
+def test_moving_forgets_the_null_condition(tiny_weights: Path) -> None:
+    pipe = KosmosGPipeline.from_pretrained(tiny_weights)
+    first = pipe.conditioner.null_condition()
+    assert pipe.conditioner.null_condition() is first
+    assert pipe.to("cpu").conditioner.null_condition() is not first
+
+
 # ------------------------------------------------------------------ settings
 
 
@@ -308,6 +315,16 @@ def test_not_even_one_fits(pipe: KosmosGPipeline, memory_for: list[int]) -> None
         draw(pipe, num_images_per_prompt=4)
     memory_for[0] = 8
     assert draw(pipe).images
+
+
+def test_memory_is_given_back(
+    pipe: KosmosGPipeline, memory_for: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr("kosmosg.memory.free_memory", lambda: calls.append(1))
+    memory_for[0] = 1
+    draw(pipe, num_images_per_prompt=2)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize(
