@@ -43,3 +43,7 @@ class UnsafeImageError(KosmosGError):
 
 class DataError(KosmosGError):
     """The training data is missing, laid out wrongly, or too much of it is damaged."""
+
+
+class TrainingError(KosmosGError):
+    """A training run cannot start, go on or be resumed."""

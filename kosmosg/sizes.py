@@ -40,6 +40,20 @@ def read_sizes(file: str | Path) -> dict[str, Any]:
     return sizes
 
 
+def read_part(file: str | Path, part: str) -> dict[str, Any]:
+    """Read the sizes of one part from a JSON file that has those of several.
+
+    Raises:
+        CheckpointError: If the file is no JSON or lacks the part.
+    """
+    try:
+        return dict(json.loads(Path(file).read_text(encoding="utf-8"))[part])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{file} cannot be used ({error!r}). It must be JSON with an object '{part}'."
+        ) from error
+
+
 def check_sizes(sizes: Any) -> None:
     """Refuse a configuration that is incomplete or not of this architecture.
 

@@ -17,7 +17,7 @@ from diffusers import (
 )
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from torch import nn
-from transformers import CLIPImageProcessorPil
+from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer
 
 from kosmosg.config import SD15_REPOSITORY, SD15_SCHEDULER, SD15_UNET, SD15_VAE
 from kosmosg.errors import CheckpointError, WeightsError
@@ -55,6 +55,17 @@ class StableDiffusionSource:
         return self._from_pretrained(
             DECODER_CLASSES[part], part, torch_dtype=dtype, use_safetensors=True
         )
+
+    def text_encoder(self, dtype: torch.dtype) -> tuple[CLIPTextModel, CLIPTokenizer]:
+        """Load CLIP's text encoder and its tokenizer, which stage 2 learns from.
+
+        Raises:
+            CheckpointError: If the source does not have them.
+        """
+        encoder = self._from_pretrained(
+            CLIPTextModel, "text_encoder", dtype=dtype, use_safetensors=True
+        )
+        return encoder.eval(), self._from_pretrained(CLIPTokenizer, "tokenizer")
 
     def scheduler(self) -> PNDMScheduler:
         """Build Stable Diffusion's own scheduler; the others are derived from its settings."""

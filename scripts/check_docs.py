@@ -41,7 +41,7 @@ TYPES = {
 
 _FENCE = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _HELP = re.compile(
-    r"^\$ (python -m kosmosg(?: \w+)? --help)\n.*?(?=^```$)", re.MULTILINE | re.DOTALL
+    r"^\$ (python -m kosmosg(?: \w+)* --help)\n.*?(?=^```$)", re.MULTILINE | re.DOTALL
 )
 
 
@@ -128,6 +128,21 @@ def check_document(path: Path, text: str) -> Iterator[str]:
         yield from check_commands(code, complete=False)
 
 
+def find_command(
+    parser: argparse.ArgumentParser, words: Sequence[str]
+) -> tuple[argparse.ArgumentParser, str]:
+    """Follow the names of commands to a parser, up to a word that should be one and is not."""
+    for word in words:
+        actions = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+        if not actions:
+            break
+        if not word.startswith("-"):
+            if word not in actions[0].choices:
+                return parser, word
+            parser = actions[0].choices[word]
+    return parser, ""
+
+
 def looks_like_path(span: str) -> bool:
     """Whether code in a sentence names a file or folder of the project."""
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*/?", span):
@@ -139,17 +154,14 @@ def looks_like_path(span: str) -> bool:
 def check_commands(code: str, *, complete: bool) -> Iterator[str]:
     """Parse what follows ``python -m kosmosg``; only complete commands need all arguments."""
     parser = build_parser()
-    actions = parser._actions
-    choices = next(a for a in actions if isinstance(a, argparse._SubParsersAction)).choices
     for match in re.finditer(r"python -m kosmosg\b([^\n#|;]*)", code):
         words = shlex.split(match[1])
         options = {word.partition("=")[0] for word in words if word.startswith("--")}
-        command = next((word for word in words if not word.startswith("-")), None)
-        known = choices.get(command or "", parser)
-        if command and command not in choices:
-            yield f"`python -m kosmosg` has no command {command}"
-        elif unknown := sorted(options - set(known._option_string_actions)):
-            yield f"`python -m kosmosg {command}` has no option {', '.join(unknown)}"
+        command, stranger = find_command(parser, words)
+        if stranger:
+            yield f"`{command.prog}` has no command {stranger}"
+        elif unknown := sorted(options - set(command._option_string_actions)):
+            yield f"`{command.prog}` has no option {', '.join(unknown)}"
         elif complete and "--help" not in words:
             message = io.StringIO()
             try:

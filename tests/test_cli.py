@@ -70,7 +70,18 @@ def test_help_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-@pytest.mark.parametrize("command", [[], ["generate"], ["convert"], ["download"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["generate"],
+        ["convert"],
+        ["download"],
+        ["miniature"],
+        ["miniature", "data"],
+        ["miniature", "vocabulary"],
+    ],
+)
 def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main([*command, "--help"])

@@ -56,6 +56,11 @@ def test_a_wrong_table_of_inputs_is_reported(signature: Signature):
         ("`no.toml`", "there is no `no.toml`"),
         ("`python -m kosmosg draw`", "`python -m kosmosg` has no command draw"),
         ("`python -m kosmosg convert --fast`", "`python -m kosmosg convert` has no option --fast"),
+        ("`python -m kosmosg miniature cat`", "`python -m kosmosg miniature` has no command cat"),
+        (
+            "`python -m kosmosg -v miniature data --fast`",
+            "`python -m kosmosg miniature data` has no option --fast",
+        ),
         ("```sh\npython -m kosmosg generate \\\n  --seed x --prompt y\n```", "invalid int value"),
         ("```sh\npython -m kosmosg generate\n```", "arguments are required: --prompt"),
     ],
@@ -68,6 +73,7 @@ def test_what_does_not_exist_is_reported(text: str, problem: str):
 def test_what_exists_is_not_reported():
     text = (
         "make sure: `make test`, `predict.py`, `weights/kosmos-g/unet`, `dict.txt`, `a/b`, `.py`\n"
+        "`python -m kosmosg miniature data --seed`, `python -m kosmosg -v`\n"
     )
     assert list(check_docs.check_document(check_docs.README, text)) == []
 

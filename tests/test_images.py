@@ -12,8 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from kosmosg.config import CLIP_MEAN, CLIP_STD
 from kosmosg.errors import ImageError
-from kosmosg.images import MAX_ASPECT, MAX_PIXELS, clip_pixels, open_image, resize_and_crop, to_rgb
+from kosmosg.images import (
+    MAX_ASPECT,
+    MAX_PIXELS,
+    clip_pixels,
+    open_image,
+    resize_and_crop,
+    target_pixels,
+    to_rgb,
+)
 
 # Left half red, right half blue, with a green top row: every orientation looks different.
 PICTURE = Image.new("RGB", (40, 20), "red")
@@ -209,6 +218,21 @@ def test_damaged_pictures_open_or_raise_ours(kind: str, cut: float, noise: list)
 
 
 # ------------------------------------------------------------------ the transform
+
+
+def test_planes_change_no_bit() -> None:
+    """Colours are laid out in planes before the arithmetic, not after it."""
+    levels = np.arange(16 * 16 * 3, dtype=np.uint16).reshape(16, 16, 3) * 85 % 256
+    image = Image.fromarray(levels.astype(np.uint8))
+    values = np.asarray(image, dtype=np.float64) / 255.0
+    clip, target = (values - CLIP_MEAN) / CLIP_STD, values * 2.0 - 1.0
+    np.testing.assert_array_equal(clip_pixels(image, 16), clip.transpose(2, 0, 1), strict=True)
+    np.testing.assert_array_equal(target_pixels(image, 16), target.transpose(2, 0, 1), strict=True)
+
+
+def test_an_upright_picture_is_copied() -> None:
+    assert to_rgb(PICTURE) is not PICTURE
+    assert_same(to_rgb(PICTURE), PICTURE)
 
 
 @settings(max_examples=60, deadline=None)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from kosmosg.data.samples import CompositionalSample
+from kosmosg.data.samples import CompositionalSample, open_picture
 from kosmosg.data.skipping import BadSample
 from kosmosg.prompt import Prompt
 
@@ -122,12 +122,13 @@ def draw_prompt(
         BadSample: If the drawn prompt cannot be used.
     """
     drop_text = bool(generator.random() < options.drop_text)
-    images = tuple(
+    shown = [
         entity.crop if generator.random() > 1.0 - options.keep_background else entity.masked_crop
         for entity in sample.entities
-    )
+    ]
     spans = [entity.span for entity in sample.entities]
-    return interleave(sample.caption, spans, drop_text=drop_text), images
+    prompt = interleave(sample.caption, spans, drop_text=drop_text)
+    return prompt, tuple(map(open_picture, shown))
 
 
 def _whole_word(tag: str) -> re.Pattern[str]:

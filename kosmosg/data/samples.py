@@ -39,8 +39,24 @@ class EditSample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoredPicture:
+    """A picture as a file holds it, for ``open_picture``.
+
+    Attributes:
+        data: The file's content.
+        name: What to call it in messages.
+    """
+
+    data: bytes
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Entity:
     """One thing that a caption names and its picture shows.
+
+    Only one of its two pictures is shown, so readers leave both undecoded: that is most of the
+    work, and damage is found where it matters.
 
     Attributes:
         span: Start and end of its words in the caption.
@@ -49,8 +65,8 @@ class Entity:
     """
 
     span: tuple[int, int]
-    crop: Image.Image
-    masked_crop: Image.Image
+    crop: Image.Image | StoredPicture
+    masked_crop: Image.Image | StoredPicture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,14 +164,16 @@ def compose(caption: str, entities: tuple[Entity, ...], target: Image.Image) -> 
     return CompositionalSample(caption=caption, entities=entities, target=target)
 
 
-def decode_image(data: bytes, name: str) -> Image.Image:
-    """Decode a picture of a sample.
+def open_picture(picture: Image.Image | StoredPicture) -> Image.Image:
+    """Decode a picture unless it is decoded.
 
     Raises:
         BadSample: If it is damaged.
     """
+    if isinstance(picture, Image.Image):
+        return picture
     try:
-        return open_image(data, name)
+        return open_image(picture.data, picture.name)
     except ImageError as error:
         raise BadSample("image", str(error)) from error
 

@@ -15,47 +15,41 @@ sample is, the other files are its pictures (``jpg``, ``jpeg``, ``png`` or ``web
                     "parts": ["text", {"image": 0}, "text", …]}           KEY.image1.png, …
 
 Kinds may be mixed within a shard. Spans count characters, go from left to right and do not
-overlap. Archives are written, and files grouped into samples, by the ``webdataset`` library. Its
-own reader takes a shard as a stream, in which the n-th sample costs all those before it; here the
-headers are read once and samples by their place, so that a run resumes, and several machines
-share a shard, without reading what they do not need. Hence only local, uncompressed archives.
+overlap. Archives are written (``shard_writer``), and files grouped into samples, by the
+``webdataset`` library. Its own reader takes a shard as a stream, in which the n-th sample costs
+all those before it; here the headers are read once and samples by their place, so that a run
+resumes, and several machines share a shard, without reading what they do not need. Hence only
+local, uncompressed archives.
 """
 
 import json
-import shutil
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from io import BytesIO
-from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 from webdataset.tariterators import group_by_keys
-from webdataset.writer import TarWriter
 
 from kosmosg.data.samples import (
     CaptionRules,
     CaptionSample,
-    CompositionalSample,
     EditSample,
     Entity,
     InterleavedDocument,
     Sample,
     Scan,
+    StoredPicture,
     compose,
-    decode_image,
+    open_picture,
     read_range,
 )
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import DataError
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
-ImageFormat = Literal["PNG", "JPEG", "WEBP"]
-_EXTENSION = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
-_SAVE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
 _BLOCK = 512  # of a tar file
 
 
@@ -110,43 +104,6 @@ def open_shards(directory: str | Path, rules: CaptionRules | None = None) -> tup
     return tuple(TarShard(path=path, rules=rules) for path in paths)
 
 
-def write_shards(
-    samples: Iterable[Sample],
-    directory: str | Path,
-    *,
-    per_shard: int = 1000,
-    image_format: ImageFormat = "PNG",
-) -> tuple[Path, ...]:
-    """Write samples as a folder of shards; equal samples give equal bytes.
-
-    The folder appears when everything is in it: one that is there is complete.
-
-    Args:
-        samples: Anything that yields samples; they are written as they come.
-        directory: The folder, which must not exist yet.
-        per_shard: Samples per file.
-        image_format: Of the pictures; PNG and WebP are lossless.
-
-    Raises:
-        DataError: If the folder exists.
-    """
-    directory = Path(directory)
-    if directory.exists():
-        raise DataError(f"{directory} exists already. Remove it, or name another folder.")
-    unfinished = directory.with_name(directory.name + ".part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    remaining = iter(samples)
-    for number, first in enumerate(remaining):
-        path = unfinished / f"{number:06d}.tar"
-        with path.open("wb") as file, TarWriter(file, mtime=0) as writer:
-            for place, sample in enumerate(chain([first], islice(remaining, per_shard - 1))):
-                key = f"{number * per_shard + place:09d}"
-                writer.write({"__key__": key, **_encode(sample, image_format)})
-    unfinished.rename(directory)
-    return tuple(sorted(directory.glob("*.tar")))
-
-
 def _members(path: Path, note: Callable[[Exception], bool]) -> Iterator[dict[str, Any]]:
     """Yield the files of an archive as webdataset groups them, with their places as content."""
     try:
@@ -184,10 +141,13 @@ class _Parts:
         return metadata
 
     def image(self, part: str) -> Image.Image:
+        return open_picture(self.picture(part))
+
+    def picture(self, part: str) -> StoredPicture:
         for extension in IMAGE_EXTENSIONS:
             place = self._places.get(f"{part}.{extension}")
             if place is not None:
-                return decode_image(read_range(self._file, *place), part)
+                return StoredPicture(data=read_range(self._file, *place), name=part)
         raise BadSample("missing-part", f"no picture {part!r} among {sorted(self._places)}")
 
 
@@ -225,7 +185,9 @@ def _decode_compositional(metadata: dict[str, Any], parts: _Parts) -> Sample:
     spans = _spans(metadata, len(caption))
     entities = tuple(
         Entity(
-            span=span, crop=parts.image(f"crop{number}"), masked_crop=parts.image(f"masked{number}")
+            span=span,
+            crop=parts.picture(f"crop{number}"),
+            masked_crop=parts.picture(f"masked{number}"),
         )
         for number, span in enumerate(spans)
     )
@@ -278,40 +240,3 @@ def _spans(metadata: dict[str, Any], length: int) -> list[tuple[int, int]]:
             case _:
                 raise BadSample("metadata", f"not a span of the caption: {entity!r:.80}")
     return spans
-
-
-def _encode(sample: Sample, image_format: ImageFormat) -> dict[str, Any]:
-    """Turn a sample into the files that stand for it."""
-    metadata, images = _describe(sample)
-    parts: dict[str, Any] = {"json": json.dumps(metadata, ensure_ascii=False).encode()}
-    for name, image in images.items():
-        buffer = BytesIO()
-        image.save(buffer, format=image_format, **_SAVE_OPTIONS.get(image_format, {}))
-        parts[f"{name}.{_EXTENSION[image_format]}"] = buffer.getvalue()
-    return parts
-
-
-def _describe(sample: Sample) -> tuple[dict[str, Any], dict[str, Image.Image]]:
-    match sample:
-        case CaptionSample(caption=caption, image=image):
-            metadata = {"kind": "caption", "caption": caption}
-            return metadata, {} if image is None else {"image": image}
-        case EditSample(caption=caption, instruction=instruction):
-            metadata = {"kind": "edit", "caption": caption, "instruction": instruction}
-            return metadata, {"before": sample.before, "after": sample.after}
-        case CompositionalSample(caption=caption, entities=entities):
-            spans = [{"start": entity.span[0], "end": entity.span[1]} for entity in entities]
-            images = {"target": sample.target}
-            for number, entity in enumerate(entities):
-                images |= {f"crop{number}": entity.crop, f"masked{number}": entity.masked_crop}
-            return {"kind": "compositional", "caption": caption, "entities": spans}, images
-        case InterleavedDocument(parts=parts):
-            images = {}
-            listed: list[str | dict[str, int]] = []
-            for part in parts:
-                if isinstance(part, str):
-                    listed.append(part)
-                else:
-                    listed.append({"image": len(images)})
-                    images[f"image{len(images)}"] = part
-            return {"kind": "interleaved", "parts": listed}, images

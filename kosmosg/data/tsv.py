@@ -36,8 +36,9 @@ from kosmosg.data.samples import (
     Sample,
     Scan,
     ShardGroup,
+    StoredPicture,
     compose,
-    decode_image,
+    open_picture,
     read_range,
 )
 from kosmosg.data.skipping import BadSample
@@ -143,7 +144,7 @@ def parse_edit(columns: list[bytes], generator: np.random.Generator) -> Sample:
 
 
 def parse_compositional(columns: list[bytes], generator: np.random.Generator) -> Sample:
-    """Read a line of OpenImages; only images of tags that the caption names are opened."""
+    """Read a line of OpenImages; only images of tags that the caption names are looked at."""
     _check_columns(columns, len(columns) >= 3, "3 and a pair for each tag")
     caption, listed = _text(columns[0]), _text(columns[1])
     tags = listed.split(",") if listed.strip() else []
@@ -152,8 +153,8 @@ def parse_compositional(columns: list[bytes], generator: np.random.Generator) ->
     entities = tuple(
         Entity(
             span=(match.start, match.end),
-            crop=_image(columns[3 + 2 * match.tag], "crop"),
-            masked_crop=_image(columns[4 + 2 * match.tag], "masked crop"),
+            crop=_picture(columns[3 + 2 * match.tag], "crop"),
+            masked_crop=_picture(columns[4 + 2 * match.tag], "masked crop"),
         )
         for match in match_tags(caption, tags)
     )
@@ -239,8 +240,11 @@ def _text(column: bytes) -> str:
 
 
 def _image(column: bytes, name: str) -> Image.Image:
+    return open_picture(_picture(column, name))
+
+
+def _picture(column: bytes, name: str) -> StoredPicture:
     try:
-        data = base64.b64decode(column, validate=True)
+        return StoredPicture(data=base64.b64decode(column, validate=True), name=name)
     except binascii.Error as error:
         raise BadSample("base64", f"{name}: {error}") from error
-    return decode_image(data, name)

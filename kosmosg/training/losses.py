@@ -28,17 +28,24 @@ class AlignmentLoss:
 
 
 def language_loss(
-    logits: Float[Tensor, "batch tokens vocabulary"], labels: Int64[Tensor, "batch tokens"]
+    features: Float[Tensor, "batch tokens width"],
+    embedding: Float[Tensor, "vocabulary width"],
+    labels: Int64[Tensor, "batch tokens"],
 ) -> Float[Tensor, ""]:
     """Next-token cross-entropy, mean over the labels that count (paper, section 2.1).
 
+    Logits are computed where a label counts and nowhere else.
+
     Args:
-        logits: Prediction at each position, of the token that follows.
+        features: Of each position, which predict the token that follows.
+        embedding: Of the tokens, which is the output matrix too.
         labels: The tokens themselves; ``IGNORED`` at image slots, delimiters and padding.
     """
-    return F.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED
-    )
+    following = labels[:, 1:]
+    counts = following != IGNORED
+    logits = features[:, :-1][counts] @ embedding.T.to(features.dtype)
+    total = F.cross_entropy(logits.float(), following[counts], reduction="sum")
+    return total / counts.sum().clamp(min=1)
 
 
 def alignment_loss(
@@ -52,6 +59,8 @@ def alignment_loss(
     """Compare the condition with CLIP's and the reconstruction with what it came from.
 
     Paper, equations 5 and 6, as element means; the second is weighted with 77 over the length.
+    If some positions do not count, mean and length are those of each sample on its own, so that
+    neither padding nor the rest of the batch has a say.
 
     Args:
         condition: What M makes of the features.
@@ -63,11 +72,13 @@ def alignment_loss(
     NOTE(reference): the authors count padded positions too; leave ``counted`` out for that.
     """
     mse = F.mse_loss(condition.float(), target.float())
-    weight = condition.shape[1] / features.shape[1]
-    error = (reconstruction.float() - features.float()).square()
-    if counted is not None:
-        error = error[counted]
-    return AlignmentLoss(mse=mse, reconstruction=weight * error.mean())
+    queries, tokens = condition.shape[1], features.shape[1]
+    error = (reconstruction.float() - features.float()).square().mean(dim=2)
+    if counted is None:
+        return AlignmentLoss(mse=mse, reconstruction=queries / tokens * error.mean())
+    lengths = counted.sum(dim=1)
+    means = (error * counted).sum(dim=1) / lengths
+    return AlignmentLoss(mse=mse, reconstruction=(queries / lengths * means).mean())
 
 
 def replace_by_null(

@@ -305,6 +305,17 @@ def test_an_instruction_names_the_new_value() -> None:
             assert noun_phrase(old[index].entity) in edit.instruction
 
 
+def test_an_edit_without_a_possible_start_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain red ball is held out, and two equal balls are never shown."""
+    pair = tuple(describe("ball", "red", texture).figures[0] for texture in ("striped", "dotted"))
+    stuck = replace(describe(), figures=pair, relation="above")
+    assert may_be_trained_on(stuck)
+    drawn = [stuck, describe("cat", "blue", "striped")]
+    monkeypatch.setattr("kosmosg.data.miniature.edits.sample_description", lambda *_: drawn.pop(0))
+    edit = sample_edit(rng(), kind="texture")
+    assert edit.after.description == describe("cat", "blue", "striped")
+
+
 def test_what_is_held_out_covers_every_attribute_and_leaves_it_to_training() -> None:
     held_out, trained = entities(True), entities(False)
     assert len(held_out) == 28

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from kosmosg.data.mixing import Mixture, Source, make_sources
 from kosmosg.data.samples import CaptionRules, CaptionSample, Sample, Scan, ShardGroup
-from kosmosg.data.shards import open_shards, write_shards
+from kosmosg.data.shard_writer import write_shards
+from kosmosg.data.shards import open_shards
 from kosmosg.data.skipping import BadSample, BadSampleLimit, SkipLog
 from kosmosg.data.walk import ShardWalk
 from kosmosg.errors import DataError

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from kosmosg.data.entities import EntityOptions, draw_prompt
 from kosmosg.data.samples import (
     CaptionRules,
     CaptionSample,
@@ -19,8 +20,11 @@ from kosmosg.data.samples import (
     Entity,
     InterleavedDocument,
     Sample,
+    StoredPicture,
+    open_picture,
 )
-from kosmosg.data.shards import TarShard, open_shards, write_shards
+from kosmosg.data.shard_writer import write_shards
+from kosmosg.data.shards import TarShard, open_shards
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import DataError
 
@@ -81,8 +85,8 @@ def caption_files(key: str = "0") -> list[tuple[str, bytes]]:
 
 def plain(value):
     """Turn pictures into values that can be compared."""
-    if isinstance(value, Image.Image):
-        return np.asarray(value).tolist()
+    if isinstance(value, Image.Image | StoredPicture):
+        return np.asarray(open_picture(value)).tolist()
     if isinstance(value, tuple):
         return [plain(part) for part in value]
     if hasattr(value, "__dataclass_fields__"):
@@ -215,6 +219,24 @@ def test_a_damaged_sample_has_its_reason(tmp_path: Path, parts: dict[str, bytes]
     results = read_all(shard)
     assert results[0] == reason
     assert isinstance(results[1], CaptionSample)
+
+
+def test_only_the_picture_that_is_shown_is_decoded(tmp_path: Path):
+    parts = entity_meta({"start": 2, "end": 5}) | ENTITY_PARTS | {"masked0.png": IMAGE[:-30]}
+    shard = write_tar(tmp_path / "0.tar", [(f"0.{name}", data) for name, data in parts.items()])
+    (sample,) = read_all(shard)
+    assert isinstance(sample, CompositionalSample)
+    _, (shown,) = draw_prompt(sample, EntityOptions(keep_background=1.0), CHOOSE)
+    assert plain(shown) == plain(picture(1))
+    with pytest.raises(BadSample, match="image: masked0 is damaged"):
+        draw_prompt(sample, EntityOptions(keep_background=0.0), CHOOSE)
+
+
+def test_what_was_read_can_be_written(tmp_path: Path):
+    first = write_shards(SAMPLES[3:4], tmp_path / "a")
+    read = [sample for sample in read_all(TarShard(path=first[0])) if not isinstance(sample, str)]
+    second = write_shards(read, tmp_path / "b")
+    assert second[0].read_bytes() == first[0].read_bytes()
 
 
 def test_a_sample_whose_entities_are_none_is_a_caption(tmp_path: Path):

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmosg.data.samples import CaptionRules, CaptionSample, CompositionalSample, EditSample
+from kosmosg.data.samples import (
+    CaptionRules,
+    CaptionSample,
+    CompositionalSample,
+    EditSample,
+    StoredPicture,
+    open_picture,
+)
 from kosmosg.data.skipping import BadSample
 from kosmosg.data.tsv import (
     LINE_INDEX_SUFFIX,
@@ -27,9 +34,9 @@ RULES = CaptionRules(min_side=8)
 TEXT_ONLY = CaptionRules(text_only=True)
 
 
-def shade(image: Image.Image | None) -> int:
+def shade(image: Image.Image | StoredPicture | None) -> int:
     assert image is not None
-    return np.asarray(image)[0, 0, 0]
+    return np.asarray(open_picture(image))[0, 0, 0]
 
 
 def image(value: int) -> bytes:
@@ -185,6 +192,14 @@ def test_only_what_the_caption_names_is_opened():
     assert found == [((2, 5), 5, 6), ((18, 21), 3, 4)]
 
 
+def test_a_damaged_crop_is_found_when_it_is_opened():
+    sample = parse_compositional([b"a dog", b"dog", image(1), image(2)[:40], image(3)], rng())
+    assert isinstance(sample, CompositionalSample)
+    assert shade(sample.entities[0].masked_crop) == 3
+    with pytest.raises(BadSample, match="image: crop is "):
+        open_picture(sample.entities[0].crop)
+
+
 @pytest.mark.parametrize("tags", [b"", b"cat", b"dog,dog", b"red"])
 def test_without_entities_a_caption_remains(tags: bytes):
     row = [b"a dog", tags, image(1)] + [b"?"] * (2 * len(tags.split(b",")) if tags else 0)
@@ -204,7 +219,7 @@ def test_without_entities_a_caption_remains(tags: bytes):
         ([b"a dog", b"\xff", image(1), image(2), image(3)], "encoding"),
         ([b"a dog", b"dog", b"?", image(2), image(3)], "base64"),
         ([b"a dog", b"dog", image(1), image(2), b"?"], "base64"),
-        ([b"a dog", b"dog", image(1), image(2)[:40], image(3)], "image"),
+        ([b"a dog", b"dog", image(1)[:40], image(2), image(3)], "image"),
     ],
 )
 def test_a_damaged_composition_has_its_reason(row: list[bytes], reason: str):

@@ -17,22 +17,26 @@ from kosmosg.training.losses import (
 def test_language_loss_counts_the_labels_that_count() -> None:
     """Position k predicts token k + 1; ignored labels weigh nothing."""
     labels = torch.tensor([[0, 2, IGNORED, 1]])
-    logits = torch.zeros(1, 4, 3)
-    assert language_loss(logits, labels).item() == pytest.approx(math.log(3))
-    logits[0, 0, 2] = logits[0, 2, 1] = 50.0
-    assert language_loss(logits, labels).item() == pytest.approx(0.0, abs=1e-6)
-    logits[0, 1] = torch.tensor([50.0, 0.0, 0.0])  # predicts the ignored one
-    assert language_loss(logits, labels).item() == pytest.approx(0.0, abs=1e-6)
+    embedding = torch.eye(3)  # features are logits
+    features = torch.zeros(1, 4, 3)
+    assert language_loss(features, embedding, labels).item() == pytest.approx(math.log(3))
+    features[0, 0, 2] = features[0, 2, 1] = 50.0
+    assert language_loss(features, embedding, labels).item() == pytest.approx(0.0, abs=1e-6)
+    features[0, 1] = torch.tensor([50.0, 0.0, 0.0])  # predicts the ignored one
+    assert language_loss(features, embedding, labels).item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_padded_positions_can_be_left_out() -> None:
-    features = torch.zeros(1, 4, 2)
-    rebuilt = torch.tensor([[[1.0, 1.0], [1.0, 1.0], [9.0, 9.0], [9.0, 9.0]]])
-    counted = torch.tensor([[True, True, False, False]])
-    same = torch.zeros(1, 8, 2)
+    """Each sample then has its own length and weight."""
+    features = torch.zeros(2, 4, 2)
+    rebuilt = torch.ones(2, 4, 2)
+    rebuilt[0, 2:] = 9.0
+    counted = torch.tensor([[True, True, False, False], [True, True, True, True]])
+    same = torch.zeros(2, 8, 2)
     common = {"condition": same, "target": same, "reconstruction": rebuilt, "features": features}
-    assert alignment_loss(**common, counted=counted).reconstruction.item() == 8 / 4 * 1.0
-    assert alignment_loss(**common).reconstruction.item() == 8 / 4 * 41.0
+    left_out = alignment_loss(**common, counted=counted).reconstruction.item()
+    assert left_out == (8 / 2 * 1.0 + 8 / 4 * 1.0) / 2
+    assert alignment_loss(**common).reconstruction.item() == 8 / 4 * (41.0 + 1.0) / 2
 
 
 def test_gradients_reach_condition_and_null() -> None:

@@ -118,6 +118,8 @@ def _sample_change(
     ]
     if held_out is False:
         befores = [description for description in befores if may_be_trained_on(description)]
+    if not befores:  # of three textures, one is held out and another one stands beside
+        return _sample_change(kind, rng, held_out)
     return choose(befores, rng), after, index
 
 

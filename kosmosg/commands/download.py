@@ -1,0 +1,64 @@
+"""``download``: fetch the files that the manifest lists."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from kosmosg.errors import SettingError
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser("download", help="fetch what weights/manifest.toml lists")
+    parser.set_defaults(run=run)
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help="default: all for inference")
+    parser.add_argument(
+        "--manifest",
+        type=Path,
+        default=Path("weights/manifest.toml"),
+        metavar="FILE",
+        help="default: weights/manifest.toml",
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        default=Path("weights"),
+        metavar="DIR",
+        help="where to; default: weights",
+    )
+    parser.add_argument("--mirror", metavar="URL", help="in place of https://huggingface.co")
+    parser.add_argument(
+        "--url",
+        action="append",
+        default=[],
+        metavar="NAME=URL",
+        help="another place for one file, such as kosmos-g=https://…/kosmosg.pt",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Fetch files and name the next step."""
+    from kosmosg.download import download, read_manifest
+
+    urls = {}
+    for entry in options.url:
+        name, equals, url = entry.partition("=")
+        if not equals:
+            raise SettingError(f"--url {entry}: write NAME=URL, with a name of the manifest.")
+        urls[name] = url
+    files = download(
+        read_manifest(options.manifest),
+        options.weights,
+        groups=options.groups or None,
+        mirror=options.mirror,
+        progress=sys.stderr.isatty(),
+        urls=urls,
+    )
+    for file in files:
+        print(file)
+    if not options.groups:
+        print(
+            f"Next: python -m kosmosg convert {options.weights}/checkpoints/kosmos-g.pt "
+            f"{options.weights}/kosmos-g --tokenizer {options.weights}/tokenizer "
+            f"--stable-diffusion {options.weights}/stable-diffusion-v1-5"
+        )

@@ -1,0 +1,125 @@
+"""Writing samples as WebDataset shards, in the form that ``shards`` describes."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from io import BytesIO
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+from webdataset.writer import TarWriter
+
+from kosmosg.data.samples import (
+    CaptionSample,
+    CompositionalSample,
+    EditSample,
+    InterleavedDocument,
+    Sample,
+    open_picture,
+)
+from kosmosg.errors import DataError
+
+ImageFormat = Literal["PNG", "JPEG", "WEBP"]
+_EXTENSION = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
+_SAVE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
+
+
+def write_shards(
+    samples: Iterable[Sample],
+    directory: str | Path,
+    *,
+    per_shard: int = 1000,
+    image_format: ImageFormat = "PNG",
+) -> tuple[Path, ...]:
+    """Write samples as a folder of shards; equal samples give equal bytes.
+
+    The folder appears when everything is in it: one that is there is complete.
+
+    Args:
+        samples: Anything that yields samples; they are written as they come.
+        directory: The folder, which must not exist yet.
+        per_shard: Samples per file.
+        image_format: Of the pictures; PNG and WebP are lossless.
+
+    Raises:
+        DataError: If the folder exists.
+    """
+    directory = Path(directory)
+    if directory.exists():
+        raise DataError(f"{directory} exists already. Remove it, or name another folder.")
+    unfinished = directory.with_name(directory.name + ".part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    remaining = iter(samples)
+    for number, first in enumerate(remaining):
+        write_shard(
+            chain([first], islice(remaining, per_shard - 1)),
+            unfinished / shard_name(number),
+            first_key=number * per_shard,
+            image_format=image_format,
+        )
+    unfinished.rename(directory)
+    return tuple(sorted(directory.glob("*.tar")))
+
+
+def write_shard(
+    samples: Iterable[Sample], path: Path, *, first_key: int = 0, image_format: ImageFormat = "PNG"
+) -> None:
+    """Write samples as one shard, which appears when everything is in it.
+
+    Args:
+        samples: Anything that yields samples.
+        path: The file; its folder must be there.
+        first_key: Number of the first sample, so that keys differ from shard to shard.
+        image_format: Of the pictures; PNG and WebP are lossless.
+    """
+    unfinished = path.with_name(path.name + ".part")
+    with unfinished.open("wb") as file, TarWriter(file, mtime=0) as writer:
+        for key, sample in enumerate(samples, start=first_key):
+            writer.write({"__key__": f"{key:09d}", **_encode(sample, image_format)})
+    unfinished.replace(path)
+
+
+def shard_name(number: int) -> str:
+    """Name the shards of a folder so that their order is that of the alphabet."""
+    return f"{number:06d}.tar"
+
+
+def _encode(sample: Sample, image_format: ImageFormat) -> dict[str, Any]:
+    """Turn a sample into the files that stand for it."""
+    metadata, images = _describe(sample)
+    parts: dict[str, Any] = {"json": json.dumps(metadata, ensure_ascii=False).encode()}
+    for name, image in images.items():
+        buffer = BytesIO()
+        image.save(buffer, format=image_format, **_SAVE_OPTIONS.get(image_format, {}))
+        parts[f"{name}.{_EXTENSION[image_format]}"] = buffer.getvalue()
+    return parts
+
+
+def _describe(sample: Sample) -> tuple[dict[str, Any], dict[str, Image.Image]]:
+    match sample:
+        case CaptionSample(caption=caption, image=image):
+            metadata = {"kind": "caption", "caption": caption}
+            return metadata, {} if image is None else {"image": image}
+        case EditSample(caption=caption, instruction=instruction):
+            metadata = {"kind": "edit", "caption": caption, "instruction": instruction}
+            return metadata, {"before": sample.before, "after": sample.after}
+        case CompositionalSample(caption=caption, entities=entities):
+            spans = [{"start": entity.span[0], "end": entity.span[1]} for entity in entities]
+            images = {"target": sample.target}
+            for number, entity in enumerate(entities):
+                images[f"crop{number}"] = open_picture(entity.crop)
+                images[f"masked{number}"] = open_picture(entity.masked_crop)
+            return {"kind": "compositional", "caption": caption, "entities": spans}, images
+        case InterleavedDocument(parts=parts):
+            images = {}
+            listed: list[str | dict[str, int]] = []
+            for part in parts:
+                if isinstance(part, str):
+                    listed.append(part)
+                else:
+                    listed.append({"image": len(images)})
+                    images[f"image{len(images)}"] = part
+            return {"kind": "interleaved", "parts": listed}, images

@@ -1,0 +1,101 @@
+"""A weights directory to begin training with: KOSMOS-G from nothing, its decoder from others.
+
+Paper, sections 2.1 and 2.2: the language model begins at random, the vision tower as CLIP's, the
+decoder is Stable Diffusion's and stays so.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CLIPModel
+
+from kosmosg.convert import check_output
+from kosmosg.errors import CheckpointError
+from kosmosg.models import KosmosG, KosmosGConfig
+from kosmosg.models.loading import load_component
+from kosmosg.sizes import check_sizes
+from kosmosg.stable_diffusion import StableDiffusionSource
+from kosmosg.tokenizer import KosmosGTokenizer
+from kosmosg.weights import write_model_index
+
+
+def write_start(
+    output: Path,
+    *,
+    sizes: dict[str, Any],
+    tokenizer: Path,
+    stable_diffusion: str,
+    clip: Path | None = None,
+    text_encoder: bool = False,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> None:
+    """Write a weights directory with an untrained KOSMOS-G.
+
+    Args:
+        output: Directory to write; it must be empty or absent.
+        sizes: In the form of ``config.FULL_SIZE``.
+        tokenizer: KOSMOS-G's tokenizer folder.
+        stable_diffusion: Folder or Hub repository with the decoder.
+        clip: Folder of a CLIP whose image tower is taken over; at random without one.
+        text_encoder: Take CLIP's text encoder along, for stage 2 and for comparison.
+        dtype: Precision of the written weights.
+        seed: Of the random weights.
+
+    Raises:
+        CheckpointError: If the parts do not fit together.
+        WeightsError: If the tokenizer or CLIP cannot be read.
+    """
+    check_output(output)
+    check_sizes(sizes)
+    words = KosmosGTokenizer.from_pretrained(tokenizer)
+    if len(words) != sizes["vocab_size"]:
+        raise CheckpointError(
+            f"The tokenizer in {tokenizer} has {len(words)} entries, but the configuration says "
+            f"vocab_size={sizes['vocab_size']}. Change one of them."
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        kosmosg: Any = KosmosG(KosmosGConfig.from_sizes(sizes, stage="none"))
+    if clip:
+        take_vision_tower(kosmosg, clip)
+    source = StableDiffusionSource(location=stable_diffusion)
+    unet: Any = source.load("unet", dtype)
+    if unet.config.cross_attention_dim != sizes["aligner"]["dim"]:
+        raise CheckpointError(
+            f"AlignerNet yields conditions {sizes['aligner']['dim']} wide, but the U-Net of "
+            f"{stable_diffusion} takes {unet.config.cross_attention_dim}. Change aligner.dim."
+        )
+    parts: dict[str, Any] = {
+        "kosmosg": kosmosg.to(dtype),
+        "tokenizer": words,
+        "unet": unet,
+        "vae": source.load("vae", dtype),
+        "scheduler": source.scheduler(),
+    }
+    if text_encoder:
+        parts["text_encoder"], parts["clip_tokenizer"] = source.text_encoder(dtype)
+    for name, part in parts.items():
+        part.save_pretrained(output / name)
+    write_model_index(output)
+
+
+def take_vision_tower(kosmosg: KosmosG, directory: Path) -> None:
+    """Let the vision tower begin as CLIP's.
+
+    Args:
+        kosmosg: Whose tower is overwritten.
+        directory: Folder with a ``CLIPModel``.
+
+    Raises:
+        CheckpointError: If the towers have different sizes.
+    """
+    clip: Any = load_component(CLIPModel, directory, dtype=torch.float32)
+    try:
+        kosmosg.kosmos2.vision_model.model.load_state_dict(clip.vision_model.state_dict())
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(
+            f"The image tower of {directory} is not of the configured size ({reason})."
+        ) from error

@@ -1,0 +1,213 @@
+"""Data as it is named on the command line → streams of samples for a stage."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import numpy as np
+
+from kosmosg.data.mixing import Mixture, Source, make_sources
+from kosmosg.data.packing import PackedMixture
+from kosmosg.data.prepare import Prepared
+from kosmosg.data.samples import CaptionRules, CaptionSample, Sample, Shard, ShardGroup
+from kosmosg.data.shards import open_shards
+from kosmosg.data.skipping import BadSample, BadSampleLimit
+from kosmosg.data.tsv import TsvSet, open_tsv
+from kosmosg.errors import DataError
+from kosmosg.images import clip_pixels, target_pixels
+from kosmosg.tokenizer import TokenizedPrompt
+from kosmosg.training.stage import Stream
+
+T = TypeVar("T")
+TSV_SETS: tuple[TsvSet, ...] = get_args(TsvSet)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedData:
+    """One data set of a run.
+
+    Attributes:
+        path: Folder of shards, or of the authors' layout.
+        layout: Name of the authors' set; nothing for shards.
+        weight: How often it is drawn, compared with the others.
+    """
+
+    path: Path
+    layout: TsvSet | None
+    weight: float
+
+    @classmethod
+    def parse(cls, text: str) -> "NamedData":
+        """Read ``[SET=]FOLDER[:WEIGHT]``, such as ``shards/captions:2``.
+
+        Raises:
+            DataError: If set or weight are none.
+        """
+        rest, layout, weight = text, None, 1.0
+        head, equals, tail = rest.partition("=")
+        if equals and "/" not in head:
+            if head not in TSV_SETS:
+                raise DataError(
+                    f"{text!r}: {head!r} is no layout of the authors. Write one of "
+                    f"{', '.join(TSV_SETS)} before the =, or the folder of shards alone."
+                )
+            rest, layout = tail, head
+        folder, colon, number = rest.rpartition(":")
+        if colon:
+            try:
+                rest, weight = folder, float(number)
+            except ValueError as error:
+                raise DataError(
+                    f"{text!r}: the weight {number!r} is no number. Write FOLDER:WEIGHT."
+                ) from error
+        return cls(path=Path(rest), layout=layout, weight=weight)  # type: ignore[arg-type]
+
+    def open(self, rules: CaptionRules) -> Sequence[ShardGroup]:
+        """List its files.
+
+        Raises:
+            DataError: If there are none.
+        """
+        if self.layout:
+            return open_tsv(self.path, self.layout, rules)
+        return (ShardGroup(shards=open_shards(self.path, rules), weight=1.0),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """What is read, and how.
+
+    Attributes:
+        sets: At least one.
+        seed: Decides the order and every random choice.
+        min_side: Shortest side of a captioned picture.
+        bad_share: Largest share of bad samples.
+        threads: Threads that read ahead on each process.
+    """
+
+    sets: tuple[NamedData, ...]
+    seed: int = 0
+    min_side: int = 384
+    bad_share: float = 0.2
+    threads: int = 2
+
+    def shards(self) -> list[Shard]:
+        """List the files of all sets, to be read once each."""
+        rules = CaptionRules(min_side=self.min_side)
+        groups = [group for data in self.sets for group in data.open(rules)]
+        return [shard for group in groups for shard in group.shards]
+
+    def mixture(
+        self,
+        prepare: Callable[[Sample, np.random.Generator], T],
+        rank: int,
+        world_size: int,
+        *,
+        text_only: bool = False,
+    ) -> Mixture[T]:
+        """Open the stream of one process.
+
+        Args:
+            prepare: Makes what the stage reads of a sample.
+            rank: Number of the process.
+            world_size: Number of processes.
+            text_only: Leave the pictures of captions closed.
+        """
+        rules = CaptionRules(text_only=text_only, min_side=self.min_side)
+        sources: list[Source[T]] = []
+        for data in self.sets:
+            sources += make_sources(str(data.path), data.open(rules), data.weight, prepare)
+        return Mixture(
+            sources,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+            limit=BadSampleLimit(share=self.bad_share, exempt=frozenset({"too-small"})),
+            threads=self.threads,
+        )
+
+    def packed(
+        self, prepare: Callable[..., Any], rank: int, world_size: int, *, tokens: int, lanes: int
+    ) -> Stream:
+        """Open the stream of packed sequences of one process.
+
+        Documents are packed in lanes, each from its own share of them. A process fills its part
+        of the lanes in turn, so their number alone decides the sequences.
+
+        Args:
+            prepare: Makes documents of samples.
+            rank: Number of the process.
+            world_size: Number of processes.
+            tokens: Length of a sequence.
+            lanes: A multiple of the number of processes.
+
+        Raises:
+            DataError: If it is none.
+        """
+        if lanes % world_size:
+            raise DataError(
+                f"{lanes} lanes of packing cannot be shared out evenly among {world_size} "
+                "processes. Choose a multiple of their number."
+            )
+        return Turns(
+            [
+                PackedMixture(self.mixture(prepare, lane, lanes), tokens)
+                for lane in range(rank, lanes, world_size)
+            ]
+        )
+
+
+class Turns:
+    """Several streams as one, which gives from each in turn."""
+
+    def __init__(self, streams: Sequence[Stream]):
+        self._streams = streams
+        self._turn = 0
+
+    def __next__(self) -> Any:
+        """Give the next sample of the stream whose turn it is."""
+        sample = next(self._streams[self._turn])
+        self._turn = (self._turn + 1) % len(self._streams)
+        return sample
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where every stream stands."""
+        return {"turn": self._turn, "streams": [stream.state_dict() for stream in self._streams]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._turn = state["turn"]
+        for stream, saved in zip(self._streams, state["streams"], strict=True):
+            stream.load_state_dict(saved)
+
+
+def prepare_picture(
+    sample: Sample, _: np.random.Generator, *, image_size: int | None, target_size: int | None
+) -> Prepared:
+    """Make of a captioned picture what CLIP (``image_size``) or a VAE (``target_size``) reads.
+
+    Raises:
+        BadSample: If it is something else, or has no picture.
+    """
+    if not isinstance(sample, CaptionSample) or sample.image is None:
+        raise BadSample("wrong-kind", f"no captioned picture: {type(sample).__name__}")
+    return Prepared(
+        prompt=TokenizedPrompt(ids=(), image_mask=()),
+        pixels=(clip_pixels(sample.image, image_size),) if image_size else (),
+        target=target_pixels(sample.image, target_size) if target_size else None,
+        caption=sample.caption,
+    )
+
+
+def picture_preparer(
+    *, image_size: int | None = None, target_size: int | None = None
+) -> Callable[[Sample, np.random.Generator], Prepared]:
+    """Fix the sizes of ``prepare_picture``."""
+    return partial(prepare_picture, image_size=image_size, target_size=target_size)
+
+
+def parse_sets(texts: Iterable[str]) -> tuple[NamedData, ...]:
+    """Read all data sets of a command line."""
+    return tuple(NamedData.parse(text) for text in texts)

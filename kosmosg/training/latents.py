@@ -1,0 +1,140 @@
+"""Pictures and captions, encoded once: a decoder from nothing passes over them many times."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+from transformers import CLIPTokenizer
+
+from kosmosg.data.samples import CaptionSample, Shard
+from kosmosg.data.skipping import BadSample, BadSampleLimit, SkipLog
+from kosmosg.errors import DataError
+from kosmosg.images import target_pixels
+from kosmosg.training.stages.clip import encode_captions
+from kosmosg.training.stages.decoder import LatentExample
+
+Picture = tuple[Image.Image, str]  # with its caption
+BATCH = 64
+_ORDER, _CHANCE = 1, 2  # so that both kinds of draws have generators of their own
+
+
+@torch.inference_mode()
+def encode_pictures(
+    shards: Iterable[Shard],
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    file: Path,
+) -> dict[str, Tensor]:
+    """Encode all captioned pictures, or read what was encoded before.
+
+    Args:
+        shards: Of caption samples.
+        vae: Gives the posteriors.
+        tokenizer: Of CLIP, for the captions.
+        file: Where the result is kept, for a run that goes on.
+
+    Returns:
+        ``mean`` and ``deviation`` ``(pictures, channels, height, width)``, ``ids`` ``(pictures,
+        length)``.
+
+    Raises:
+        DataError: If there is no usable picture.
+    """
+    if file.exists():
+        return load_file(file)
+    side = vae.config["sample_size"]
+    parts: dict[str, list[Tensor]] = {"mean": [], "deviation": [], "ids": []}
+    for batch in _batches(tqdm(_samples(shards), desc="encode", unit=" pictures", mininterval=30)):
+        pixels = np.stack([target_pixels(image, side) for image, _ in batch])
+        encoded: Any = vae.encode(torch.from_numpy(pixels).to(vae.device, vae.dtype))
+        parts["mean"].append(encoded.latent_dist.mean.half().cpu())
+        parts["deviation"].append(encoded.latent_dist.std.half().cpu())
+        parts["ids"].append(encode_captions(tokenizer, [caption for _, caption in batch])[0])
+    if not parts["mean"]:
+        raise DataError("There is no captioned picture in the data. Name shards with some.")
+    whole = {name: torch.cat(tensors) for name, tensors in parts.items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".part")
+    save_file(whole, unfinished)
+    unfinished.rename(file)
+    return whole
+
+
+class LatentStream:
+    """An endless stream over encoded pictures, shuffled anew in each pass.
+
+    Like ``data.mixing.Mixture``, a run has one sequence, of which each process reads its part.
+    """
+
+    def __init__(
+        self,
+        encoded: dict[str, Tensor],
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self._encoded = encoded
+        self._seed, self._world_size = seed, world_size
+        self._position = rank
+        self._pass, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def __next__(self) -> LatentExample:
+        """Give the next picture."""
+        encoded = self._encoded
+        number, place = divmod(self._position, len(encoded["ids"]))
+        if number != self._pass:
+            generator = np.random.default_rng((_ORDER, self._seed, number))
+            self._pass, self._order = number, generator.permutation(len(encoded["ids"]))
+        row = int(self._order[place])
+        generator = np.random.default_rng((_CHANCE, self._seed, self._position))
+        self._position += self._world_size
+        return LatentExample(
+            mean=encoded["mean"][row],
+            deviation=encoded["deviation"][row],
+            ids=encoded["ids"][row],
+            seed=int(generator.integers(2**62)),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position."""
+        return {"position": self._position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a position."""
+        self._position = state["position"]
+
+
+def _samples(shards: Iterable[Shard]) -> Iterator[Picture]:
+    """Read all samples of shards once, in order; bad ones are counted, logged and skipped."""
+    log = SkipLog("pictures", BadSampleLimit())
+    generator = np.random.default_rng(0)
+    for shard in shards:
+        for number, entry in enumerate(shard.scan().entries):
+            try:
+                sample = shard.read(entry, generator)
+                if not isinstance(sample, CaptionSample) or sample.image is None:
+                    raise BadSample("wrong-kind", f"no captioned picture: {type(sample).__name__}")
+            except BadSample as fault:
+                log.count_bad(fault, f"{shard.name}, sample {number}")
+            else:
+                log.count_good()
+                yield sample.image, sample.caption
+
+
+def _batches(samples: Iterable[Picture]) -> Iterator[list[Picture]]:
+    batch: list[Picture] = []
+    for sample in samples:
+        batch.append(sample)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

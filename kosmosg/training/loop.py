@@ -1,0 +1,281 @@
+"""One loop for all stages, on accelerate: one process, several (DDP), or sharded (FSDP).
+
+Every update is a function of the seed and its number: the data's order, the noise of each sample
+(whose seed travels with it), dropout (seeded anew for each update and process) and the learning
+rate. So a resumed run meets what an undisturbed one would have met, and a batch gives the same
+losses on any number of processes, but for dropout.
+"""
+
+import logging
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, GradScalerKwargs
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from kosmosg.errors import TrainingError
+from kosmosg.training.average import MovingAverage
+from kosmosg.training.checkpoint import (
+    CheckpointFolder,
+    check_identity,
+    read_checkpoint,
+    read_stream,
+    write_checkpoint,
+    write_stream,
+)
+from kosmosg.training.options import LoopOptions
+from kosmosg.training.report import Report
+from kosmosg.training.stage import Stage, Stream, trainable
+from kosmosg.training.state import TrainingState
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = "weights"
+# The authors' loss scale (facts sheet, section 12).
+LOSS_SCALE = GradScalerKwargs(init_scale=4.0, growth_interval=256)
+
+
+def train(
+    build: Callable[[], Stage],
+    open_stream: Callable[[int, int], Stream],
+    options: LoopOptions,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    cpu: bool = False,
+) -> Path:
+    """Train a stage, from its beginning or from its last checkpoint.
+
+    Args:
+        build: Makes the stage with its starting weights. Called once more at the end, for the
+            networks that the result is written from.
+        open_stream: Opens the data of a process, given its rank and the number of processes.
+        options: How to train; also where checkpoints and the result go.
+        settings: The stage's own settings, which a resumed run must share, too.
+        cpu: Stay on the CPU even if there is a GPU.
+
+    Returns:
+        The folder with the result.
+
+    Raises:
+        TrainingError: If the run cannot be resumed, its loss is no number any more, or a
+            checkpoint cannot be written.
+        DataError: If too much of the data is bad.
+    """
+    result = options.output / WEIGHTS
+    trainer = Trainer(build, open_stream, options, settings or {}, cpu)
+    try:
+        trainer.resume()
+        if not (result.is_dir() and trainer.step == options.steps):
+            trainer.run()
+            trainer.write_result(result)
+    finally:
+        trainer.close()
+    return result
+
+
+class Trainer:
+    """A run: networks, optimizer, data, and the number of updates done."""
+
+    def __init__(
+        self,
+        build: Callable[[], Stage],
+        open_stream: Callable[[int, int], Stream],
+        options: LoopOptions,
+        settings: Mapping[str, Any],
+        cpu: bool,
+    ):
+        self.step = 0
+        self._build, self._options = build, options
+        self._accelerator = Accelerator(
+            cpu=cpu,
+            mixed_precision=options.precision,
+            kwargs_handlers=[LOSS_SCALE, DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+        torch.manual_seed(options.seed)
+        self._stage = build()
+        rank, processes = self._accelerator.process_index, self._accelerator.num_processes
+        self._share = options.share(processes)
+        self._stream = open_stream(rank, processes)
+        if options.gradient_checkpointing:
+            _enable_gradient_checkpointing(self._stage)
+        parameters = list(trainable(self._stage).values())
+        optimizer = torch.optim.AdamW(
+            parameters,
+            lr=options.learning_rate,
+            betas=options.betas,
+            eps=options.epsilon,
+            weight_decay=options.weight_decay,
+        )
+        self._model, self._optimizer = self._accelerator.prepare(self._stage, optimizer)
+        trained = trainable(self._stage)
+        self._state = TrainingState(
+            stage=self._stage,
+            model=self._model,
+            optimizer=self._optimizer,
+            average=MovingAverage(trained, options.ema_decay) if options.ema_decay else None,
+            scaler=self._accelerator.scaler,
+        )
+        self._identity = {
+            **options.identity(),
+            **settings,
+            "processes": processes,
+            "trained": sum(parameter.numel() for parameter in trained.values()),
+        }
+        self._folder = CheckpointFolder(options.output / "checkpoints", options.keep)
+        self._report = Report(options, enabled=self._accelerator.is_main_process)
+
+    def run(self) -> None:
+        """Do the updates that are left."""
+        options = self._options
+        self._report.begin(self.step)
+        while self.step < options.steps:
+            with self._attention():
+                losses = self._update()
+            self.step += 1
+            self._report.count(self.step, losses)
+            if options.sample_every and self.step % options.sample_every == 0:
+                self._draw_samples()
+            if self.step % options.save_every == 0 or self.step == options.steps:
+                self.save()
+
+    def _update(self) -> dict[str, float]:
+        """Do one update and return its losses over all processes."""
+        options, accelerator = self._options, self._accelerator
+        rate = options.learning_rate_at(self.step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._stage.set_modes()
+        batches = self._take_batches()
+        torch.manual_seed(seed_of_update(options.seed, self.step, accelerator.process_index))
+
+        weights = [self._stage.weigh(batch) for batch in batches]
+        total = self._sum(torch.tensor([sum(weights)])).item()
+        sums: dict[str, Tensor] = {}
+        for number, (batch, weight) in enumerate(zip(batches, weights, strict=True), start=1):
+            last = number == len(batches)
+            with nullcontext() if last else accelerator.no_sync(self._model):
+                losses = self._model(batch.to(accelerator.device))
+                # Gradients are averaged over processes, and this batch is a part of the whole.
+                accelerator.backward(losses["loss"] * (weight / total * accelerator.num_processes))
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + loss.detach() * (weight / total)
+        norm: Any = accelerator.clip_grad_norm_(self._model.parameters(), options.clip_norm)
+        values = self._sum(torch.stack(list(sums.values()))).tolist()
+        self._check_finite(values[0], None if accelerator.scaler else norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        if self._state.average:
+            self._state.average.update(trainable(self._stage))
+        return {**dict(zip(sums, values, strict=True)), "gradient": float(norm), "rate": rate}
+
+    def _attention(self) -> AbstractContextManager:
+        """Choose the kernels of attention."""
+        cpu = self._accelerator.device.type == "cpu"
+        if cpu and self._options.precision == "bf16":
+            # The backward pass of the fused kernel takes ten times as long as in float32 there.
+            return sdpa_kernel(SDPBackend.MATH)
+        return nullcontext()
+
+    def _take_batches(self) -> list[Any]:
+        samples = [next(self._stream) for _ in range(self._share)]
+        size = self._options.micro_batch_size or self._share
+        return [self._stage.collate(part) for part in split(samples, size)]
+
+    def _sum(self, values: Tensor) -> Tensor:
+        summed: Any = self._accelerator.reduce(values.float().to(self._accelerator.device), "sum")
+        return summed
+
+    def _check_finite(self, loss: float, norm: Any) -> None:
+        if math.isfinite(loss) and (norm is None or math.isfinite(float(norm))):
+            return
+        raise TrainingError(
+            f"The loss of update {self.step + 1} is {loss}, its gradient {norm}. Start again with "
+            "a lower learning rate, a longer warm-up or another precision; the checkpoints in "
+            f"{self._folder.directory} are from before."
+        )
+
+    def _draw_samples(self) -> None:
+        with torch.no_grad():
+            sheet = self._model(None)
+        self._report.show(self.step, sheet)
+
+    def save(self) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            TrainingError: If it cannot be written; the last one stays as it is.
+        """
+        accelerator = self._accelerator
+        checkpoint = self._state.take(self.step, self._identity)
+        main = accelerator.is_main_process
+        with self._folder.writing(self.step, main) as folder:
+            if main:
+                write_checkpoint(checkpoint, folder)
+            write_stream(self._stream.state_dict(), folder, accelerator.process_index)
+        accelerator.wait_for_everyone()
+        if main:
+            self._folder.finish(self.step)
+        accelerator.wait_for_everyone()
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint, if there is one.
+
+        Raises:
+            TrainingError: If it is damaged or of a run with other settings.
+        """
+        if self._accelerator.is_main_process:
+            self._folder.clear_unfinished()
+        self._accelerator.wait_for_everyone()
+        folder = self._folder.latest()
+        if folder is None:
+            return
+        checkpoint = read_checkpoint(folder)
+        check_identity(checkpoint.identity, self._identity, folder)
+        self._state.put_back(checkpoint)
+        self._stream.load_state_dict(read_stream(folder, self._accelerator.process_index))
+        self.step = checkpoint.step
+        logger.info("going on from %s", folder)
+
+    def write_result(self, directory: Path) -> None:
+        """Write the trained networks, or their moving average, as the next stage takes them."""
+        weights = self._state.weights(averaged=True)
+        if self._accelerator.is_main_process:
+            stage = self._build()
+            stage.load_state_dict(weights, strict=False)
+            stage.to(getattr(torch, self._options.save_dtype))
+            unfinished = directory.with_name(f"{directory.name}.part")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            stage.save(unfinished)
+            unfinished.rename(directory)
+        self._accelerator.wait_for_everyone()
+
+    def close(self) -> None:
+        """End the log."""
+        self._report.close()
+
+
+def seed_of_update(seed: int, step: int, rank: int) -> int:
+    """Mix seed, update and process into a seed for what is drawn inside the networks."""
+    generator = torch.Generator().manual_seed(seed)
+    salt = int(torch.randint(2**62, (1,), generator=generator))
+    return (salt + step * 1_000_003 + rank * 7_919) % 2**63
+
+
+def _enable_gradient_checkpointing(stage: Stage) -> None:
+    for network in stage.children():
+        if (enable := getattr(network, "gradient_checkpointing_enable", None)) or (
+            enable := getattr(network, "enable_gradient_checkpointing", None)
+        ):
+            enable()
+
+
+def split(samples: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """Cut a list into parts of a size."""
+    return [samples[start : start + size] for start in range(0, len(samples), size)]

@@ -1,0 +1,114 @@
+"""How long, how fast and how exactly a stage is trained; the same for all stages."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kosmosg.errors import TrainingError
+
+Precision = Literal["no", "bf16", "fp16"]
+
+# What may differ between a run and its resumption without changing a single loss.
+FREE = (
+    "output",
+    "save_dtype",
+    "save_every",
+    "sample_every",
+    "log_every",
+    "keep",
+    "micro_batch_size",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """Settings of a run. The optimizer's defaults are the published ones (facts, section 12).
+
+    Attributes:
+        output: Folder of the run: checkpoints, logs, samples, and in the end the weights.
+        steps: Updates in all.
+        batch_size: Samples per update, over all processes.
+        learning_rate: At its peak.
+        warmup_steps: Updates of linear growth; linear decay to 0 follows.
+        micro_batch_size: Samples that one process takes through the networks at once; by default
+            all of its share. Smaller ones are accumulated.
+        weight_decay: Decoupled from the gradient.
+        betas: Adam's two decay rates.
+        epsilon: Adam's, in the denominator.
+        clip_norm: Largest norm of the whole gradient.
+        ema_decay: Keep an exponential moving average of the weights, and give that as the result.
+        precision: Mixed precision of the networks; the trained weights stay in float32.
+        gradient_checkpointing: Compute activations twice instead of keeping them.
+        save_dtype: Precision of the result.
+        seed: Decides the order of the data, all noise and dropout.
+        save_every: Updates between two checkpoints.
+        sample_every: Updates between two sheets of sample images; 0 for none.
+        log_every: Updates between two entries of the log.
+        keep: Number of checkpoints that stay.
+    """
+
+    output: Path
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int = 375
+    micro_batch_size: int | None = None
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    epsilon: float = 1e-6
+    clip_norm: float = 2.0
+    ema_decay: float | None = None
+    precision: Precision = "no"
+    gradient_checkpointing: bool = False
+    save_dtype: Literal["float32", "float16"] = "float32"
+    seed: int = 0
+    save_every: int = 2000
+    sample_every: int = 0
+    log_every: int = 50
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "steps": self.steps >= 1,
+            "batch_size": self.batch_size >= 1,
+            "micro_batch_size": self.micro_batch_size is None or self.micro_batch_size >= 1,
+            "learning_rate": 0 < self.learning_rate < 1,
+            "warmup_steps": self.warmup_steps >= 0,
+            "weight_decay": 0 <= self.weight_decay < 1,
+            "betas": all(0 <= beta < 1 for beta in self.betas),
+            "epsilon": self.epsilon > 0,
+            "clip_norm": self.clip_norm > 0,
+            "ema_decay": self.ema_decay is None or 0 < self.ema_decay < 1,
+            "seed": 0 <= self.seed < 2**32,
+            "save_every": self.save_every >= 1,
+            "sample_every": self.sample_every >= 0,
+            "log_every": self.log_every >= 1,
+            "keep": self.keep >= 1,
+        }
+        for name, good in bounds.items():
+            if not good:
+                raise TrainingError(f"{name} cannot be {getattr(self, name)} in a training run.")
+
+    def learning_rate_at(self, step: int) -> float:
+        """Compute the learning rate of an update, counted from 0."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        left = (self.steps - step) / max(1, self.steps - self.warmup_steps)
+        return self.learning_rate * min(1.0, left)
+
+    def share(self, processes: int) -> int:
+        """Compute the number of samples per update and process.
+
+        Raises:
+            TrainingError: If the batch cannot be shared out evenly.
+        """
+        if self.batch_size % processes:
+            raise TrainingError(
+                f"A batch of {self.batch_size} cannot be shared out evenly among {processes} "
+                "processes. Choose a multiple of their number."
+            )
+        return self.batch_size // processes
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a resumed run must have in common with the one it goes on with."""
+        return {key: value for key, value in asdict(self).items() if key not in FREE}

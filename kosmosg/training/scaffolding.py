@@ -1,0 +1,150 @@
+"""What a KOSMOS-G from nothing needs before its stages: CLIP, a VAE, a U-Net, a beginning.
+
+The paper takes these from others (sections 2.1 and 2.2), and so does the full size. The miniature
+has a world of its own, and thus trains its own.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
+
+from kosmosg.config import SD15_SCHEDULER
+from kosmosg.data.miniature.stream import PictureStream
+from kosmosg.evaluation.probe import Probe
+from kosmosg.models.loading import load_component
+from kosmosg.stable_diffusion import make_pndm
+from kosmosg.training.data import DataOptions, picture_preparer
+from kosmosg.training.diffusion import Diffusion
+from kosmosg.training.latents import LatentStream, encode_pictures
+from kosmosg.training.loop import train
+from kosmosg.training.options import LoopOptions
+from kosmosg.training.stage import Stage, Stream
+from kosmosg.training.stages.clip import ClipStage, encode_captions
+from kosmosg.training.stages.decoder import DecoderStage
+from kosmosg.training.stages.examples import with_seed
+from kosmosg.training.stages.probe import ProbeStage
+from kosmosg.training.stages.vae import VaeStage
+
+
+def train_clip(
+    config: dict[str, Any], tokenizer: Path, data: DataOptions, options: LoopOptions
+) -> Path:
+    """Train a CLIP on captioned pictures.
+
+    Args:
+        config: Of transformers' ``CLIPConfig``; the vocabulary's size is the tokenizer's.
+        tokenizer: Folder of CLIP's tokenizer.
+        data: Captioned pictures.
+        options: How to train.
+    """
+    words: Any = CLIPTokenizer.from_pretrained(tokenizer)
+    text = {
+        "vocab_size": len(words),
+        "bos_token_id": words.bos_token_id,
+        "eos_token_id": words.eos_token_id,
+        "pad_token_id": words.pad_token_id,
+        "max_position_embeddings": words.model_max_length,
+    }
+    sizes: Any = CLIPConfig(**{**config, "text_config": {**config["text_config"], **text}})
+    prepare = with_seed(picture_preparer(image_size=sizes.vision_config.image_size))
+
+    def build() -> Stage:
+        return ClipStage(CLIPModel(sizes), words)
+
+    def open_stream(rank: int, processes: int) -> Stream:
+        return data.mixture(prepare, rank, processes)
+
+    return train(build, open_stream, options)
+
+
+def train_vae(config: dict[str, Any], data: DataOptions, options: LoopOptions) -> Path:
+    """Train a VAE on pictures.
+
+    Args:
+        config: Of diffusers' ``AutoencoderKL``, with ``sample_size``.
+        data: Captioned pictures.
+        options: How to train.
+    """
+    prepare = with_seed(picture_preparer(target_size=config["sample_size"]))
+
+    def build() -> Stage:
+        return VaeStage(AutoencoderKL(**config))
+
+    def open_stream(rank: int, processes: int) -> Stream:
+        return data.mixture(prepare, rank, processes)
+
+    return train(build, open_stream, options)
+
+
+def train_decoder(
+    config: dict[str, Any], clip: Path, vae: Path, data: DataOptions, options: LoopOptions
+) -> Path:
+    """Train a U-Net to draw captions, and put a Stable Diffusion together.
+
+    Args:
+        config: Of diffusers' ``UNet2DConditionModel``; what VAE and CLIP decide is filled in.
+        clip: Result of ``train_clip``.
+        vae: Result of ``train_vae``.
+        data: Captioned pictures; each is encoded once.
+        options: How to train.
+    """
+    source = options.output / "source"
+    autoencoder: Any = load_component(AutoencoderKL, vae / "vae", dtype=torch.float32)
+    model: Any = load_component(CLIPModel, clip / "clip", dtype=torch.float32)
+    words: Any = CLIPTokenizer.from_pretrained(clip / "clip_tokenizer")
+    encoder: Any = CLIPTextModel(model.config.text_config)
+    encoder.load_state_dict(model.text_model.state_dict())
+    encoder.eval().requires_grad_(False)
+    scheduler = make_pndm(SD15_SCHEDULER)
+    for name, part in (
+        ("vae", autoencoder),
+        ("text_encoder", encoder),
+        ("tokenizer", words),
+        ("scheduler", scheduler),
+    ):
+        part.save_pretrained(source / name)
+    encoded = encode_pictures(
+        data.shards(),
+        autoencoder,
+        words,
+        options.output / "latents.safetensors",
+    )
+    sizes = {
+        "in_channels": autoencoder.config["latent_channels"],
+        "out_channels": autoencoder.config["latent_channels"],
+        "sample_size": encoded["mean"].shape[-1],
+        "cross_attention_dim": encoder.config.hidden_size,
+    }
+
+    def build() -> Stage:
+        return DecoderStage(
+            source,
+            UNet2DConditionModel(**{**config, **sizes}),
+            encoder,
+            encode_captions(words, [""])[0],
+            Diffusion(dict(scheduler.config), autoencoder.config["scaling_factor"]),
+        )
+
+    def open_stream(rank: int, processes: int) -> Stream:
+        return LatentStream(encoded, seed=data.seed, rank=rank, world_size=processes)
+
+    return train(build, open_stream, options)
+
+
+def train_probe(options: LoopOptions) -> Path:
+    """Train the probe on pictures that are drawn as it goes.
+
+    Args:
+        options: How to train.
+    """
+
+    def build() -> Stage:
+        return ProbeStage(Probe())
+
+    def open_stream(rank: int, processes: int) -> Stream:
+        return PictureStream(options.seed, rank, processes)
+
+    return train(build, open_stream, options)

@@ -1,0 +1,70 @@
+"""What the training loop asks of a stage: networks, batches, losses, a result."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+from torch import Tensor, nn
+
+
+class Stage(nn.Module, ABC):
+    """The networks of a stage as one module, so that DDP and FSDP wrap them together.
+
+    A stage is trained on the parameters that require a gradient when it is built. All chance in
+    its losses but dropout comes from seeds that travel with the samples: a sample then meets the
+    same noise whatever the number of processes or the cut into batches.
+    """
+
+    @abstractmethod
+    def set_modes(self) -> None:
+        """Put every network into training or evaluation mode."""
+
+    @abstractmethod
+    def collate(self, samples: Sequence[Any]) -> Any:
+        """Make a batch of samples; it has ``to(device)``."""
+
+    @abstractmethod
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        """Compute the losses, each a mean; the one called ``loss`` is minimised."""
+
+    @abstractmethod
+    def save(self, directory: Path) -> None:
+        """Write the trained networks where the next stage finds them."""
+
+    def weigh(self, batch: Any) -> float:
+        """Count what the mean in the loss runs over; batches are added up with this weight."""
+        return float(len(batch))
+
+    def draw_samples(self) -> Image.Image | None:
+        """Draw what the networks can do so far, or nothing."""
+        return None
+
+    def forward(self, batch: Any | None) -> Any:
+        """Compute the losses, or draw samples if there is no batch.
+
+        Both go through here because sharded networks gather their weights in ``forward`` alone.
+        """
+        return self.draw_samples() if batch is None else self.losses(batch)
+
+
+class Stream(Protocol):
+    """An endless, resumable stream of samples, such as ``data.mixing.Mixture``."""
+
+    def __next__(self) -> Any:
+        """Give the next sample."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the stream stands, as JSON can hold it."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        ...
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """List the parameters that are trained, by name."""
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}

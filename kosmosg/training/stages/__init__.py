@@ -1,0 +1,1 @@
+"""What is trained in each stage, and on which loss."""

@@ -1,0 +1,104 @@
+"""The CLIP that a model from nothing needs; the full size takes OpenAI's.
+
+Its image tower becomes the eye of the language model, its text encoder the U-Net's condition and
+the aligning stage's target.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPModel, CLIPTokenizer
+
+from kosmosg.training.stage import Stage
+from kosmosg.training.stages.examples import Example
+
+MAX_LOGIT_SCALE = 4.6052  # log 100, as CLIP was trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairBatch:
+    """Pictures and their captions."""
+
+    pixels: Float[Tensor, "batch 3 size size"]
+    ids: Int64[Tensor, "batch length"]
+    attended: Int64[Tensor, "batch length"]
+
+    def __len__(self) -> int:
+        """Count the pairs."""
+        return len(self.pixels)
+
+    def to(self, device: torch.device) -> "PairBatch":
+        """Move everything."""
+        return replace(
+            self,
+            pixels=self.pixels.to(device),
+            ids=self.ids.to(device),
+            attended=self.attended.to(device),
+        )
+
+
+class ClipStage(Stage):
+    """Trains a ``CLIPModel`` to tell which caption belongs to which picture of the batch.
+
+    Every process compares within its own part of a batch only.
+    """
+
+    def __init__(self, clip: CLIPModel, tokenizer: CLIPTokenizer):
+        super().__init__()
+        self.clip = clip
+        self.clip.requires_grad_(True)
+        self._tokenizer = tokenizer
+
+    def set_modes(self) -> None:
+        """Train everything."""
+        self.train()
+
+    def collate(self, samples: Sequence[Example]) -> PairBatch:
+        """Stack the pictures and pad the captions."""
+        pixels = torch.from_numpy(np.stack([sample.prepared.pixels[0] for sample in samples]))
+        ids, attended = encode_captions(
+            self._tokenizer, [sample.prepared.caption for sample in samples]
+        )
+        return PairBatch(pixels=pixels.float(), ids=ids, attended=attended)
+
+    def losses(self, batch: PairBatch) -> dict[str, Tensor]:
+        """Compute the contrastive loss, and how often the right caption wins."""
+        output = self.clip(
+            input_ids=batch.ids, attention_mask=batch.attended, pixel_values=batch.pixels
+        )
+        logits = output.logits_per_image.float()
+        own = torch.arange(len(logits), device=logits.device)
+        loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        with torch.no_grad():
+            self.clip.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+        right = (logits.argmax(dim=1) == own).float().mean()
+        return {"loss": loss, "right": right}
+
+    def save(self, directory: Path) -> None:
+        """Write the whole model, its text encoder on its own, and the tokenizer."""
+        self.clip.save_pretrained(directory / "clip")
+        self._tokenizer.save_pretrained(directory / "clip_tokenizer")
+
+
+def encode_captions(
+    tokenizer: CLIPTokenizer, captions: Sequence[str]
+) -> tuple[Int64[Tensor, "batch length"], Int64[Tensor, "batch length"]]:
+    """Pad or cut captions to CLIP's length, as Stable Diffusion does.
+
+    Returns:
+        Token ids, and 1 where a token stands.
+    """
+    encoded = tokenizer(
+        list(captions),
+        padding="max_length",
+        truncation=True,
+        max_length=tokenizer.model_max_length,
+        return_tensors="pt",
+    )
+    return encoded.input_ids, encoded.attention_mask

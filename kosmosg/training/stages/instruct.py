@@ -1,0 +1,133 @@
+"""Stage 3: instruction tuning through the frozen decoder (paper, section 2.3)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from PIL import Image
+from torch import Tensor
+
+from kosmosg.config import CLIP_MEAN, CLIP_STD
+from kosmosg.models import KosmosG
+from kosmosg.sampling import Request, draw_noise, sample
+from kosmosg.schedulers import make_scheduler
+from kosmosg.stable_diffusion import make_decoder
+from kosmosg.training.diffusion import Diffusion
+from kosmosg.training.losses import diffusion_loss
+from kosmosg.training.sheets import sheet_of
+from kosmosg.training.stage import Stage
+from kosmosg.training.stages.examples import Example
+from kosmosg.training.stages.prompts import (
+    PromptBatch,
+    collate_prompts,
+    see_something,
+    train_language_model,
+)
+from kosmosg.training.stages.weights import save_weights
+
+SHOWN, STEPS, GUIDANCE = 8, 20, 6.0
+
+
+class InstructStage(Stage):
+    """Trains KOSMOS-G on the diffusion loss; gradients flow through the frozen U-Net.
+
+    Args:
+        kosmosg: AlignerNet and all that stage 1 trains.
+        unet: Frozen.
+        vae: Frozen.
+        scheduler_config: Of the decoder.
+        start: Weights directory that this began with.
+        aligner_only: Leave the language model as it is; for ablations.
+    """
+
+    def __init__(
+        self,
+        kosmosg: KosmosG,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        scheduler_config: dict[str, Any],
+        start: Path,
+        *,
+        aligner_only: bool = False,
+    ):
+        super().__init__()
+        self.kosmosg, self.unet, self.vae = kosmosg, unet, vae
+        self.requires_grad_(False)
+        self.kosmosg.aligner.requires_grad_(True)
+        if not aligner_only:
+            train_language_model(self.kosmosg)
+        self._diffusion = Diffusion(scheduler_config, self.vae.config["scaling_factor"])
+        self._scheduler_config = scheduler_config
+        self._start = start
+        self._shown: tuple[list[Example], PromptBatch] | None = None
+
+    def set_modes(self) -> None:
+        """Train KOSMOS-G with dropout; the decoder is as at inference."""
+        self.kosmosg.train()
+        self.unet.eval()
+        self.vae.eval()
+
+    def collate(self, samples: Sequence[Example]) -> PromptBatch:
+        """Pad the prompts and stack the targets."""
+        if self._shown is None:
+            first = list(samples[:SHOWN])
+            self._shown = (first, collate_prompts(first))
+        return collate_prompts(samples)
+
+    def losses(self, batch: PromptBatch) -> dict[str, Tensor]:
+        """Predict the noise, given the prompt or, one time in ten, nothing."""
+        assert batch.targets is not None
+        with torch.no_grad():
+            encoded: Any = self.vae.encode(batch.targets)
+        posterior = encoded.latent_dist
+        draws = self._diffusion.draw(batch.seeds, posterior.mean.shape[1:], batch.targets.device)
+        noisy = self._diffusion.add_noise(posterior.mean, posterior.std, draws)
+        condition = self.kosmosg(batch.prompts)
+        condition = self._diffusion.drop(condition, self.kosmosg.null_condition(), draws)
+        predicted: Any = self.unet(noisy, draws.timesteps, condition)
+        loss = diffusion_loss(predicted.sample, draws.noise)
+        return {"loss": loss + see_something(self.kosmosg, batch.prompts)}
+
+    def save(self, directory: Path) -> None:
+        """Write a weights directory."""
+        save_weights(self.kosmosg, "instruct", self._start, directory)
+
+    def draw_samples(self) -> Image.Image | None:
+        """Show the first samples: their input pictures, the target, and what is drawn."""
+        if self._shown is None:
+            return None
+        examples, batch = self._shown
+        self.eval()
+        device = self.kosmosg.device
+        condition = self.kosmosg(batch.to(device).prompts)
+        channels, side = self.unet.config["in_channels"], self.unet.config["sample_size"]
+        request = Request(
+            condition=condition,
+            negative=self.kosmosg.null_condition().expand_as(condition),
+            noise=draw_noise(range(len(examples)), channels, side, side),
+            steps=STEPS,
+            guidance_scale=GUIDANCE,
+        )
+        scheduler = make_scheduler("DPMSolverMultistep", self._scheduler_config)
+        drawn, _ = sample(make_decoder(self.unet, self.vae, scheduler), request)
+        rows = []
+        for example, picture in zip(examples, drawn, strict=True):
+            inputs = [_unnormalise(pixels) for pixels in example.prepared.pixels]
+            blanks = [Image.new("RGB", (1, 1), "white")] * max(0, 2 - len(inputs))
+            rows.append([*inputs[:2], *blanks, _to_picture(example.prepared.target), picture])
+        return sheet_of(rows, drawn[0].width)
+
+
+def _unnormalise(pixels: np.ndarray) -> Image.Image:
+    """Turn what CLIP sees back into a picture."""
+    values = pixels.transpose(1, 2, 0) * CLIP_STD + CLIP_MEAN
+    return Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8))
+
+
+def _to_picture(target: np.ndarray | None) -> Image.Image:
+    assert target is not None
+    values = (target.transpose(1, 2, 0) + 1) / 2
+    return Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8))

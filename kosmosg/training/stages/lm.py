@@ -1,0 +1,74 @@
+"""Stage 1: multimodal language modelling (paper, section 2.1).
+
+The authors published neither code nor data of this stage; what is trained follows the paper.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from kosmosg.data import Batch
+from kosmosg.models import KosmosG
+from kosmosg.tokenizer import PAD_ID, KosmosGTokenizer
+from kosmosg.training.losses import IGNORED, language_loss
+from kosmosg.training.stage import Stage
+from kosmosg.training.stages.examples import Example
+from kosmosg.training.stages.prompts import (
+    PromptBatch,
+    collate_prompts,
+    see_something,
+    train_language_model,
+)
+from kosmosg.training.stages.weights import save_weights
+
+
+class LanguageStage(Stage):
+    """Trains language model, resampler and the top of the vision tower on the next text token.
+
+    Args:
+        kosmosg: AlignerNet in it stays as it is.
+        tokenizer: Knows the delimiters of images, which are no text.
+        start: Weights directory that this began with.
+    """
+
+    def __init__(self, kosmosg: KosmosG, tokenizer: KosmosGTokenizer, start: Path):
+        super().__init__()
+        self.kosmosg = kosmosg
+        self.kosmosg.requires_grad_(False)
+        train_language_model(self.kosmosg)
+        self._start = start
+        symbols = tokenizer.symbols
+        self._no_text = (PAD_ID, symbols.index("<image>"), symbols.index("</image>"))
+
+    def set_modes(self) -> None:
+        """Train with dropout."""
+        self.train()
+
+    def collate(self, samples: Sequence[Example]) -> PromptBatch:
+        """Pad the sequences."""
+        return collate_prompts(samples)
+
+    def weigh(self, batch: PromptBatch) -> float:
+        """Count the tokens that are predicted."""
+        return float((self.labels(batch.prompts)[:, 1:] != IGNORED).sum())
+
+    def losses(self, batch: PromptBatch) -> dict[str, Tensor]:
+        """Compute the cross-entropy of the text."""
+        features = self.kosmosg.features(batch.prompts)
+        embedding = self.kosmosg.kosmos2.text_model.model.embed_tokens.weight
+        loss = language_loss(features, embedding, self.labels(batch.prompts))
+        return {"loss": loss + see_something(self.kosmosg, batch.prompts)}
+
+    def labels(self, prompts: Batch) -> Int64[Tensor, "batch tokens"]:
+        """Mark which tokens are predicted: those of text, and the ends of documents."""
+        ignored = prompts.image_mask.clone()
+        for symbol in self._no_text:
+            ignored |= prompts.ids == symbol
+        return torch.where(ignored, IGNORED, prompts.ids)
+
+    def save(self, directory: Path) -> None:
+        """Write a weights directory."""
+        save_weights(self.kosmosg, "lm", self._start, directory)

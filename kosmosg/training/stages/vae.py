@@ -1,0 +1,107 @@
+"""The autoencoder that a decoder from nothing needs; Stable Diffusion brings its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from kosmosg.sampling import draw_noise
+from kosmosg.training.sheets import side_by_side
+from kosmosg.training.stage import Stage
+from kosmosg.training.stages.examples import Example
+
+# Latents hardly pay for what they hold: the U-Net is scaled to them afterwards.
+KL_WEIGHT = 1e-6
+SHARPNESS = 0.1  # weight of the absolute distance
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureBatch:
+    """Pictures in [-1, 1] and the seeds of their noise."""
+
+    pixels: Float[Tensor, "batch 3 size size"]
+    seeds: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Count the pictures."""
+        return len(self.pixels)
+
+    def to(self, device: torch.device) -> "PictureBatch":
+        """Move the pictures."""
+        return replace(self, pixels=self.pixels.to(device))
+
+
+class VaeStage(Stage):
+    """Trains an ``AutoencoderKL`` to give pictures back.
+
+    The loss is the squared distance of pixels and of their differences to the right and lower
+    neighbours, which is where edges and textures are, some absolute distance, and a trace of the
+    divergence. With absolute distances alone a small autoencoder stays grey for long: as long as
+    it knows little, the median of an edge is none.
+    """
+
+    def __init__(self, vae: AutoencoderKL):
+        super().__init__()
+        self.vae = vae
+        self.vae.requires_grad_(True)
+        self._shown: PictureBatch | None = None
+        # Running moments of the latents, for the scale that the U-Net works at.
+        self.latent_square: Tensor
+        self.register_buffer("latent_square", torch.ones(()))
+
+    def set_modes(self) -> None:
+        """Train everything."""
+        self.train()
+
+    def collate(self, samples: Sequence[Example]) -> PictureBatch:
+        """Stack the targets."""
+        pixels = np.stack([np.asarray(sample.prepared.target) for sample in samples])
+        batch = PictureBatch(
+            pixels=torch.from_numpy(pixels).float(), seeds=tuple(s.seed for s in samples)
+        )
+        self._shown = self._shown or batch
+        return batch
+
+    def losses(self, batch: PictureBatch) -> dict[str, Tensor]:
+        """Compare the reconstruction with the picture."""
+        encoded: Any = self.vae.encode(batch.pixels)
+        posterior = encoded.latent_dist
+        mean, deviation = posterior.mean.float(), posterior.std.float()
+        noise = draw_noise(batch.seeds, *mean.shape[1:]).to(mean)
+        latents = mean + deviation * noise
+        decoded: Any = self.vae.decode(latents)
+        error = decoded.sample.float() - batch.pixels
+        pixel = error.square().mean() + SHARPNESS * error.abs().mean()
+        edge = error.diff(dim=-1).square().mean() + error.diff(dim=-2).square().mean()
+        divergence = 0.5 * (mean.square() + deviation.square() - 1 - 2 * deviation.log()).mean()
+        with torch.no_grad():
+            self.latent_square.lerp_(latents.square().mean(), 0.01)
+        return {
+            "loss": pixel + edge + KL_WEIGHT * divergence,
+            "pixel": pixel,
+            "edge": edge,
+            "divergence": divergence,
+        }
+
+    def save(self, directory: Path) -> None:
+        """Write the autoencoder with the scale that brings its latents to unit variance."""
+        scale = float(self.latent_square.rsqrt())
+        self.vae.register_to_config(scaling_factor=scale)
+        self.vae.save_pretrained(directory / "vae")
+
+    def draw_samples(self) -> Image.Image | None:
+        """Show pictures above what becomes of them."""
+        if self._shown is None:
+            return None
+        self.eval()
+        pixels = self._shown.pixels[:8].to(self.vae.device)
+        encoded: Any = self.vae.encode(pixels)
+        decoded: Any = self.vae.decode(encoded.latent_dist.mode())
+        return side_by_side(pixels, decoded.sample)

@@ -1,0 +1,27 @@
+"""The stages of KOSMOS-G itself begin and end with a weights directory."""
+
+import shutil
+from pathlib import Path
+
+from kosmosg.models import KosmosG
+from kosmosg.weights import write_model_index
+
+TRAINED = ("kosmosg", "reconstruction")  # written anew; all else is carried over
+
+
+def save_weights(kosmosg: KosmosG, stage: str, start: Path, directory: Path) -> None:
+    """Write a weights directory with a trained KOSMOS-G.
+
+    Args:
+        kosmosg: Trained.
+        stage: The stage it has been through.
+        start: Weights directory that the stage began with, for all that was not trained.
+        directory: Where to write; made if missing.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    for part in start.iterdir():
+        if part.is_dir() and part.name not in TRAINED:
+            shutil.copytree(part, directory / part.name, dirs_exist_ok=True)
+    kosmosg.config.stage = stage
+    kosmosg.save_pretrained(directory / "kosmosg")
+    write_model_index(directory)
