@@ -104,6 +104,25 @@ class StableDiffusionSource:
         return json.loads((self.folder / name).read_text(encoding="utf-8"))
 
 
+def load_clip_tokenizer(directory: Path) -> CLIPTokenizer:
+    """Open a folder with CLIP's tokenizer.
+
+    Raises:
+        WeightsError: If it is missing or cannot be read.
+    """
+    # Without files the library gives a tokenizer that knows nothing.
+    if not any((directory / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise WeightsError(f"There is no CLIP tokenizer in {directory}.")
+    try:
+        return CLIPTokenizer.from_pretrained(directory, local_files_only=True)
+    except Exception as error:
+        # The tokenizers' loaders raise OSError, ValueError, TypeError and bare Exception.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise WeightsError(
+            f"The CLIP tokenizer in {directory} cannot be read ({reason})."
+        ) from error
+
+
 def load_scheduler(directory: Path) -> PNDMScheduler:
     """Open the scheduler settings of a weights directory.
 

@@ -7,6 +7,7 @@ there are no trained weights.
 import argparse
 import random
 import shutil
+import string
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import sentencepiece
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
-from transformers import CLIPConfig, CLIPImageProcessorPil
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPTokenizer
 
 from kosmosg import stable_diffusion
 from kosmosg.config import SD15_SCHEDULER
@@ -99,6 +100,16 @@ def write_tokenizer(directory: Path, vocabulary: int) -> KosmosGTokenizer:
     text = "".join(f"{piece} 1\n" for piece in pieces)
     (directory / DICTIONARY_FILE).write_text(text, encoding="utf-8")
     return KosmosGTokenizer.from_pretrained(directory)
+
+
+def write_clip_tokenizer(directory: Path) -> CLIPTokenizer:
+    """Write a tokenizer of CLIP's kind that knows letters."""
+    symbols = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase)]
+    symbols += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {symbol: number for number, symbol in enumerate(symbols)}
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
+    tokenizer.save_pretrained(directory)
+    return tokenizer
 
 
 def make_random_decoder(cross_attention_dim: int, scale: int = 2) -> StableDiffusionPipeline:

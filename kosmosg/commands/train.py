@@ -1,11 +1,14 @@
 """``train``: the three stages, and what a model from nothing needs before them."""
 
 import argparse
+import os
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kosmosg.config import FULL_SIZE
+from kosmosg.errors import TrainingError
 
 if TYPE_CHECKING:
     from kosmosg.training.data import DataOptions
@@ -28,7 +31,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def _add_lm(stages: argparse._SubParsersAction) -> None:
     parser = stages.add_parser("lm", help="stage 1: language model, on texts with pictures")
-    parser.set_defaults(run=_train_lm)
+    parser.set_defaults(run=_run, train=_train_lm)
     _add_start(parser)
     parser.add_argument(
         "--tokens",
@@ -48,7 +51,7 @@ def _add_lm(stages: argparse._SubParsersAction) -> None:
 
 def _add_align(stages: argparse._SubParsersAction) -> None:
     parser = stages.add_parser("align", help="stage 2: AlignerNet, on captions")
-    parser.set_defaults(run=_train_align)
+    parser.set_defaults(run=_run, train=_train_align)
     _add_start(parser)
     parser.add_argument(
         "--stable-diffusion",
@@ -68,7 +71,7 @@ def _add_align(stages: argparse._SubParsersAction) -> None:
 
 def _add_instruct(stages: argparse._SubParsersAction) -> None:
     parser = stages.add_parser("instruct", help="stage 3: everything, through the decoder")
-    parser.set_defaults(run=_train_instruct)
+    parser.set_defaults(run=_run, train=_train_instruct)
     _add_start(parser)
     for name, meaning in (
         ("keep-background", "that an entity's picture keeps its background"),
@@ -94,7 +97,7 @@ def _add_scaffolding(stages: argparse._SubParsersAction) -> None:
         ("probe", "the classifier that scores the miniature's pictures"),
     ):
         parser = stages.add_parser(name, help=meaning)
-        parser.set_defaults(run=_train_scaffolding, stage=name)
+        parser.set_defaults(run=_run, train=_train_scaffolding, stage=name)
         if name != "probe":
             parser.add_argument(
                 "--config", type=Path, required=True, metavar="FILE", help="JSON with the sizes"
@@ -159,6 +162,28 @@ def _add_loop(parser: argparse.ArgumentParser, data: bool = True) -> None:
     add("--keep", type=int, default=2, metavar="N", help="checkpoints; default: 2")
 
 
+def _run(options: argparse.Namespace) -> None:
+    """Train a stage, and say where the result is."""
+    _check_extra()
+    result = options.train(options)
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+        print(result)
+
+
+def _check_extra() -> None:
+    """Check that what only training needs is installed.
+
+    Raises:
+        TrainingError: Naming what to install.
+    """
+    missing = [name for name in ("tensorboard", "webdataset") if find_spec(name) is None]
+    if missing:
+        raise TrainingError(
+            f"Training needs {' and '.join(missing)}. Install what belongs to it: pip install "
+            "'kosmosg[train]'."
+        )
+
+
 def _loop_options(options: argparse.Namespace) -> "LoopOptions":
     from kosmosg.training.options import LoopOptions
 
@@ -178,18 +203,18 @@ def _data_options(options: argparse.Namespace) -> "DataOptions":
     )
 
 
-def _train_lm(options: argparse.Namespace) -> None:
+def _train_lm(options: argparse.Namespace) -> Path:
     from kosmosg.training.runs import Start, train_lm
 
     start = Start(directory=options.weights)
     data, loop = _data_options(options), _loop_options(options)
-    _tell(train_lm(start, data, loop, tokens=options.tokens, lanes=options.lanes))
+    return train_lm(start, data, loop, tokens=options.tokens, lanes=options.lanes)
 
 
-def _train_align(options: argparse.Namespace) -> None:
+def _train_align(options: argparse.Namespace) -> Path:
     from kosmosg.training.runs import Start, train_align
 
-    result = train_align(
+    return train_align(
         Start(directory=options.weights),
         _data_options(options),
         _loop_options(options),
@@ -197,14 +222,13 @@ def _train_align(options: argparse.Namespace) -> None:
         count_padding=not options.skip_padding,
         frozen_dropout=not options.no_frozen_dropout,
     )
-    _tell(result)
 
 
-def _train_instruct(options: argparse.Namespace) -> None:
+def _train_instruct(options: argparse.Namespace) -> Path:
     from kosmosg.data.entities import EntityOptions
     from kosmosg.training.runs import Start, train_instruct
 
-    result = train_instruct(
+    return train_instruct(
         Start(directory=options.weights),
         _data_options(options),
         _loop_options(options),
@@ -214,26 +238,19 @@ def _train_instruct(options: argparse.Namespace) -> None:
         drop_caption=options.drop_caption,
         aligner_only=options.aligner_only,
     )
-    _tell(result)
 
 
-def _train_scaffolding(options: argparse.Namespace) -> None:
+def _train_scaffolding(options: argparse.Namespace) -> Path:
     from kosmosg.sizes import read_part
     from kosmosg.training import scaffolding
 
     loop = _loop_options(options)
     if options.stage == "probe":
-        return _tell(scaffolding.train_probe(loop))
+        return scaffolding.train_probe(loop)
     data = _data_options(options)
     config: dict[str, Any] = read_part(options.config, CONFIG_PART[options.stage])
     if options.stage == "clip":
-        result = scaffolding.train_clip(config, options.tokenizer, data, loop)
-    elif options.stage == "vae":
-        result = scaffolding.train_vae(config, data, loop)
-    else:
-        result = scaffolding.train_decoder(config, options.clip, options.vae, data, loop)
-    return _tell(result)
-
-
-def _tell(result: Path) -> None:
-    print(result)
+        return scaffolding.train_clip(config, options.tokenizer, data, loop)
+    if options.stage == "vae":
+        return scaffolding.train_vae(config, data, loop)
+    return scaffolding.train_decoder(config, options.clip, options.vae, data, loop)

@@ -42,7 +42,7 @@ class ProbeConfig:
     hidden: int
 
 
-PROBE_SIZES = ProbeConfig(channels=(24, 48, 96), further=2, hidden=96)
+PROBE_SIZES = ProbeConfig(channels=(32, 64, 96), further=2, hidden=96)
 PICTURE_HEADS = {head: names for head, names in HEADS.items() if not head.startswith(SLOTS)}
 
 
@@ -126,10 +126,7 @@ class Probe(nn.Module):
         check_config(file, "probe")
         sizes: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         try:
-            config = ProbeConfig(
-                channels=tuple(map(int, sizes["channels"])), hidden=sizes["hidden"]
-            )
-            probe = cls(config)
+            probe = cls(ProbeConfig(**{**sizes, "channels": tuple(sizes["channels"])}))
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise WeightsError(f"probe: {file} is not of a probe ({error!r}). {REMEDY}") from error
         return load_module(probe, directory, dtype=torch.float32).eval().requires_grad_(False)

@@ -15,7 +15,7 @@ from kosmosg.evaluation.miniature import Row, RowResult
 from kosmosg.evaluation.sheets import Cell, lay_out
 
 RESULTS_FILE, TABLE_FILE = "results.json", "table.md"
-LIBRARIES = ("kosmosg", "torch", "diffusers", "transformers")
+LIBRARIES = ("torch", "diffusers", "transformers", "pillow")
 SHEET_CASES, SHEET_COLUMNS = 40, 5
 HEADER = (
     "| task | mirrors | weights | measured | share | 95 % interval | asked | true pictures |\n"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 SIDE = 128  # of a picture on a sheet, in pixels
-GAP, FRAME, FONT_SIZE, LINE, LINES = 10, 4, 13, 16, 3
-INK, PALE, RIGHT, WRONG, NEUTRAL = "#222222", "#8a8a8a", "#2e9e4f", "#d33a3a", "#c4c4c4"
+GAP, BETWEEN, FRAME, FONT_SIZE, LINE = 10, 24, 4, 13, 16  # BETWEEN columns
+INK, RIGHT, WRONG, NEUTRAL = "#222222", "#2e9e4f", "#d33a3a", "#c4c4c4"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,41 +35,25 @@ def lay_out(cells: Sequence[Cell], columns: int, titles: Sequence[str] = ()) -> 
         columns: Examples per row.
         titles: A line of text above each row, or none at all.
     """
-    inputs = max(len(cell.inputs) for cell in cells)
-    width, height = _cell_size(inputs)
+    font = ImageFont.load_default(FONT_SIZE)
+    width = 2 * FRAME + SIDE + max(1, *(len(cell.inputs) for cell in cells)) * (SIDE + GAP)
+    texts = [wrap(cell.prompt, width, font) for cell in cells]
+    height = SIDE + 2 * FRAME + LINE * max(map(len, texts))
     head = LINE + GAP if titles else 0
     rows = -(-len(cells) // columns)
-    size = (columns * (width + GAP) + GAP, rows * (height + GAP + head) + GAP)
+    size = (columns * (width + BETWEEN) - BETWEEN + 2 * GAP, rows * (height + GAP + head) + GAP)
     sheet = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE + 2)
+    draw, title_font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE + 2)
     for row, title in enumerate(titles):
-        draw.text((GAP, GAP + row * (height + GAP + head)), title, fill=INK, font=font)
-    for number, cell in enumerate(cells):
+        draw.text((GAP, GAP + row * (height + GAP + head)), title, fill=INK, font=title_font)
+    for number, (cell, lines) in enumerate(zip(cells, texts, strict=True)):
         row, column = divmod(number, columns)
-        left = GAP + column * (width + GAP)
-        sheet.paste(_draw_cell(cell, inputs), (left, GAP + head + row * (height + GAP + head)))
+        left, top = GAP + column * (width + BETWEEN), GAP + head + row * (height + GAP + head)
+        _draw_pictures(sheet, cell, left, top)
+        for line, text in enumerate(lines):
+            place = (left, top + SIDE + 2 * FRAME + line * LINE)
+            draw.text(place, text, fill=INK, font=font)
     return sheet
-
-
-def _cell_size(inputs: int) -> tuple[int, int]:
-    pictures = (inputs + 1) * SIDE + inputs * GAP + 2 * FRAME
-    return pictures, SIDE + 2 * FRAME + LINES * LINE
-
-
-def _draw_cell(cell: Cell, inputs: int) -> Image.Image:
-    """Draw inputs to the left of a framed output, and the prompt below."""
-    width, height = _cell_size(inputs)
-    image = Image.new("RGB", (width, height), "white")
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(FONT_SIZE)
-    for number, picture in enumerate(cell.inputs):
-        image.paste(_enlarge(picture), (number * (SIDE + GAP), FRAME))
-    left = width - SIDE - 2 * FRAME
-    colour = NEUTRAL if cell.right is None else RIGHT if cell.right else WRONG
-    draw.rectangle((left, 0, width - 1, SIDE + 2 * FRAME - 1), fill=colour)
-    image.paste(_enlarge(cell.output), (left + FRAME, FRAME))
-    for number, line in enumerate(wrap(cell.prompt, width, font)[:LINES]):
-        draw.text((0, SIDE + 2 * FRAME + number * LINE), line, fill=INK, font=font)
-    return image
 
 
 def wrap(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> list[str]:
@@ -81,6 +65,17 @@ def wrap(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFo
         else:
             lines.append(word)
     return lines
+
+
+def _draw_pictures(sheet: Image.Image, cell: Cell, left: int, top: int) -> None:
+    """Put the inputs side by side, and the framed output behind them."""
+    for picture in cell.inputs:
+        sheet.paste(_enlarge(picture), (left, top + FRAME))
+        left += SIDE + GAP
+    colour = NEUTRAL if cell.right is None else RIGHT if cell.right else WRONG
+    frame = (left, top, left + SIDE + 2 * FRAME - 1, top + SIDE + 2 * FRAME - 1)
+    ImageDraw.Draw(sheet).rectangle(frame, fill=colour)
+    sheet.paste(_enlarge(cell.output), (left + FRAME, top + FRAME))
 
 
 def _enlarge(picture: Image.Image) -> Image.Image:

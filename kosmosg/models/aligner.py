@@ -77,13 +77,24 @@ class Reconstruction(nn.Module):
         self.output_projection = nn.Linear(config.dim, config.source_dim)
 
     def forward(
-        self, condition: Float[Tensor, "batch queries dim"], tokens: int
+        self,
+        condition: Float[Tensor, "batch queries dim"],
+        tokens: int,
+        padding_mask: Bool[Tensor, "batch tokens"] | None = None,
     ) -> Float[Tensor, "batch tokens source"]:
-        """Reconstruct the features of ``tokens`` positions; nothing is masked."""
+        """Reconstruct the features of ``tokens`` positions.
+
+        Args:
+            condition: What M made of them.
+            tokens: Length of the longest sequence.
+            padding_mask: True at positions that the others do not look at; by default, as in
+                training with the authors' code, all look at all.
+        """
+        attend = None if padding_mask is None else attendable(padding_mask)
         queries = self.queries[:tokens].expand(len(condition), -1, -1)
-        hidden = self.decoder(queries, memory=condition)
+        hidden = self.decoder(queries, attend, memory=condition)
         rows = torch.arange(tokens, device=condition.device) + FIRST_POSITION_ROW
-        return self.output_projection(self.encoder(hidden + self.positions(rows)))
+        return self.output_projection(self.encoder(hidden + self.positions(rows), attend))
 
 
 class Stack(nn.Module):

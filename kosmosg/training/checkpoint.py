@@ -1,7 +1,7 @@
 """Checkpoints of a run: written whole or not at all, and free of pickles.
 
     checkpoints/step-00002000/
-        state.json            step, settings, loss scale
+        state.json            step, settings, loss scale, what the log has not told yet
         weights.safetensors   the trained parameters and all buffers
         optimizer.safetensors Adam's moments, as NAME|exp_avg, …
         ema.safetensors       the moving average, if there is one
@@ -43,6 +43,7 @@ class Checkpoint:
         weights: Trained parameters and buffers, by name.
         optimizer: State of each parameter: name → (such as "exp_avg") → tensor.
         ema: Moving average of the trained parameters, by name; empty without one.
+        report: Losses counted since the last entry of the log.
     """
 
     step: int
@@ -51,6 +52,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     optimizer: dict[str, dict[str, Tensor]]
     ema: dict[str, Tensor]
+    report: dict[str, Any]
 
 
 class CheckpointFolder:
@@ -62,7 +64,7 @@ class CheckpointFolder:
 
     def latest(self) -> Path | None:
         """Find the newest checkpoint."""
-        found = sorted(self.directory.glob("step-" + "[0-9]" * 8))
+        found = self._finished()
         return found[-1] if found else None
 
     def clear_unfinished(self) -> None:
@@ -87,28 +89,38 @@ class CheckpointFolder:
             raise TrainingError(self._explain(error, step)) from error
 
     def finish(self, step: int) -> Path:
-        """Make a written checkpoint count, and remove the oldest beyond the number to keep."""
-        unfinished = self.directory / f"step-{step:08d}{UNFINISHED}"
-        for file in (*unfinished.iterdir(), unfinished):
-            _flush(file)
-        final = unfinished.with_suffix("")
-        if final.exists():
-            shutil.rmtree(final)  # of an older, longer run of the same folder
-        unfinished.rename(final)
-        _flush(self.directory)
-        for old in sorted(self.directory.glob("step-" + "[0-9]" * 8))[: -self._keep]:
-            shutil.rmtree(old)
+        """Make a written checkpoint count, and remove the oldest beyond the number to keep.
+
+        Raises:
+            TrainingError: As ``writing`` does; some disks are full only now.
+        """
+        final = self.directory / f"step-{step:08d}"
+        with self.writing(step, main=True) as unfinished:
+            for file in (*unfinished.iterdir(), unfinished):
+                _flush(file)
+            unfinished.rename(final)
+            _flush(self.directory)
+        for old in self._finished()[: -self._keep]:
+            shutil.rmtree(old, ignore_errors=True)
         return final
+
+    def _finished(self) -> list[Path]:
+        return sorted(self.directory.glob("step-" + "[0-9]" * 8))
 
     def _explain(self, error: Exception, step: int) -> str:
         latest = self.latest()
         good = f"The last good one is {latest}" if latest else "There is none yet"
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        reason = "the disk is full" if full else str(error)
         return (
-            f"The checkpoint of step {step} could not be written to {self.directory}: {reason}. "
-            f"{good}; make room and start the same command again to go on from there."
+            f"The checkpoint of step {step} could not be written to {self.directory}: "
+            f"{reason(error)}. {good}; make room and start the same command again to go on from "
+            "there."
         )
+
+
+def reason(error: Exception) -> str:
+    """Say in words why a file could not be written."""
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    return "the disk is full" if full else " ".join(str(error).split())
 
 
 def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
@@ -117,6 +129,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
         "step": checkpoint.step,
         "identity": checkpoint.identity,
         "scaler": checkpoint.scaler,
+        "report": checkpoint.report,
     }
     (folder / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
     save_file(_plain(checkpoint.weights), folder / "weights.safetensors")
@@ -150,25 +163,33 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             weights=load_file(folder / "weights.safetensors"),
             optimizer=optimizer,
             ema=load_file(ema) if ema.exists() else {},
+            report=state.get("report", {}),
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise TrainingError(
-            f"The checkpoint {folder} cannot be read ({error}). Remove it to go on from the one "
-            "before it, or to begin anew."
-        ) from error
+        raise unreadable(folder, str(error)) from error
+
+
+def unreadable(folder: Path, reason: str) -> TrainingError:
+    """Say that a checkpoint cannot be used."""
+    return TrainingError(
+        f"The checkpoint {folder} cannot be read ({reason}). Remove it to go on from the one "
+        "before it, or to begin anew."
+    )
 
 
 def check_identity(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
     """Check that a run may go on from a checkpoint.
+
+    A setting that is younger than the checkpoint is not held against it.
 
     Raises:
         TrainingError: Naming the settings that differ.
     """
     now = json.loads(json.dumps(wanted))  # as it was written: tuples are lists
     differences = [
-        f"{key} was {found.get(key)!r} and is {now.get(key)!r}"
-        for key in sorted(found.keys() | now.keys())
-        if found.get(key) != now.get(key)
+        f"{key} was {found[key]!r} and is {now.get(key)!r}"
+        for key in sorted(found)
+        if found[key] != now.get(key)
     ]
     if differences:
         raise TrainingError(
@@ -186,14 +207,12 @@ def read_stream(folder: Path, rank: int) -> dict[str, Any]:
     """Read where one process stood in the data.
 
     Raises:
-        TrainingError: If the run had fewer processes.
+        TrainingError: If the file is missing or damaged.
     """
-    file = folder / f"stream-{rank}.json"
-    if not file.exists():
-        raise TrainingError(
-            f"{folder} has no {file.name}: it is of a run with fewer processes. Go on with as many."
-        )
-    return json.loads(file.read_text(encoding="utf-8"))
+    try:
+        return json.loads((folder / f"stream-{rank}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise unreadable(folder, str(error)) from error
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

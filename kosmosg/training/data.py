@@ -93,6 +93,20 @@ class DataOptions:
     bad_share: float = 0.2
     threads: int = 2
 
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise DataError(f"{self.threads} threads cannot read. Choose 0 or more.")
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a resumed run must have in common with the one it goes on with."""
+        weights = {str(data.path): data.weight for data in self.sets}
+        return {"data": weights, "min_side": self.min_side}
+
+    @property
+    def limit(self) -> BadSampleLimit:
+        """When bad samples stop the run; a picture that is too small is none."""
+        return BadSampleLimit(share=self.bad_share, exempt=frozenset({"too-small"}))
+
     def shards(self) -> list[Shard]:
         """List the files of all sets, to be read once each."""
         rules = CaptionRules(min_side=self.min_side)
@@ -124,7 +138,7 @@ class DataOptions:
             seed=self.seed,
             rank=rank,
             world_size=world_size,
-            limit=BadSampleLimit(share=self.bad_share, exempt=frozenset({"too-small"})),
+            limit=self.limit,
             threads=self.threads,
         )
 
@@ -146,7 +160,7 @@ class DataOptions:
         Raises:
             DataError: If it is none.
         """
-        if lanes % world_size:
+        if lanes < 1 or lanes % world_size:
             raise DataError(
                 f"{lanes} lanes of packing cannot be shared out evenly among {world_size} "
                 "processes. Choose a multiple of their number."

@@ -1,5 +1,6 @@
 """Pictures and captions, encoded once: a decoder from nothing passes over them many times."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -15,8 +17,9 @@ from transformers import CLIPTokenizer
 
 from kosmosg.data.samples import CaptionSample, Shard
 from kosmosg.data.skipping import BadSample, BadSampleLimit, SkipLog
-from kosmosg.errors import DataError
+from kosmosg.errors import DataError, TrainingError
 from kosmosg.images import target_pixels
+from kosmosg.training.checkpoint import reason
 from kosmosg.training.stages.clip import encode_captions
 from kosmosg.training.stages.decoder import LatentExample
 
@@ -31,39 +34,54 @@ def encode_pictures(
     vae: AutoencoderKL,
     tokenizer: CLIPTokenizer,
     file: Path,
+    *,
+    limit: BadSampleLimit | None = None,
+    bfloat16: bool = False,
 ) -> dict[str, Tensor]:
-    """Encode all captioned pictures, or read what was encoded before.
+    """Encode all captioned pictures, or read what was encoded before of the same ones.
 
     Args:
         shards: Of caption samples.
         vae: Gives the posteriors.
         tokenizer: Of CLIP, for the captions.
         file: Where the result is kept, for a run that goes on.
+        limit: When bad samples stop it.
+        bfloat16: Encode in mixed precision.
 
     Returns:
         ``mean`` and ``deviation`` ``(pictures, channels, height, width)``, ``ids`` ``(pictures,
         length)``.
 
     Raises:
-        DataError: If there is no usable picture.
+        DataError: If there is no usable picture, or too much of the data is bad.
+        TrainingError: If the file cannot be written.
     """
-    if file.exists():
+    shards = list(shards)
+    origin = {"origin": _fingerprint(shards, vae, tokenizer)}
+    if file.exists() and _read_metadata(file) == origin:
         return load_file(file)
     side = vae.config["sample_size"]
     parts: dict[str, list[Tensor]] = {"mean": [], "deviation": [], "ids": []}
-    for batch in _batches(tqdm(_samples(shards), desc="encode", unit=" pictures", mininterval=30)):
+    for batch in _batches(
+        tqdm(_samples(shards, limit), desc="encode", unit=" pictures", mininterval=30)
+    ):
         pixels = np.stack([target_pixels(image, side) for image, _ in batch])
-        encoded: Any = vae.encode(torch.from_numpy(pixels).to(vae.device, vae.dtype))
+        with torch.autocast(vae.device.type, torch.bfloat16, enabled=bfloat16):
+            encoded: Any = vae.encode(torch.from_numpy(pixels).to(vae.device, vae.dtype))
         parts["mean"].append(encoded.latent_dist.mean.half().cpu())
         parts["deviation"].append(encoded.latent_dist.std.half().cpu())
         parts["ids"].append(encode_captions(tokenizer, [caption for _, caption in batch])[0])
     if not parts["mean"]:
         raise DataError("There is no captioned picture in the data. Name shards with some.")
-    whole = {name: torch.cat(tensors) for name, tensors in parts.items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
+    whole = {name: torch.cat(tensors).contiguous() for name, tensors in parts.items()}
     unfinished = file.with_suffix(".part")
-    save_file(whole, unfinished)
-    unfinished.rename(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(whole, unfinished, origin)
+        unfinished.replace(file)
+    except (OSError, SafetensorError) as error:
+        unfinished.unlink(missing_ok=True)
+        raise TrainingError(f"{file} could not be written: {reason(error)}.") from error
     return whole
 
 
@@ -112,9 +130,26 @@ class LatentStream:
         self._position = state["position"]
 
 
-def _samples(shards: Iterable[Shard]) -> Iterator[Picture]:
+def _fingerprint(shards: Iterable[Shard], vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> str:
+    """Tell apart what latents can come from."""
+    digest = hashlib.sha256("\n".join(shard.name for shard in shards).encode())
+    digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
+    for tensor in vae.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read_metadata(file: Path) -> dict[str, str] | None:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return opened.metadata()
+    except SafetensorError:
+        return None
+
+
+def _samples(shards: Iterable[Shard], limit: BadSampleLimit | None) -> Iterator[Picture]:
     """Read all samples of shards once, in order; bad ones are counted, logged and skipped."""
-    log = SkipLog("pictures", BadSampleLimit())
+    log = SkipLog("pictures", limit or BadSampleLimit())
     generator = np.random.default_rng(0)
     for shard in shards:
         for number, entry in enumerate(shard.scan().entries):

@@ -8,38 +8,43 @@ losses on any number of processes, but for dropout.
 
 import logging
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, GradScalerKwargs
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kosmosg.errors import TrainingError
+from kosmosg.memory import is_out_of_memory
+from kosmosg.training.acceleration import (
+    MIN_LOSS_SCALE,
+    attention_kernels,
+    enable_gradient_checkpointing,
+    free_gathered,
+    make_accelerator,
+    prepare,
+)
 from kosmosg.training.average import MovingAverage
 from kosmosg.training.checkpoint import (
     CheckpointFolder,
     check_identity,
     read_checkpoint,
     read_stream,
+    unreadable,
     write_checkpoint,
     write_stream,
 )
 from kosmosg.training.options import LoopOptions
 from kosmosg.training.report import Report
+from kosmosg.training.result import write_result
 from kosmosg.training.stage import Stage, Stream, trainable
 from kosmosg.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
 
 WEIGHTS = "weights"
-# The authors' loss scale (facts sheet, section 12).
-LOSS_SCALE = GradScalerKwargs(init_scale=4.0, growth_interval=256)
 
 
 def train(
@@ -68,16 +73,15 @@ def train(
             checkpoint cannot be written.
         DataError: If too much of the data is bad.
     """
-    result = options.output / WEIGHTS
     trainer = Trainer(build, open_stream, options, settings or {}, cpu)
     try:
         trainer.resume()
-        if not (result.is_dir() and trainer.step == options.steps):
+        if not trainer.finished:
             trainer.run()
-            trainer.write_result(result)
+            trainer.write_result()
     finally:
         trainer.close()
-    return result
+    return trainer.result
 
 
 class Trainer:
@@ -92,19 +96,16 @@ class Trainer:
         cpu: bool,
     ):
         self.step = 0
+        self.finished = False
+        self.result = options.output / WEIGHTS
         self._build, self._options = build, options
-        self._accelerator = Accelerator(
-            cpu=cpu,
-            mixed_precision=options.precision,
-            kwargs_handlers=[LOSS_SCALE, DistributedDataParallelKwargs(broadcast_buffers=False)],
-        )
-        torch.manual_seed(options.seed)
-        self._stage = build()
+        self._accelerator = make_accelerator(options, cpu)
+        self._stage = self._make_stage()
         rank, processes = self._accelerator.process_index, self._accelerator.num_processes
         self._share = options.share(processes)
         self._stream = open_stream(rank, processes)
         if options.gradient_checkpointing:
-            _enable_gradient_checkpointing(self._stage)
+            enable_gradient_checkpointing(self._stage)
         parameters = list(trainable(self._stage).values())
         optimizer = torch.optim.AdamW(
             parameters,
@@ -113,7 +114,7 @@ class Trainer:
             eps=options.epsilon,
             weight_decay=options.weight_decay,
         )
-        self._model, self._optimizer = self._accelerator.prepare(self._stage, optimizer)
+        self._model, self._optimizer = prepare(self._accelerator, self._stage, optimizer)
         trained = trainable(self._stage)
         self._state = TrainingState(
             stage=self._stage,
@@ -131,13 +132,25 @@ class Trainer:
         self._folder = CheckpointFolder(options.output / "checkpoints", options.keep)
         self._report = Report(options, enabled=self._accelerator.is_main_process)
 
+    def _make_stage(self) -> Stage:
+        torch.manual_seed(self._options.seed)  # what begins at random does so alike each time
+        return self._build()
+
     def run(self) -> None:
         """Do the updates that are left."""
         options = self._options
         self._report.begin(self.step)
         while self.step < options.steps:
-            with self._attention():
-                losses = self._update()
+            try:
+                with attention_kernels(self._accelerator.device, options.precision):
+                    losses = self._update()
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise TrainingError(
+                    "The networks and a batch do not fit into the memory. Choose a smaller "
+                    "micro-batch, gradient checkpointing, or more processes."
+                ) from error
             self.step += 1
             self._report.count(self.step, losses)
             if options.sample_every and self.step % options.sample_every == 0:
@@ -156,32 +169,26 @@ class Trainer:
         torch.manual_seed(seed_of_update(options.seed, self.step, accelerator.process_index))
 
         weights = [self._stage.weigh(batch) for batch in batches]
-        total = self._sum(torch.tensor([sum(weights)])).item()
+        total = max(1.0, self._sum(torch.tensor([sum(weights)])).item())  # 0 without any text
         sums: dict[str, Tensor] = {}
         for number, (batch, weight) in enumerate(zip(batches, weights, strict=True), start=1):
             last = number == len(batches)
             with nullcontext() if last else accelerator.no_sync(self._model):
-                losses = self._model(batch.to(accelerator.device))
+                with accelerator.autocast():
+                    losses = self._model(batch.to(accelerator.device))
                 # Gradients are averaged over processes, and this batch is a part of the whole.
                 accelerator.backward(losses["loss"] * (weight / total * accelerator.num_processes))
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0.0) + loss.detach() * (weight / total)
         norm: Any = accelerator.clip_grad_norm_(self._model.parameters(), options.clip_norm)
-        values = self._sum(torch.stack(list(sums.values()))).tolist()
-        self._check_finite(values[0], None if accelerator.scaler else norm)
+        summed = self._sum(torch.stack(list(sums.values()))).tolist()
+        values = {**dict(zip(sums, summed, strict=True)), "gradient": float(norm), "rate": rate}
+        self._check_finite(values["loss"], values["gradient"])
         self._optimizer.step()
         self._optimizer.zero_grad()
         if self._state.average:
             self._state.average.update(trainable(self._stage))
-        return {**dict(zip(sums, values, strict=True)), "gradient": float(norm), "rate": rate}
-
-    def _attention(self) -> AbstractContextManager:
-        """Choose the kernels of attention."""
-        cpu = self._accelerator.device.type == "cpu"
-        if cpu and self._options.precision == "bf16":
-            # The backward pass of the fused kernel takes ten times as long as in float32 there.
-            return sdpa_kernel(SDPBackend.MATH)
-        return nullcontext()
+        return values
 
     def _take_batches(self) -> list[Any]:
         samples = [next(self._stream) for _ in range(self._share)]
@@ -192,8 +199,11 @@ class Trainer:
         summed: Any = self._accelerator.reduce(values.float().to(self._accelerator.device), "sum")
         return summed
 
-    def _check_finite(self, loss: float, norm: Any) -> None:
-        if math.isfinite(loss) and (norm is None or math.isfinite(float(norm))):
+    def _check_finite(self, loss: float, norm: float) -> None:
+        scaler = self._accelerator.scaler
+        # Where there is a loss scale, a gradient that overflows makes it smaller, to a limit.
+        bearable = scaler.get_scale() >= MIN_LOSS_SCALE if scaler else math.isfinite(norm)
+        if math.isfinite(loss) and bearable:
             return
         raise TrainingError(
             f"The loss of update {self.step + 1} is {loss}, its gradient {norm}. Start again with "
@@ -202,8 +212,9 @@ class Trainer:
         )
 
     def _draw_samples(self) -> None:
-        with torch.no_grad():
+        with torch.no_grad(), self._accelerator.autocast():
             sheet = self._model(None)
+        free_gathered(self._model)
         self._report.show(self.step, sheet)
 
     def save(self) -> None:
@@ -213,7 +224,8 @@ class Trainer:
             TrainingError: If it cannot be written; the last one stays as it is.
         """
         accelerator = self._accelerator
-        checkpoint = self._state.take(self.step, self._identity)
+        self._report.flush()
+        checkpoint = self._state.take(self.step, self._identity, self._report.state_dict())
         main = accelerator.is_main_process
         with self._folder.writing(self.step, main) as folder:
             if main:
@@ -228,32 +240,53 @@ class Trainer:
         """Go on from the newest checkpoint, if there is one.
 
         Raises:
-            TrainingError: If it is damaged or of a run with other settings.
+            TrainingError: If it is damaged or of a run with other settings, or if there is a
+                result and no checkpoint that it comes from.
         """
         if self._accelerator.is_main_process:
             self._folder.clear_unfinished()
         self._accelerator.wait_for_everyone()
         folder = self._folder.latest()
-        if folder is None:
-            return
+        if folder is not None:
+            self._go_on_from(folder)
+        if self.result.is_dir() and self.step < self._options.steps:
+            raise TrainingError(
+                f"{self.result} is there already, but no checkpoint of step {self._options.steps} "
+                "that it comes from. Remove it to train anew, or name another output folder."
+            )
+        self.finished = self.result.is_dir()
+        self._accelerator.wait_for_everyone()  # before one of them writes a result
+
+    def _go_on_from(self, folder: Path) -> None:
         checkpoint = read_checkpoint(folder)
-        check_identity(checkpoint.identity, self._identity, folder)
-        self._state.put_back(checkpoint)
-        self._stream.load_state_dict(read_stream(folder, self._accelerator.process_index))
+        identity = checkpoint.identity
+        extended = identity.get("steps") == checkpoint.step < self._options.steps
+        if extended:  # a run that was finished, and is asked for more steps
+            identity = {**identity, "steps": self._options.steps}
+        check_identity(identity, self._identity, folder)
+        if extended and self.result.is_dir() and self._accelerator.is_main_process:
+            self.result.rename(self.result.with_name(f"{WEIGHTS}-{folder.name}"))
+        self._accelerator.wait_for_everyone()
+        stream = read_stream(folder, self._accelerator.process_index)
+        try:
+            self._state.put_back(checkpoint)
+            self._stream.load_state_dict(stream)
+        except (KeyError, RuntimeError) as error:
+            raise unreadable(folder, f"it does not fit: {error}") from error
+        self._report.load_state_dict(checkpoint.report)
         self.step = checkpoint.step
         logger.info("going on from %s", folder)
 
-    def write_result(self, directory: Path) -> None:
-        """Write the trained networks, or their moving average, as the next stage takes them."""
+    def write_result(self) -> None:
+        """Write the trained networks, or their moving average, as the next stage takes them.
+
+        Raises:
+            TrainingError: If they cannot be written.
+        """
         weights = self._state.weights(averaged=True)
         if self._accelerator.is_main_process:
-            stage = self._build()
-            stage.load_state_dict(weights, strict=False)
-            stage.to(getattr(torch, self._options.save_dtype))
-            unfinished = directory.with_name(f"{directory.name}.part")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            stage.save(unfinished)
-            unfinished.rename(directory)
+            dtype = getattr(torch, self._options.save_dtype)
+            write_result(self._make_stage(), weights, self.result, dtype)
         self._accelerator.wait_for_everyone()
 
     def close(self) -> None:
@@ -266,14 +299,6 @@ def seed_of_update(seed: int, step: int, rank: int) -> int:
     generator = torch.Generator().manual_seed(seed)
     salt = int(torch.randint(2**62, (1,), generator=generator))
     return (salt + step * 1_000_003 + rank * 7_919) % 2**63
-
-
-def _enable_gradient_checkpointing(stage: Stage) -> None:
-    for network in stage.children():
-        if (enable := getattr(network, "gradient_checkpointing_enable", None)) or (
-            enable := getattr(network, "enable_gradient_checkpointing", None)
-        ):
-            enable()
 
 
 def split(samples: Sequence[Any], size: int) -> list[Sequence[Any]]:

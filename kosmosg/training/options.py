@@ -8,7 +8,8 @@ from kosmosg.errors import TrainingError
 
 Precision = Literal["no", "bf16", "fp16"]
 
-# What may differ between a run and its resumption without changing a single loss.
+# What may differ between a run and its resumption without changing a loss; with dropout,
+# micro_batch_size changes them by other draws of it.
 FREE = (
     "output",
     "save_dtype",

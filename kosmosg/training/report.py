@@ -1,6 +1,9 @@
 """What a run says of itself: a progress line, a log for TensorBoard, sheets of samples."""
 
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,11 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from kosmosg.errors import TrainingError
+from kosmosg.training.checkpoint import reason
 from kosmosg.training.options import LoopOptions
+
+logger = logging.getLogger(__name__)
 
 
 class Report:
@@ -28,11 +35,16 @@ class Report:
         self._counted = 0
 
     def begin(self, step: int) -> None:
-        """Open the log and draw the line."""
+        """Open the log and draw the line.
+
+        Raises:
+            TrainingError: If the folder cannot be written.
+        """
         if not self._enabled:
             return
         options = self._options
-        self._writer = SummaryWriter(str(options.output / "logs"), purge_step=step + 1)
+        with self._writing():
+            self._writer = SummaryWriter(str(options.output / "logs"), purge_step=step + 1)
         self._bar = tqdm(
             desc=options.output.name,
             total=options.steps * options.batch_size,
@@ -44,34 +56,75 @@ class Report:
         )
 
     def count(self, step: int, losses: dict[str, float]) -> None:
-        """Take in the losses of an update; their means are logged at intervals."""
+        """Take in the losses of an update; their means are logged at intervals.
+
+        Raises:
+            TrainingError: If the log cannot be written.
+        """
         if self._bar is None or self._writer is None:
             return
         for name, value in losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._counted += 1
         if step % self._options.log_every == 0 or step == self._options.steps:
-            for name, value in self._sums.items():
-                self._writer.add_scalar(name, value / self._counted, step)
+            with self._writing():
+                for name, value in self._sums.items():
+                    self._writer.add_scalar(name, value / self._counted, step)
             mean = self._sums["loss"] / self._counted
             self._bar.set_postfix_str(f"loss {mean:.4g}", refresh=False)
             self._sums, self._counted = {}, 0
         self._bar.update(self._options.batch_size)
 
     def show(self, step: int, sheet: Image.Image | None) -> None:
-        """Keep a sheet of samples as ``samples/step-….png``."""
+        """Keep a sheet of samples as ``samples/step-….png``.
+
+        Raises:
+            TrainingError: If it cannot be written.
+        """
         if not self._enabled or sheet is None:
             return
         folder = self._options.output / "samples"
-        folder.mkdir(parents=True, exist_ok=True)
-        sheet.save(folder / f"step-{step:08d}.png")
+        with self._writing():
+            folder.mkdir(parents=True, exist_ok=True)
+            sheet.save(folder / f"step-{step:08d}.png")
+
+    def flush(self) -> None:
+        """Write what waits, so that the log is no shorter than a checkpoint says.
+
+        Raises:
+            TrainingError: If the log cannot be written.
+        """
+        if self._writer is not None:
+            with self._writing():
+                self._writer.flush()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is counted and not logged yet."""
+        return {"sums": dict(self._sums), "counted": self._counted}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on counting, so that a log's entry is the mean over all of its updates."""
+        self._sums, self._counted = dict(state.get("sums", {})), state.get("counted", 0)
 
     def close(self) -> None:
         """End the line and the log."""
         if self._bar is not None:
             self._bar.close()
         if self._writer is not None:
-            self._writer.close()
+            try:
+                self._writer.close()
+            except OSError as error:  # the run is over, and may have an error of its own
+                logger.warning("the log is not complete: %s", reason(error))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"{self._options.output} cannot be written: {reason(error)}. Make room and start "
+                "the same command again to go on from the last checkpoint."
+            ) from error
 
 
 def read_log(directory: Path) -> dict[str, list[tuple[int, float]]]:
@@ -82,7 +135,7 @@ def read_log(directory: Path) -> dict[str, list[tuple[int, float]]]:
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    log: Any = EventAccumulator(str(directory / "logs"))
+    log: Any = EventAccumulator(str(directory / "logs"), size_guidance={"scalars": 0})  # all
     log.Reload()
     return {
         name: [(event.step, event.value) for event in log.Scalars(name)]

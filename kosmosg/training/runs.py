@@ -2,19 +2,21 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from kosmosg.config import FIRST_POSITION_ROW
 from kosmosg.data.entities import EntityOptions
 from kosmosg.data.prepare import CaptionLimits, DocumentPreparer, PromptPreparer
-from kosmosg.errors import WeightsError
+from kosmosg.errors import TrainingError, WeightsError
 from kosmosg.models import KosmosG, Reconstruction
 from kosmosg.models.loading import load_component, load_module
-from kosmosg.stable_diffusion import StableDiffusionSource, load_scheduler
+from kosmosg.stable_diffusion import (
+    StableDiffusionSource,
+    load_clip_tokenizer,
+    load_scheduler,
+)
 from kosmosg.tokenizer import KosmosGTokenizer
 from kosmosg.training.data import DataOptions
 from kosmosg.training.loop import train
@@ -28,6 +30,8 @@ from kosmosg.weights import check_layout
 
 # The authors' limits of a caption in stage 2, in tokens of the language model (facts, section 12).
 ALIGN_TOKENS = 85
+# Their longest prompt of stage 3.
+INSTRUCT_TOKENS = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,7 @@ class Start:
     """The weights directory that a stage of KOSMOS-G begins with.
 
     Raises:
-        WeightsError: If it is incomplete, or tokenizer and model do not belong together.
+        WeightsError: If it is incomplete.
     """
 
     directory: Path
@@ -52,12 +56,28 @@ class Start:
         return KosmosGTokenizer.from_pretrained(self.directory / "tokenizer")
 
     def check_vocabulary(self, kosmosg: KosmosG) -> None:
-        """Check that both belong together."""
+        """Check that tokenizer and model belong together.
+
+        Raises:
+            WeightsError: With both sizes.
+        """
         if len(self.tokenizer()) != kosmosg.vocabulary_size:
             raise WeightsError(
                 f"{self.directory}: the tokenizer has {len(self.tokenizer())} entries, the "
                 f"language model {kosmosg.vocabulary_size}. Start from weights whose parts belong "
                 "together."
+            )
+
+    def check_output(self, output: Path) -> None:
+        """Check that a run does not write into the weights that it begins with.
+
+        Raises:
+            TrainingError: With both folders.
+        """
+        if output.resolve().is_relative_to(self.directory.resolve()):
+            raise TrainingError(
+                f"The run {output} would lie in the weights {self.directory}, which are copied "
+                "into its result. Name another output folder."
             )
 
 
@@ -73,20 +93,18 @@ def train_lm(
         tokens: Length of a sequence.
         lanes: See ``DataOptions.packed``; by default the number of processes.
     """
-    kosmosg, tokenizer = start.kosmosg(), start.tokenizer()
-    start.check_vocabulary(kosmosg)
-    prepare = DocumentPreparer(
-        tokenizer=tokenizer, image_slots=kosmosg.image_slots, image_size=kosmosg.image_size
-    )
-
-    def open_stream(rank: int, processes: int) -> Stream:
-        return data.packed(prepare, rank, processes, tokens=tokens, lanes=lanes or processes)
+    start.check_output(options.output)
+    prepare = _prepare_documents(start, tokens)
 
     def build() -> Stage:
-        return LanguageStage(start.kosmosg(), tokenizer, start.directory)
+        return LanguageStage(start.kosmosg(), start.tokenizer(), start.directory)
+
+    def open_stream(rank: int, processes: int) -> Stream:
+        found = processes if lanes is None else lanes
+        return data.packed(prepare, rank, processes, tokens=tokens, lanes=found)
 
     settings = {"tokens": tokens, "lanes": lanes}
-    return train(build, open_stream, options, settings)
+    return train(build, open_stream, options, settings | data.identity())
 
 
 def train_align(
@@ -109,20 +127,8 @@ def train_align(
         count_padding: See ``AlignStage``.
         frozen_dropout: See ``AlignStage``.
     """
-    kosmosg, tokenizer = start.kosmosg(), start.tokenizer()
-    start.check_vocabulary(kosmosg)
-    text_encoder, clip_tokenizer = load_text_encoder(start.directory, stable_diffusion)
-    prepare = PromptPreparer(
-        tokenizer=tokenizer,
-        image_slots=kosmosg.image_slots,
-        image_size=kosmosg.image_size,
-        target_size=None,
-        limits=CaptionLimits(
-            tokens=min(ALIGN_TOKENS, kosmosg.aligner.max_tokens - 1),
-            clip_tokens=clip_tokenizer.model_max_length - 2,
-            count_clip_tokens=lambda text: len(clip_tokenizer(text).input_ids) - 2,
-        ),
-    )
+    start.check_output(options.output)
+    prepare = _prepare_captions(start, stable_diffusion)
 
     def build() -> Stage:
         kosmosg = start.kosmosg()
@@ -133,8 +139,7 @@ def train_align(
         return AlignStage(
             kosmosg,
             reconstruction,
-            text_encoder,
-            clip_tokenizer,
+            *load_text_encoder(start.directory, stable_diffusion),
             start.directory,
             count_padding=count_padding,
             frozen_dropout=frozen_dropout,
@@ -144,7 +149,7 @@ def train_align(
         return data.mixture(with_seed(prepare), rank, processes, text_only=True)
 
     settings = {"count_padding": count_padding, "frozen_dropout": frozen_dropout}
-    return train(build, open_stream, options, settings)
+    return train(build, open_stream, options, settings | data.identity())
 
 
 def train_instruct(
@@ -166,26 +171,18 @@ def train_instruct(
         drop_caption: Probability that an edit's caption is left out.
         aligner_only: Train nothing but AlignerNet.
     """
-    kosmosg, tokenizer = start.kosmosg(), start.tokenizer()
-    start.check_vocabulary(kosmosg)
-    scheduler = load_scheduler(start.directory / "scheduler")
-    unet, vae = load_decoder(start.directory)
-    prepare = PromptPreparer(
-        tokenizer=tokenizer,
-        image_slots=kosmosg.image_slots,
-        image_size=kosmosg.image_size,
-        target_size=vae.config["sample_size"],
-        max_tokens=min(2048, kosmosg.config.aligner_config.position_rows - FIRST_POSITION_ROW),
-        drop_caption=drop_caption,
-        entities=entities,
-    )
+    probabilities = {**asdict(entities), "drop_caption": drop_caption}
+    for name, value in probabilities.items():
+        if not 0 <= value <= 1:
+            raise TrainingError(f"{name} is a probability, from 0 to 1; it cannot be {value}.")
+    start.check_output(options.output)
+    prepare = _prepare_prompts(start, entities, drop_caption)
 
     def build() -> Stage:
         return InstructStage(
             start.kosmosg(),
-            unet,
-            vae,
-            dict(scheduler.config),
+            *load_decoder(start.directory),
+            dict(load_scheduler(start.directory / "scheduler").config),
             start.directory,
             aligner_only=aligner_only,
         )
@@ -193,8 +190,74 @@ def train_instruct(
     def open_stream(rank: int, processes: int) -> Stream:
         return data.mixture(with_seed(prepare), rank, processes)
 
-    settings = {**asdict(entities), "drop_caption": drop_caption, "aligner_only": aligner_only}
+    settings = {**probabilities, "aligner_only": aligner_only, **data.identity()}
     return train(build, open_stream, options, settings)
+
+
+# These look at networks for their sizes and let them go: no process keeps a second copy.
+
+
+def _prepare_documents(start: Start, tokens: int) -> DocumentPreparer:
+    kosmosg = start.kosmosg()
+    start.check_vocabulary(kosmosg)
+    if not 2 <= tokens <= kosmosg.aligner.max_tokens:
+        raise TrainingError(
+            f"Sequences of {tokens} tokens cannot be trained on: this model takes 2 to "
+            f"{kosmosg.aligner.max_tokens}."
+        )
+    return DocumentPreparer(
+        tokenizer=start.tokenizer(),
+        image_slots=kosmosg.image_slots,
+        image_size=kosmosg.image_size,
+    )
+
+
+def _prepare_captions(start: Start, stable_diffusion: str | None) -> PromptPreparer:
+    kosmosg = start.kosmosg()
+    start.check_vocabulary(kosmosg)
+    # Not the stage's own tokenizer: a setting of padding is one for all threads that use it.
+    text_encoder, clip_tokenizer = load_text_encoder(start.directory, stable_diffusion)
+    sizes = kosmosg.config.aligner_config
+    found = (clip_tokenizer.model_max_length, text_encoder.config.hidden_size)
+    if found != (sizes.queries, sizes.dim):
+        raise WeightsError(
+            f"CLIP's text encoder gives {found[0]} vectors of {found[1]}, AlignerNet "
+            f"{sizes.queries} of {sizes.dim}. They do not belong together."
+        )
+    return PromptPreparer(
+        tokenizer=start.tokenizer(),
+        image_slots=kosmosg.image_slots,
+        image_size=kosmosg.image_size,
+        target_size=None,
+        limits=CaptionLimits(
+            tokens=min(ALIGN_TOKENS, kosmosg.aligner.max_tokens - 1),
+            clip_tokens=clip_tokenizer.model_max_length - 2,
+            count_clip_tokens=lambda text: len(clip_tokenizer(text).input_ids) - 2,
+        ),
+    )
+
+
+def _prepare_prompts(start: Start, entities: EntityOptions, drop_caption: float) -> PromptPreparer:
+    kosmosg = start.kosmosg()
+    start.check_vocabulary(kosmosg)
+    unet, vae = load_decoder(start.directory)
+    dim = kosmosg.config.aligner_config.dim
+    if dim != unet.config["cross_attention_dim"]:
+        raise WeightsError(
+            f"AlignerNet yields conditions {dim} wide, but the U-Net takes "
+            f"{unet.config['cross_attention_dim']}. They do not belong together."
+        )
+    # What the U-Net draws; a VAE's own entry says what that was trained on.
+    scale = 2 ** (len(vae.config["block_out_channels"]) - 1)
+    return PromptPreparer(
+        tokenizer=start.tokenizer(),
+        image_slots=kosmosg.image_slots,
+        image_size=kosmosg.image_size,
+        target_size=unet.config["sample_size"] * scale,
+        max_tokens=min(INSTRUCT_TOKENS, kosmosg.aligner.max_tokens),
+        drop_caption=drop_caption,
+        entities=entities,
+    )
 
 
 def load_decoder(directory: Path) -> tuple[UNet2DConditionModel, AutoencoderKL]:
@@ -221,5 +284,4 @@ def load_text_encoder(
             "Diffusion v1.5 by --stable-diffusion."
         )
     encoder = load_component(CLIPTextModel, directory / "text_encoder", dtype=torch.float32)
-    tokenizer: Any = CLIPTokenizer.from_pretrained(directory / "clip_tokenizer")
-    return encoder, tokenizer
+    return encoder, load_clip_tokenizer(directory / "clip_tokenizer")

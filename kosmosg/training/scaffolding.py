@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTextModel
 
 from kosmosg.config import SD15_SCHEDULER
 from kosmosg.data.miniature.stream import PictureStream
+from kosmosg.errors import TrainingError
 from kosmosg.evaluation.probe import Probe
 from kosmosg.models.loading import load_component
-from kosmosg.stable_diffusion import make_pndm
+from kosmosg.stable_diffusion import load_clip_tokenizer, make_pndm
+from kosmosg.training.acceleration import find_processes
 from kosmosg.training.data import DataOptions, picture_preparer
 from kosmosg.training.diffusion import Diffusion
 from kosmosg.training.latents import LatentStream, encode_pictures
@@ -40,15 +42,16 @@ def train_clip(
         data: Captioned pictures.
         options: How to train.
     """
-    words: Any = CLIPTokenizer.from_pretrained(tokenizer)
+    words: Any = load_clip_tokenizer(tokenizer)
     text = {
+        **config.get("text_config", {}),
         "vocab_size": len(words),
         "bos_token_id": words.bos_token_id,
         "eos_token_id": words.eos_token_id,
         "pad_token_id": words.pad_token_id,
         "max_position_embeddings": words.model_max_length,
     }
-    sizes: Any = CLIPConfig(**{**config, "text_config": {**config["text_config"], **text}})
+    sizes: Any = CLIPConfig(**{**config, "text_config": text})
     prepare = with_seed(picture_preparer(image_size=sizes.vision_config.image_size))
 
     def build() -> Stage:
@@ -57,7 +60,7 @@ def train_clip(
     def open_stream(rank: int, processes: int) -> Stream:
         return data.mixture(prepare, rank, processes)
 
-    return train(build, open_stream, options)
+    return train(build, open_stream, options, data.identity())
 
 
 def train_vae(config: dict[str, Any], data: DataOptions, options: LoopOptions) -> Path:
@@ -67,7 +70,12 @@ def train_vae(config: dict[str, Any], data: DataOptions, options: LoopOptions) -
         config: Of diffusers' ``AutoencoderKL``, with ``sample_size``.
         data: Captioned pictures.
         options: How to train.
+
+    Raises:
+        TrainingError: If it has none.
     """
+    if "sample_size" not in config:
+        raise TrainingError("The configuration of the VAE has no sample_size. Add it, in pixels.")
     prepare = with_seed(picture_preparer(target_size=config["sample_size"]))
 
     def build() -> Stage:
@@ -76,7 +84,7 @@ def train_vae(config: dict[str, Any], data: DataOptions, options: LoopOptions) -
     def open_stream(rank: int, processes: int) -> Stream:
         return data.mixture(prepare, rank, processes)
 
-    return train(build, open_stream, options)
+    return train(build, open_stream, options, data.identity())
 
 
 def train_decoder(
@@ -94,24 +102,29 @@ def train_decoder(
     source = options.output / "source"
     autoencoder: Any = load_component(AutoencoderKL, vae / "vae", dtype=torch.float32)
     model: Any = load_component(CLIPModel, clip / "clip", dtype=torch.float32)
-    words: Any = CLIPTokenizer.from_pretrained(clip / "clip_tokenizer")
+    words: Any = load_clip_tokenizer(clip / "clip_tokenizer")
     encoder: Any = CLIPTextModel(model.config.text_config)
     encoder.load_state_dict(model.text_model.state_dict())
-    encoder.eval().requires_grad_(False)
     scheduler = make_pndm(SD15_SCHEDULER)
-    for name, part in (
-        ("vae", autoencoder),
-        ("text_encoder", encoder),
-        ("tokenizer", words),
-        ("scheduler", scheduler),
-    ):
-        part.save_pretrained(source / name)
-    encoded = encode_pictures(
-        data.shards(),
-        autoencoder,
-        words,
-        options.output / "latents.safetensors",
-    )
+    parts = {
+        "vae": autoencoder,
+        "text_encoder": encoder,
+        "tokenizer": words,
+        "scheduler": scheduler,
+    }
+    state = find_processes()
+    with state.main_process_first():  # the others read what it has written
+        if state.is_main_process:
+            for name, part in parts.items():
+                part.save_pretrained(source / name)
+        encoded = encode_pictures(
+            data.shards(),
+            autoencoder.to(state.device),
+            words,
+            options.output / "latents.safetensors",
+            limit=data.limit,
+            bfloat16=options.precision == "bf16",
+        )
     sizes = {
         "in_channels": autoencoder.config["latent_channels"],
         "out_channels": autoencoder.config["latent_channels"],
@@ -123,7 +136,7 @@ def train_decoder(
         return DecoderStage(
             source,
             UNet2DConditionModel(**{**config, **sizes}),
-            encoder,
+            load_component(CLIPTextModel, source / "text_encoder", dtype=torch.float32),
             encode_captions(words, [""])[0],
             Diffusion(dict(scheduler.config), autoencoder.config["scaling_factor"]),
         )
@@ -131,7 +144,7 @@ def train_decoder(
     def open_stream(rank: int, processes: int) -> Stream:
         return LatentStream(encoded, seed=data.seed, rank=rank, world_size=processes)
 
-    return train(build, open_stream, options)
+    return train(build, open_stream, options, data.identity())
 
 
 def train_probe(options: LoopOptions) -> Path:

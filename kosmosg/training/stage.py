@@ -41,6 +41,13 @@ class Stage(nn.Module, ABC):
         """Draw what the networks can do so far, or nothing."""
         return None
 
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """Name the classes that FSDP shards one by one: those that the networks' authors name."""
+        there = {type(module).__name__ for module in self.modules()}
+        named = (getattr(network, "_no_split_modules", None) or () for network in self.children())
+        return sorted(there & {name for names in named for name in names})
+
     def forward(self, batch: Any | None) -> Any:
         """Compute the losses, or draw samples if there is no batch.
 

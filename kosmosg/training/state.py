@@ -54,7 +54,7 @@ class TrainingState:
             weights |= self.average.state_dict()
         return weights
 
-    def take(self, step: int, identity: dict[str, Any]) -> Checkpoint:
+    def take(self, step: int, identity: dict[str, Any], report: dict[str, Any]) -> Checkpoint:
         """Gather everything; every process must call this."""
         moments: Any = get_optimizer_state_dict(self.model, self._inner_optimizer, options=WHOLE)
         return Checkpoint(
@@ -64,10 +64,19 @@ class TrainingState:
             weights=self.weights(),
             optimizer=moments.get("state", {}),
             ema=self.average.state_dict() if self.average else {},
+            report=report,
         )
 
     def put_back(self, checkpoint: Checkpoint) -> None:
-        """Go on from what was gathered."""
+        """Go on from what was gathered.
+
+        Raises:
+            KeyError: If a trained parameter is not in it.
+        """
+        names = trainable(self.stage).keys()
+        for kept in (checkpoint.weights, checkpoint.ema if self.average else names):
+            if missing := names - kept:
+                raise KeyError(min(missing))
         weights: dict[str, Any] = dict(checkpoint.weights)
         set_model_state_dict(self.model, weights, options=PARTIAL)
         optimizer = self._inner_optimizer

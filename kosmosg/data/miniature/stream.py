@@ -1,12 +1,13 @@
 """An endless stream of drawn pictures, resumable at any of them without drawing those before."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from kosmosg.data.miniature.render import Picture, sample_picture
+from kosmosg.data.miniature.render import Picture, render
+from kosmosg.data.miniature.world import STYLES, choose, sample_description
 from kosmosg.errors import DataError
 
 DRAW_PICTURE = 4  # first word of the seeds; those of ``data.walk`` end at 3
@@ -24,7 +25,8 @@ class PictureStream:
     """One sequence of pictures, whatever the number of processes that share it.
 
     Process ``rank`` draws the positions ``rank``, ``rank + world_size``, …; the generator of a
-    picture comes from the seed and its position alone.
+    picture comes from the seed and its position alone. Unlike elsewhere in the world, all styles
+    are equally frequent: who learns to read pictures has to know each of them.
 
     Args:
         seed: Decides all pictures.
@@ -58,7 +60,8 @@ class PictureStream:
     def __next__(self) -> StreamedPicture:
         position = self._position
         rng = np.random.default_rng((DRAW_PICTURE, self._identity["seed"], position))
-        picture = sample_picture(rng, self._identity["held_out"])
+        description = sample_description(rng, self._identity["held_out"])
+        picture = render(replace(description, style=choose(STYLES, rng)), rng)
         self._position += self._identity["world_size"]
         return StreamedPicture(position=position, picture=picture)
 

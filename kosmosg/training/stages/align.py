@@ -26,7 +26,8 @@ class AlignStage(Stage):
         text_encoder: CLIP's, whose last hidden state is the target.
         clip_tokenizer: Its tokenizer.
         start: Weights directory that this began with.
-        count_padding: Measure the reconstruction at padded positions too.
+        count_padding: Reconstruct padded positions too, and measure them. Without, a caption has
+            the same loss in any batch.
         frozen_dropout: Leave the dropout of the frozen language model on.
 
     NOTE(reference): the authors count padding and leave dropout on; the paper has neither.
@@ -73,12 +74,13 @@ class AlignStage(Stage):
             # NOTE(reference): CLIP sees its padding; Stable Diffusion was trained so.
             target = self.text_encoder(batch.captions).last_hidden_state
         condition = self.kosmosg.aligner(features, prompts.padding_mask)
+        left_out = None if self._count_padding else prompts.padding_mask
         loss = alignment_loss(
             condition=condition,
             target=target,
-            reconstruction=self.reconstruction(condition, features.shape[1]),
+            reconstruction=self.reconstruction(condition, features.shape[1], left_out),
             features=features,
-            counted=None if self._count_padding else ~prompts.padding_mask,
+            counted=None if left_out is None else ~left_out,
         )
         return {"loss": loss.total, "mse": loss.mse, "reconstruction": loss.reconstruction}
 

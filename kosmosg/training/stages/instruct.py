@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from kosmosg.config import CLIP_MEAN, CLIP_STD
+from kosmosg.data import Batch
 from kosmosg.models import KosmosG
 from kosmosg.sampling import Request, draw_noise, sample
 from kosmosg.schedulers import make_scheduler
@@ -23,7 +25,7 @@ from kosmosg.training.stages.examples import Example
 from kosmosg.training.stages.prompts import (
     PromptBatch,
     collate_prompts,
-    see_something,
+    read_prompts,
     train_language_model,
 )
 from kosmosg.training.stages.weights import save_weights
@@ -85,11 +87,10 @@ class InstructStage(Stage):
         posterior = encoded.latent_dist
         draws = self._diffusion.draw(batch.seeds, posterior.mean.shape[1:], batch.targets.device)
         noisy = self._diffusion.add_noise(posterior.mean, posterior.std, draws)
-        condition = self.kosmosg(batch.prompts)
+        condition = self._condition(batch.prompts)
         condition = self._diffusion.drop(condition, self.kosmosg.null_condition(), draws)
         predicted: Any = self.unet(noisy, draws.timesteps, condition)
-        loss = diffusion_loss(predicted.sample, draws.noise)
-        return {"loss": loss + see_something(self.kosmosg, batch.prompts)}
+        return {"loss": diffusion_loss(predicted.sample, draws.noise)}
 
     def save(self, directory: Path) -> None:
         """Write a weights directory."""
@@ -101,8 +102,7 @@ class InstructStage(Stage):
             return None
         examples, batch = self._shown
         self.eval()
-        device = self.kosmosg.device
-        condition = self.kosmosg(batch.to(device).prompts)
+        condition = self._condition(batch.to(self.kosmosg.device).prompts)
         channels, side = self.unet.config["in_channels"], self.unet.config["sample_size"]
         request = Request(
             condition=condition,
@@ -119,6 +119,9 @@ class InstructStage(Stage):
             blanks = [Image.new("RGB", (1, 1), "white")] * max(0, 2 - len(inputs))
             rows.append([*inputs[:2], *blanks, _to_picture(example.prepared.target), picture])
         return sheet_of(rows, drawn[0].width)
+
+    def _condition(self, prompts: Batch) -> Float[Tensor, "batch queries dim"]:
+        return self.kosmosg.aligner(read_prompts(self.kosmosg, prompts), prompts.padding_mask)
 
 
 def _unnormalise(pixels: np.ndarray) -> Image.Image:

@@ -11,6 +11,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from kosmosg.data import Batch
+from kosmosg.data.prepare import Prepared
 from kosmosg.models import KosmosG
 from kosmosg.tokenizer import PAD_ID, KosmosGTokenizer
 from kosmosg.training.losses import IGNORED, language_loss
@@ -19,7 +20,7 @@ from kosmosg.training.stages.examples import Example
 from kosmosg.training.stages.prompts import (
     PromptBatch,
     collate_prompts,
-    see_something,
+    read_prompts,
     train_language_model,
 )
 from kosmosg.training.stages.weights import save_weights
@@ -47,9 +48,9 @@ class LanguageStage(Stage):
         """Train with dropout."""
         self.train()
 
-    def collate(self, samples: Sequence[Example]) -> PromptBatch:
-        """Pad the sequences."""
-        return collate_prompts(samples)
+    def collate(self, samples: Sequence[Prepared]) -> PromptBatch:
+        """Pad the sequences; nothing is drawn for them."""
+        return collate_prompts([Example(prepared=sample, seed=0) for sample in samples])
 
     def weigh(self, batch: PromptBatch) -> float:
         """Count the tokens that are predicted."""
@@ -57,10 +58,9 @@ class LanguageStage(Stage):
 
     def losses(self, batch: PromptBatch) -> dict[str, Tensor]:
         """Compute the cross-entropy of the text."""
-        features = self.kosmosg.features(batch.prompts)
+        features = read_prompts(self.kosmosg, batch.prompts)
         embedding = self.kosmosg.kosmos2.text_model.model.embed_tokens.weight
-        loss = language_loss(features, embedding, self.labels(batch.prompts))
-        return {"loss": loss + see_something(self.kosmosg, batch.prompts)}
+        return {"loss": language_loss(features, embedding, self.labels(batch.prompts))}
 
     def labels(self, prompts: Batch) -> Int64[Tensor, "batch tokens"]:
         """Mark which tokens are predicted: those of text, and the ends of documents."""

@@ -75,15 +75,22 @@ def train_language_model(kosmosg: KosmosG) -> None:
     vision.post_layernorm.requires_grad_(True)
 
 
-def see_something(kosmosg: KosmosG, batch: Batch) -> Tensor:
-    """Compute a zero that depends on the vision tower, for a batch without a picture.
+def read_prompts(kosmosg: KosmosG, batch: Batch) -> Float[Tensor, "batch tokens width"]:
+    """Compute the language model's features, always by way of the vision tower.
 
-    Processes average the gradients of all parameters, and sharded ones wait for each other in
-    every module; so each must use the vision tower in each update.
+    Processes average the gradients of all parameters, and those of sharded networks wait for each
+    other in every module. So all must go the same way in each update: where a batch has no
+    picture, a blank one is looked at, and nothing of it taken.
     """
     if batch.pixels is not None:
-        return batch.ids.new_zeros((), dtype=torch.float32)
+        return kosmosg.features(batch)
     size = kosmosg.image_size
     blank = torch.zeros(1, 3, size, size, device=batch.ids.device)
     seen: Any = kosmosg.kosmos2.get_image_features(blank)
-    return 0.0 * seen.pooler_output.float().sum()
+    output = kosmosg.kosmos2.text_model(
+        input_ids=batch.ids,
+        image_embeds=seen.pooler_output[:0],
+        image_embeds_position_mask=batch.image_mask,
+        use_cache=False,
+    )
+    return output.last_hidden_state

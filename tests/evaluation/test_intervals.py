@@ -1,0 +1,60 @@
+"""Intervals, against numbers worked out by hand."""
+
+import math
+
+import pytest
+
+from kosmosg.evaluation.intervals import bootstrap_ratio, wilson
+
+
+@pytest.mark.parametrize(
+    ("right", "total", "low", "high"),
+    [
+        # z = 1.96: (0.8 + 0.19207) / 1.38415 ∓ 1.96 / 1.38415 · √(0.016 + 0.0096036), and so on
+        (8, 10, 0.4902, 0.9433),
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (160, 200, 0.7391, 0.8496),
+    ],
+)
+def test_wilson(right: int, total: int, low: float, high: float) -> None:
+    found = wilson(right, total)
+    assert found.value == right / total
+    assert found.low == pytest.approx(low, abs=1e-4)
+    assert found.high == pytest.approx(high, abs=1e-4)
+    assert found.samples == total
+
+
+def test_fewer_independent_samples_are_less_sure() -> None:
+    whole, pictures = wilson(800, 1000), wilson(800, 1000, samples=200)
+    assert pictures == wilson(160, 200)
+    assert pictures.low < whole.low < whole.high < pictures.high
+
+
+def test_a_ratio_of_equals_is_one() -> None:
+    counts = [(number % 3, 3) for number in range(50)]
+    found = bootstrap_ratio(counts, counts)
+    assert (found.value, found.low, found.high, found.samples) == (1.0, 1.0, 1.0, 50)
+
+
+def test_a_ratio_of_shares() -> None:
+    ours, theirs = [(1, 4), (3, 4)] * 100, [(4, 4)] * 200
+    found = bootstrap_ratio(ours, theirs, seed=3)
+    assert found.value == 0.5
+    # The standard error of the mean of 200 numbers, each 0.25 from 0.5.
+    assert found.low == pytest.approx(0.5 - 1.96 * 0.25 / math.sqrt(200), abs=4e-3)
+    assert found.high == pytest.approx(0.5 + 1.96 * 0.25 / math.sqrt(200), abs=4e-3)
+    assert found == bootstrap_ratio(ours, theirs, seed=3)
+
+
+def test_the_same_prompts_are_compared() -> None:
+    """Where both models fail on the same prompts, the ratio is surer than the shares."""
+    counts = [(number % 2, 1) for number in range(100)]
+    assert bootstrap_ratio(counts, counts).low == 1.0
+    assert bootstrap_ratio(counts, counts[1:] + counts[:1]).low < 0.8
+
+
+def test_nothing_to_compare_with() -> None:
+    found = bootstrap_ratio([(1, 1)] * 5, [(0, 1)] * 5)
+    assert math.isnan(found.value)
+    assert math.isnan(found.low)

@@ -1,0 +1,64 @@
+"""Runs that are killed at a chosen moment, as a machine that loses its power."""
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kosmosg.training import checkpoint, loop
+from kosmosg.training.options import LoopOptions
+from tests.training.toy import ToyStage, train_in_process, train_toy
+from tests.training.world import train_by_words
+
+# What is called at a moment, and how often it is before the process is killed.
+MOMENTS: dict[str, tuple[Any, str, int]] = {
+    "update": (loop.Trainer, "_check_finite", 5),
+    "first": (loop.Trainer, "_check_finite", 1),
+    "between files": (checkpoint, "save_file", 5),
+    "flush": (checkpoint, "_flush", 9),
+    "before the rename": (Path, "rename", 2),
+    "removing an old one": (shutil, "rmtree", 3),
+    "writing the result": (loop, "write_result", 1),
+    "saving the result": (ToyStage, "save", 1),
+}
+
+
+@contextmanager
+def dying(moment: str) -> Iterator[None]:
+    """Be killed when something is about to be called for the n-th time."""
+    owner, name, left = MOMENTS[moment]
+    original = getattr(owner, name)
+
+    def count_down(*arguments: Any, **named: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, count_down)
+        yield
+
+
+def train_and_die(options: LoopOptions, moment: str) -> None:
+    """Train, and be killed at a moment."""
+    with dying(moment):
+        train_in_process(options)
+
+
+def train_by_words_and_die(words: list[str], moment: str) -> None:
+    """Run a command, and be killed at a moment."""
+    with dying(moment):
+        train_by_words(words)
+
+
+def train_without_dropout(options: LoopOptions) -> None:
+    """Train a toy that is the same on any number of processes."""
+    train_toy(options, build=partial(ToyStage, dropout=0.0))

@@ -1,0 +1,1 @@
+"""Tests of what each stage trains, and on which loss."""

@@ -1,0 +1,62 @@
+"""Samples of the small world as the stages read them."""
+
+from pathlib import Path
+from typing import Any
+
+from kosmosg.data.entities import EntityOptions
+from kosmosg.training import runs
+from kosmosg.training.data import DataOptions, parse_sets
+from kosmosg.training.runs import Start, load_decoder, load_text_encoder
+from kosmosg.training.stages.align import AlignStage
+from kosmosg.training.stages.examples import Example, with_seed
+from kosmosg.training.stages.instruct import InstructStage
+from kosmosg.training.stages.lm import LanguageStage
+
+
+def data(folder: Path, *names: str) -> DataOptions:
+    sets = parse_sets([str(folder / "data" / name) for name in names])
+    return DataOptions(sets=sets, min_side=64, threads=0)
+
+
+def prompts(start: Start, *names: str, count: int, **changes: float) -> list[Example]:
+    """Take samples of stage 3."""
+    drop_caption = changes.pop("drop_caption", 0.5)
+    prepare = runs._prepare_prompts(start, EntityOptions(**changes), drop_caption)
+    stream = data(start.directory.parent, *names).mixture(with_seed(prepare), 0, 1)
+    return [next(stream) for _ in range(count)]
+
+
+def captions(start: Start, count: int) -> list[Example]:
+    """Take samples of stage 2."""
+    prepare = runs._prepare_captions(start, None)
+    options = data(start.directory.parent, "captions")
+    stream = options.mixture(with_seed(prepare), 0, 1, text_only=True)
+    return [next(stream) for _ in range(count)]
+
+
+def sequences(start: Start, *names: str, count: int, tokens: int = 64) -> list[Any]:
+    """Take samples of stage 1."""
+    prepare = runs._prepare_documents(start, tokens)
+    stream = data(start.directory.parent, *names).packed(prepare, 0, 1, tokens=tokens, lanes=1)
+    return [next(stream) for _ in range(count)]
+
+
+def lm_stage(start: Start) -> LanguageStage:
+    return LanguageStage(start.kosmosg(), start.tokenizer(), start.directory)
+
+
+def align_stage(start: Start, **options: Any) -> AlignStage:
+    kosmosg = start.kosmosg()
+    return AlignStage(
+        kosmosg,
+        runs.Reconstruction(kosmosg.config.aligner_config),
+        *load_text_encoder(start.directory, None),
+        start.directory,
+        **options,
+    )
+
+
+def instruct_stage(start: Start, **options: Any) -> InstructStage:
+    config = dict(runs.load_scheduler(start.directory / "scheduler").config)
+    decoder = load_decoder(start.directory)
+    return InstructStage(start.kosmosg(), *decoder, config, start.directory, **options)

@@ -1,0 +1,73 @@
+"""The U-Net's loss by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch.nn import functional as F
+from transformers import CLIPTextModel
+
+from kosmosg.config import SD15_SCHEDULER
+from kosmosg.stable_diffusion import load_clip_tokenizer
+from kosmosg.training.diffusion import Diffusion
+from kosmosg.training.stage import trainable
+from kosmosg.training.stages.clip import encode_captions
+from kosmosg.training.stages.decoder import DecoderStage, LatentExample
+from tests.training.world import World
+
+
+@pytest.fixture(scope="module")
+def stage(world: World) -> DecoderStage:
+    folder = world.folder / "decoder" / "weights"
+    unet: Any = UNet2DConditionModel.from_pretrained(folder / "unet")
+    encoder: Any = CLIPTextModel.from_pretrained(folder / "text_encoder")
+    null_ids = encode_captions(load_clip_tokenizer(folder / "tokenizer"), [""])[0]
+    return DecoderStage(folder, unet, encoder, null_ids, Diffusion(SD15_SCHEDULER, 0.7))
+
+
+def example(seed: int) -> LatentExample:
+    draw = torch.Generator().manual_seed(seed)
+    return LatentExample(
+        mean=torch.randn(4, 8, 8, generator=draw).half(),
+        deviation=torch.rand(4, 8, 8, generator=draw).half(),
+        ids=torch.randint(0, 400, (32,), generator=draw),
+        seed=seed,
+    )
+
+
+def test_only_the_unet_is_trained(stage: DecoderStage) -> None:
+    assert {name.split(".")[0] for name in trainable(stage)} == {"unet"}
+    assert len(trainable(stage)) == len(list(stage.unet.parameters()))
+    stage.set_modes()
+    assert stage.unet.training
+    assert not stage.text_encoder.training
+
+
+def test_loss_by_hand(stage: DecoderStage) -> None:
+    """Of samples, some of which lose their caption."""
+    samples = [example(seed) for seed in range(20)]
+    stage.eval()
+    diffusion = Diffusion(SD15_SCHEDULER, 0.7)
+    losses, replaced = [], 0
+    with torch.no_grad():
+        for sample in samples:
+            draws = diffusion.draw([sample.seed], (4, 8, 8), torch.device("cpu"))
+            mean, deviation = sample.mean.float()[None], sample.deviation.float()[None]
+            noisy = diffusion.add_noise(mean, deviation, draws)
+            drop = draws.null.item() < 0.1
+            replaced += drop
+            ids = stage.null_ids if drop else sample.ids[None]
+            condition = stage.text_encoder(ids).last_hidden_state  # type: ignore[arg-type]
+            predicted: Any = stage.unet(noisy, draws.timesteps, condition)
+            losses.append(F.mse_loss(predicted.sample, draws.noise))
+        found = stage.losses(stage.collate(samples))["loss"]
+    assert 0 < replaced < 10
+    torch.testing.assert_close(found, torch.stack(losses).mean(), atol=1e-5, rtol=0)
+
+
+def test_the_result_joins_what_there_was(stage: DecoderStage, tmp_path: Path) -> None:
+    stage.save(tmp_path / "weights")
+    assert (tmp_path / "weights" / "unet" / "config.json").is_file()
+    assert (tmp_path / "weights" / "text_encoder" / "config.json").is_file()

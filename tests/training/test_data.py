@@ -1,0 +1,150 @@
+"""Data as it is named on the command line, and lanes of packing."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kosmosg.data.samples import CaptionRules, CaptionSample, EditSample, InterleavedDocument
+from kosmosg.data.shard_writer import write_shards
+from kosmosg.data.skipping import BadSample
+from kosmosg.errors import DataError
+from kosmosg.training.data import (
+    DataOptions,
+    NamedData,
+    Turns,
+    parse_sets,
+    picture_preparer,
+)
+from kosmosg.training.runs import Start
+from tests.training.stages.examples import data as data_of
+from tests.training.stages.examples import runs
+from tests.training.toy import ToyStream
+
+RNG = np.random.default_rng(0)
+PICTURE = Image.fromarray(RNG.integers(0, 255, (20, 30, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "layout", "weight"),
+    [
+        ("shards", "shards", None, 1.0),
+        ("a/b:2", "a/b", None, 2.0),
+        ("/a/b:0.5", "/a/b", None, 0.5),
+        ("captions=/a:3", "/a", "captions", 3.0),
+        ("openimages=a", "a", "openimages", 1.0),
+        ("a/b=c:2", "a/b=c", None, 2.0),
+        ("a:b:2", "a:b", None, 2.0),
+    ],
+)
+def test_names(text: str, path: str, layout: str | None, weight: float) -> None:
+    found = NamedData.parse(text)
+    assert (found.path, found.layout, found.weight) == (Path(path), layout, weight)
+
+
+@pytest.mark.parametrize("text", ["laion=a", "a:heavy", "a:", "="])
+def test_names_that_are_none(text: str) -> None:
+    with pytest.raises(DataError, match=r"is no layout of the authors|is no number"):
+        NamedData.parse(text)
+
+
+@pytest.mark.parametrize("weight", ["-1", "nan", "inf"])
+def test_weights_that_cannot_be(tmp_path: Path, weight: str) -> None:
+    write_shards([CaptionSample(caption="a", image=PICTURE)], tmp_path / "a")
+    options = DataOptions(sets=parse_sets([f"{tmp_path / 'a'}:{weight}"]), threads=0)
+    with pytest.raises(DataError, match="has the weight"):
+        options.mixture(lambda sample, generator: sample, 0, 1)
+
+
+def test_small_pictures_are_left_out_and_not_counted_as_bad(tmp_path: Path) -> None:
+    large = PICTURE.resize((40, 40))
+    pictures = [PICTURE] * 150 + [large]
+    samples = [CaptionSample(caption=str(n), image=each) for n, each in enumerate(pictures)]
+    write_shards(samples, tmp_path / "a")
+    options = DataOptions(sets=parse_sets([str(tmp_path / "a")]), min_side=32, threads=0)
+    stream = options.mixture(lambda sample, generator: getattr(sample, "caption", None), 0, 1)
+    assert [next(stream) for _ in range(3)] == ["150"] * 3
+    assert next(iter(stream.skipped.values())) == {"too-small": pytest.approx(450, abs=150)}
+
+
+def test_stage_2_leaves_pictures_closed(tmp_path: Path) -> None:
+    write_shards([CaptionSample(caption="a", image=PICTURE)], tmp_path / "a")
+    options = DataOptions(sets=parse_sets([str(tmp_path / "a")]), threads=0)
+    stream = options.mixture(lambda sample, generator: sample, 0, 1, text_only=True)
+    assert next(stream) == CaptionSample(caption="a", image=None)
+
+
+def test_identity() -> None:
+    options = DataOptions(sets=parse_sets(["a:2", "captions=b"]), min_side=7)
+    assert options.identity() == {"data": {"a": 2.0, "b": 1.0}, "min_side": 7}
+    assert list(options.sets[0].path.parts) == ["a"]
+    with pytest.raises(DataError, match="no shards"):
+        options.sets[0].open(CaptionRules())
+
+
+def test_pictures_for_clip_and_vae() -> None:
+    sample = CaptionSample(caption="a dog", image=PICTURE)
+    found = picture_preparer(image_size=14)(sample, RNG)
+    assert (found.pixels[0].shape, found.target, found.caption) == ((3, 14, 14), None, "a dog")
+    found = picture_preparer(target_size=16)(sample, RNG)
+    assert found.pixels == ()
+    assert found.target is not None
+    assert found.target.shape == (3, 16, 16)
+    for other in (
+        CaptionSample(caption="a dog", image=None),
+        EditSample(caption="", instruction="", before=PICTURE, after=PICTURE),
+        InterleavedDocument(parts=("a",)),
+    ):
+        with pytest.raises(BadSample, match="wrong-kind"):
+            picture_preparer(target_size=16)(other, RNG)
+
+
+# ------------------------------------------------------------------ packing
+
+
+def packed(start: Start, rank: int, processes: int, lanes: int) -> Any:
+    prepare = runs._prepare_documents(start, 48)
+    options = data_of(start.directory.parent, "documents", "text")
+    return options.packed(prepare, rank, processes, tokens=48, lanes=lanes)
+
+
+def take(stream: Any, count: int) -> list[tuple[int, ...]]:
+    return [next(stream).prompt.ids for _ in range(count)]
+
+
+def test_lanes_alone_decide_the_sequences(start: Start) -> None:
+    one = take(packed(start, 0, 1, 4), 16)
+    two = [take(packed(start, rank, 2, 4), 8) for rank in range(2)]
+    four = [take(packed(start, rank, 4, 4), 4) for rank in range(4)]
+    # An update of 8: its sequences are the same, in whatever order.
+    assert set(one[:8]) == set(two[0][:4] + two[1][:4])
+    assert set(one[:8]) == {each for rank in four for each in rank[:2]}
+    assert len(set(one)) == 16
+    assert all(len(ids) <= 48 for ids in one)
+
+
+def test_lanes_resume(start: Start) -> None:
+    stream = packed(start, 0, 1, 3)
+    take(stream, 4)  # in the middle of a turn
+    state = stream.state_dict()
+    wanted = take(stream, 7)
+    other = packed(start, 0, 1, 3)
+    other.load_state_dict(state)
+    assert take(other, 7) == wanted
+
+
+@pytest.mark.parametrize("lanes", [0, -2, 3])
+def test_lanes_that_cannot_be_shared(start: Start, lanes: int) -> None:
+    with pytest.raises(DataError, match=f"{lanes} lanes of packing .* among 2 processes"):
+        packed(start, 0, 2, lanes)
+
+
+def test_turns() -> None:
+    streams = Turns([ToyStream(rank, 3) for rank in range(3)])
+    assert [next(streams) for _ in range(7)] == [*range(7)]
+    state = streams.state_dict()
+    other = Turns([ToyStream(rank, 3) for rank in range(3)])
+    other.load_state_dict(state)
+    assert [next(other) for _ in range(4)] == [7, 8, 9, 10]

@@ -1,0 +1,351 @@
+"""The loop on a toy: what it computes, and that nothing stops it from going on."""
+
+import json
+import random
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from kosmosg.errors import TrainingError
+from kosmosg.models.loading import MODULE_FILE
+from kosmosg.training.checkpoint import read_checkpoint
+from kosmosg.training.options import LoopOptions
+from kosmosg.training.report import read_log
+from tests.training import killers
+from tests.training.processes import run_to_the_end, run_together, started
+from tests.training.toy import (
+    ToyBatch,
+    ToyStage,
+    toy_options,
+    train_in_process,
+    train_toy,
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run from its beginning to its end."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    train_toy(toy_options(folder))
+    return folder
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    return load_file(run / "weights" / MODULE_FILE)
+
+
+def assert_same_run(found: Path, wanted: Path) -> None:
+    """Every logged number and every weight is equal, bit by bit."""
+    assert read_log(found) == read_log(wanted)
+    assert weights(found).keys() == weights(wanted).keys()
+    for name, tensor in weights(wanted).items():
+        assert torch.equal(weights(found)[name], tensor), name
+
+
+# ------------------------------------------------------------------ what it computes
+
+
+def test_losses_go_down(tmp_path: Path) -> None:
+    train_toy(toy_options(tmp_path / "run", steps=60))
+    losses = [value for _, value in read_log(tmp_path / "run")["loss"]]
+    assert len(losses) == 60
+    assert sum(losses[-10:]) < 0.3 * sum(losses[:10])
+
+
+def test_the_log_has_everything(undisturbed: Path) -> None:
+    log = read_log(undisturbed)
+    assert log.keys() == {"loss", "double", "gradient", "rate"}
+    assert {tuple(step for step, _ in entries) for entries in log.values()} == {tuple(range(1, 13))}
+    for (_, loss), (_, double) in zip(log["loss"], log["double"], strict=True):
+        assert double == pytest.approx(2 * loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_accumulation_changes_nothing(tmp_path: Path, size: int) -> None:
+    build = partial(ToyStage, dropout=0.0)
+    for name, micro_batch_size in (("whole", None), ("parts", size)):
+        options = toy_options(tmp_path / name, micro_batch_size=micro_batch_size)
+        train_toy(options, build=build)
+    found, wanted = read_log(tmp_path / "parts"), read_log(tmp_path / "whole")
+    for name in ("loss", "double", "gradient"):
+        assert [v for _, v in found[name]] == pytest.approx([v for _, v in wanted[name]], rel=1e-5)
+    for name, tensor in weights(tmp_path / "whole").items():
+        if name != "seen":  # it counts forward passes
+            torch.testing.assert_close(weights(tmp_path / "parts")[name], tensor, atol=1e-6, rtol=0)
+
+
+def test_the_log_holds_means_over_its_interval(tmp_path: Path, undisturbed: Path) -> None:
+    train_toy(toy_options(tmp_path / "run", log_every=5))
+    every = [value for _, value in read_log(undisturbed)["loss"]]
+    found = read_log(tmp_path / "run")["loss"]
+    wanted = [(5, sum(every[:5]) / 5), (10, sum(every[5:10]) / 5), (12, sum(every[10:]) / 2)]
+    assert [step for step, _ in found] == [5, 10, 12]
+    assert [value for _, value in found] == pytest.approx([value for _, value in wanted], rel=1e-6)
+
+
+def test_the_result_is_the_moving_average(tmp_path: Path) -> None:
+    """Recomputed from the weights after each update, which checkpoints keep."""
+    train_toy(toy_options(tmp_path / "run", steps=5, save_every=1, keep=5, ema_decay=0.35))
+    torch.manual_seed(0)
+    average = {
+        name: p.detach() for name, p in ToyStage().network.named_parameters(prefix="network")
+    }
+    for step in range(1, 6):
+        saved = read_checkpoint(tmp_path / "run" / "checkpoints" / f"step-{step:08d}")
+        decay = min(0.35, (1 + step) / (10 + step))
+        for name in average:
+            average[name] = decay * average[name] + (1 - decay) * saved.weights[name]
+            torch.testing.assert_close(saved.ema[name], average[name], atol=1e-6, rtol=0)
+    found = weights(tmp_path / "run")
+    for name, tensor in average.items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-6, rtol=0)
+        assert not torch.equal(found[name], saved.weights[name])
+
+
+def test_without_an_average_the_result_is_the_last_weights(tmp_path: Path) -> None:
+    train_toy(toy_options(tmp_path / "run", ema_decay=None))
+    saved = read_checkpoint(tmp_path / "run" / "checkpoints" / "step-00000012")
+    assert saved.ema == {}
+    for name, tensor in saved.weights.items():
+        assert torch.equal(weights(tmp_path / "run")[name], tensor)
+
+
+def test_only_what_is_trained_changes(undisturbed: Path) -> None:
+    torch.manual_seed(0)
+    before = ToyStage().state_dict()
+    for name, tensor in weights(undisturbed).items():
+        assert torch.equal(tensor, before[name]) == name.startswith("frozen"), name
+    saved = read_checkpoint(undisturbed / "checkpoints" / "step-00000012")
+    assert not any(name.startswith("frozen") for name in saved.weights)
+
+
+def test_bfloat16_runs(tmp_path: Path) -> None:
+    train_toy(toy_options(tmp_path / "run", precision="bf16", steps=30))
+    losses = [value for _, value in read_log(tmp_path / "run")["loss"]]
+    assert sum(losses[-5:]) < sum(losses[:5])
+    assert {tensor.dtype for tensor in weights(tmp_path / "run").values()} == {torch.float32}
+
+
+def test_float16_needs_a_gpu(tmp_path: Path) -> None:
+    if torch.accelerator.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(TrainingError, match="fp16 needs a GPU"):
+        train_toy(toy_options(tmp_path / "run", precision="fp16"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_float16_resumes_with_its_loss_scale(tmp_path: Path) -> None:
+    options = partial(toy_options, precision="fp16", steps=12)
+    train_toy(options(tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        train_toy(options(tmp_path / "parts"), end=8 * 7)
+    train_toy(options(tmp_path / "parts"))
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+    state = read_checkpoint(tmp_path / "parts" / "checkpoints" / "step-00000012")
+    assert state.scaler["scale"] > 0
+
+
+class Hopeless(ToyStage):
+    """Its loss is no number from the sixth update on."""
+
+    def losses(self, batch: ToyBatch) -> dict[str, Tensor]:
+        factor = float("nan") if min(batch.seeds) >= 5 * 8 else 1.0
+        return {name: factor * loss for name, loss in super().losses(batch).items()}
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="loss of update 6 is nan") as caught:
+        train_toy(toy_options(tmp_path / "run"), build=Hopeless)
+    assert "lower learning rate" in str(caught.value)
+    assert [step for step, _ in read_log(tmp_path / "run")["loss"]] == [1, 2, 3, 4, 5]
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "step-00000004").step == 4
+
+
+class Greedy(ToyStage):
+    def losses(self, batch: ToyBatch) -> dict[str, Tensor]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+
+def test_too_little_memory_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="smaller micro-batch"):
+        train_toy(toy_options(tmp_path / "run"), build=Greedy)
+
+
+# ------------------------------------------------------------------ going on
+
+
+@pytest.mark.parametrize("log_every", [1, 4])
+def test_a_stopped_run_goes_on_as_if_undisturbed(tmp_path: Path, log_every: int) -> None:
+    """Stopped between two checkpoints, twice; a log entry's mean may reach across both."""
+    changes: dict[str, Any] = {"log_every": log_every, "save_every": 3}
+    for end in (8 * 5, 8 * 8):
+        with pytest.raises(KeyboardInterrupt):
+            train_toy(toy_options(tmp_path / "parts", **changes), end=end)
+    train_toy(toy_options(tmp_path / "parts", **changes))
+    train_toy(toy_options(tmp_path / "whole", **changes))
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("killer", killers.MOMENTS)
+def test_a_killed_run_goes_on_as_if_undisturbed(
+    tmp_path: Path, undisturbed: Path, killer: str
+) -> None:
+    options = toy_options(tmp_path / "run")
+    assert run_to_the_end(killers.train_and_die, options, killer) == -9
+    assert not options.output.joinpath("weights").exists()
+    assert run_to_the_end(train_in_process, options) == 0
+    assert_same_run(options.output, undisturbed)
+    assert not list(options.output.rglob("*.part"))
+
+
+def test_a_run_killed_at_random_again_and_again(tmp_path: Path) -> None:
+    """Saving after every update, so that most of the time is spent writing."""
+    options = toy_options(tmp_path / "run", steps=60, save_every=1, log_every=7)
+    chooser, survived = random.Random(0), 0
+    for _ in range(8):
+        with started(train_in_process, options) as process:
+            before = latest(options)
+            while process.is_alive() and latest(options) <= before:
+                time.sleep(0.001)
+            time.sleep(chooser.uniform(0, 0.05))
+            survived += process.is_alive()
+    assert survived >= 4, "hardly any was killed in the middle"
+    assert run_to_the_end(train_in_process, options) == 0
+    train_toy(toy_options(tmp_path / "whole", steps=60, save_every=1, log_every=7))
+    assert_same_run(options.output, tmp_path / "whole")
+
+
+def latest(options: LoopOptions) -> str:
+    return max(
+        (folder.name for folder in options.output.glob("checkpoints/step-????????")), default=""
+    )
+
+
+def test_a_finished_run_does_nothing(tmp_path: Path, undisturbed: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in undisturbed.rglob("*")}
+    assert train_toy(toy_options(undisturbed)) == undisturbed / "weights"
+    assert {file: file.stat().st_mtime_ns for file in undisturbed.rglob("*")} == before
+
+
+def test_a_finished_run_can_be_given_more_steps(tmp_path: Path) -> None:
+    short = train_toy(toy_options(tmp_path / "run", steps=8))
+    before = {file.name: file.read_bytes() for file in short.iterdir()}
+    with pytest.raises(KeyboardInterrupt):  # nor is it lost when it stops on the way
+        train_toy(toy_options(tmp_path / "run"), end=8 * 10)
+    train_toy(toy_options(tmp_path / "run"))
+    options = toy_options(tmp_path / "run")
+    rates = read_log(tmp_path / "run")["rate"]
+    assert [step for step, _ in rates] == list(range(1, 13))
+    for step, rate in rates[8:]:  # it goes on as if the run had been planned so long
+        assert rate == pytest.approx(options.learning_rate_at(step - 1))
+    kept = tmp_path / "run" / "weights-step-00000008"
+    assert {file.name: file.read_bytes() for file in kept.iterdir()} == before
+
+
+def test_an_unfinished_run_keeps_its_number_of_steps(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_toy(toy_options(tmp_path / "run"), end=8 * 5)
+    with pytest.raises(TrainingError, match="steps was 12 and is 13"):
+        train_toy(toy_options(tmp_path / "run", steps=13))
+
+
+def test_what_may_change_between_a_run_and_its_resumption(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_toy(toy_options(tmp_path / "run"), end=8 * 5)
+    changes: dict[str, Any] = {"save_every": 5, "keep": 1, "micro_batch_size": None, "log_every": 2}
+    train_toy(toy_options(tmp_path / "run", save_dtype="float16", **changes))
+    assert weights(tmp_path / "run")["network.0.weight"].dtype == torch.float16
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": 0.01}, "learning_rate was 0.03 and is 0.01"),
+        ({"betas": (0.5, 0.9)}, r"betas was \[0.9, 0.98\] and is \[0.5, 0.9\]"),
+        ({"ema_decay": None}, "ema_decay was 0.9 and is None"),
+        ({"seed": 3, "steps": 11}, "seed was 0 and is 3; steps was 12 and is 11"),
+    ],
+)
+def test_other_settings_are_refused(
+    undisturbed: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TrainingError, match=message) as caught:
+        train_toy(toy_options(undisturbed, **changes))
+    assert "name another output folder" in str(caught.value)
+
+
+def test_settings_of_the_stage_and_its_size_count_too(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_toy(toy_options(tmp_path / "run"), end=8 * 5, settings={"padding": True})
+    for settings, message in (({"padding": False}, "True and is False"), ({}, "True and is None")):
+        with pytest.raises(TrainingError, match=f"padding was {message}"):
+            train_toy(toy_options(tmp_path / "run"), settings=settings)
+    with pytest.raises(TrainingError, match="trained was 161 and is 81"):
+        train_toy(
+            toy_options(tmp_path / "run"),
+            build=partial(ToyStage, hidden=8),
+            settings={"padding": True},
+        )
+    # What came into being after the checkpoint was written.
+    train_toy(toy_options(tmp_path / "run"), settings={"padding": True, "younger": 1})
+
+
+def test_a_result_without_its_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
+    options = toy_options(tmp_path / "run")
+    (tmp_path / "run" / "weights").mkdir(parents=True)
+    with pytest.raises(TrainingError, match="is there already"):
+        train_toy(options)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+# ------------------------------------------------------------------ several processes
+
+
+def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
+    for name in ("two", "one"):
+        (tmp_path / name).mkdir()
+    changes: dict[str, Any] = {"micro_batch_size": 2}
+    assert run_together(
+        killers.train_without_dropout, toy_options(tmp_path / "two", **changes)
+    ) == [
+        0,
+        0,
+    ]
+    killers.train_without_dropout(toy_options(tmp_path / "one", **changes))
+    found, wanted = read_log(tmp_path / "two"), read_log(tmp_path / "one")
+    for name in ("loss", "double", "gradient"):
+        assert [v for _, v in found[name]] == pytest.approx([v for _, v in wanted[name]], rel=1e-5)
+    for name, tensor in weights(tmp_path / "one").items():
+        if name != "seen":
+            torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, atol=1e-5, rtol=0)
+
+
+def test_two_killed_processes_go_on_as_if_undisturbed(tmp_path: Path) -> None:
+    """With dropout, which differs between processes, and is the same again."""
+    for name in ("parts", "whole"):
+        (tmp_path / name).mkdir()
+    parts, whole = toy_options(tmp_path / "parts"), toy_options(tmp_path / "whole")
+    assert -9 in run_together(killers.train_and_die, parts, "update")
+    assert -9 in run_together(killers.train_and_die, parts, "flush")
+    assert run_together(train_in_process, parts) == [0, 0]
+    assert run_together(train_in_process, whole) == [0, 0]
+    assert_same_run(parts.output, whole.output)
+
+
+def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
+    options = toy_options(tmp_path / "run")
+    options.output.mkdir()
+    assert -9 in run_together(killers.train_and_die, options, "update")
+    with pytest.raises(TrainingError, match="processes was 2 and is 1"):
+        train_toy(options)
+    assert 1 in run_together(train_in_process, toy_options(tmp_path / "run", batch_size=9))
+    message = json.loads((options.output / "0-error.txt").read_text())
+    assert message.startswith("A batch of 9 cannot be shared out evenly among 2 processes")

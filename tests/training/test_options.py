@@ -1,0 +1,85 @@
+"""Settings of a run: bounds, the learning rate by hand, shares of a batch."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kosmosg.errors import TrainingError
+from kosmosg.training.options import FREE, LoopOptions
+
+
+def options(**changes: Any) -> LoopOptions:
+    common: dict[str, Any] = {"steps": 10, "batch_size": 4, "learning_rate": 0.8}
+    return LoopOptions(output=Path("run"), **(common | changes))
+
+
+def test_learning_rate_by_hand() -> None:
+    """Up in 4 updates, down to 0 behind the last one of 10."""
+    schedule = options(warmup_steps=4)
+    found = [schedule.learning_rate_at(step) for step in range(10)]
+    wanted = [0.2, 0.4, 0.6, 0.8, 6 / 6, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]
+    wanted = wanted[:4] + [0.8 * share for share in wanted[4:]]
+    assert found == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "steps", "wanted"),
+    [
+        (0, 4, [0.8, 0.6, 0.4, 0.2]),
+        (4, 4, [0.2, 0.4, 0.6, 0.8]),
+        (8, 4, [0.1, 0.2, 0.3, 0.4]),  # stopped before it is up
+    ],
+)
+def test_learning_rate_without_one_half(warmup: int, steps: int, wanted: list[float]) -> None:
+    schedule = options(warmup_steps=warmup, steps=steps)
+    assert [schedule.learning_rate_at(step) for step in range(steps)] == pytest.approx(wanted)
+
+
+def test_published_values_are_the_defaults() -> None:
+    """Facts sheet, section 12."""
+    found = options()
+    assert (found.betas, found.epsilon, found.weight_decay) == ((0.9, 0.98), 1e-6, 0.01)
+    assert (found.warmup_steps, found.clip_norm, found.save_every) == (375, 2.0, 2000)
+    schedule = options(learning_rate=1e-3 - 1e-12, steps=300_000)
+    assert schedule.learning_rate_at(374) == pytest.approx(1e-3)
+    assert schedule.learning_rate_at(150_187) == pytest.approx(0.5e-3, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 0),
+        ("batch_size", 0),
+        ("micro_batch_size", 0),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("warmup_steps", -1),
+        ("weight_decay", 1.0),
+        ("betas", (0.9, 1.0)),
+        ("epsilon", 0.0),
+        ("clip_norm", 0.0),
+        ("ema_decay", 1.0),
+        ("seed", -1),
+        ("save_every", 0),
+        ("sample_every", -1),
+        ("log_every", 0),
+        ("keep", 0),
+    ],
+)
+def test_bounds(name: str, value: Any) -> None:
+    with pytest.raises(TrainingError) as caught:
+        options(**{name: value})
+    assert str(caught.value) == f"{name} cannot be {value} in a training run."
+
+
+def test_share() -> None:
+    assert options(batch_size=12).share(3) == 4
+    with pytest.raises(TrainingError, match=r"batch of 12 .* among 5 processes"):
+        options(batch_size=12).share(5)
+
+
+def test_identity_leaves_out_what_may_change() -> None:
+    identity = options().identity()
+    assert not identity.keys() & set(FREE)
+    assert identity.keys() | set(FREE) == set(LoopOptions.__dataclass_fields__)

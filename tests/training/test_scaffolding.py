@@ -1,0 +1,147 @@
+"""CLIP, VAE, decoder and probe through the command line."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import CLIPModel, CLIPTextModel
+
+from kosmosg.evaluation.probe import Probe
+from kosmosg.training import latents
+from kosmosg.training.report import read_log
+from tests.training.test_runs import fails
+from tests.training.world import SIZES, World, train
+
+
+@pytest.mark.parametrize(
+    ("stage", "names"),
+    [
+        ("clip", {"loss", "right"}),
+        ("vae", {"loss", "pixel", "edge", "divergence"}),
+        ("decoder", {"loss"}),
+    ],
+)
+def test_the_log(world: World, stage: str, names: set[str]) -> None:
+    log = read_log(world.folder / stage)
+    assert log.keys() == names | {"gradient", "rate"}
+    assert all(len(entries) == 3 for entries in log.values())
+
+
+def test_the_decoder_is_a_stable_diffusion(world: World) -> None:
+    """With its own CLIP, as ``kosmosg new`` and diffusers open it."""
+    weights = world.folder / "decoder" / "weights"
+    assert {part.name for part in weights.iterdir()} == {
+        *("scheduler", "text_encoder", "tokenizer", "unet", "vae")
+    }
+    clip: Any = CLIPModel.from_pretrained(world.folder / "clip" / "weights" / "clip")
+    encoder: Any = CLIPTextModel.from_pretrained(weights / "text_encoder")
+    ids = torch.tensor([[3, 4, 5]])
+    with torch.no_grad():
+        found = encoder(ids).last_hidden_state
+        wanted = clip.text_model(ids).last_hidden_state
+    assert torch.equal(found, wanted)
+
+
+def test_the_vae_knows_the_scale_of_its_latents(world: World) -> None:
+    """A running mean of their squares, here of three updates from 1 on."""
+    vae: Any = AutoencoderKL.from_pretrained(world.folder / "vae" / "weights" / "vae")
+    assert 0.9 < vae.config.scaling_factor < 1.1
+    assert vae.config.scaling_factor != 1.0
+    state = world.folder / "vae" / "checkpoints" / "step-00000003" / "weights.safetensors"
+    square = load_file(state)["latent_square"]
+    assert vae.config.scaling_factor == pytest.approx(float(square) ** -0.5, rel=1e-6)
+
+
+def test_the_vae_shows_what_becomes_of_pictures(world: World) -> None:
+    with Image.open(world.folder / "vae" / "samples" / "step-00000002.png") as sheet:
+        assert sheet.size == (4 * 64, 2 * 64)
+        assert np.asarray(sheet)[:64].std() > 10
+
+
+def test_half_precision(world: World, tmp_path: Path) -> None:
+    """The scale of the latents is a number, and keeps its digits."""
+    options = ["--config", world.folder / "sizes.json", *world.data("pictures")]
+    train("vae", tmp_path / "vae", *options, "--save-dtype", "float16")
+    folders = [folder / "weights" / "vae" for folder in (tmp_path / "vae", world.folder / "vae")]
+    scales = [
+        json.loads((folder / "config.json").read_text())["scaling_factor"] for folder in folders
+    ]
+    assert scales[0] == scales[1]
+    name = "diffusion_pytorch_model.safetensors"
+    found, wanted = (load_file(folder / name) for folder in folders)
+    for key, tensor in wanted.items():
+        assert torch.equal(found[key], tensor.half())
+
+
+def test_the_probe(tmp_path: Path) -> None:
+    weights = train("probe", tmp_path / "probe", steps=2)
+    assert isinstance(Probe.from_pretrained(weights), Probe)
+    assert len(read_log(tmp_path / "probe")["loss"]) == 2
+
+
+def test_pictures_are_encoded_once(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the VAE is another one."""
+    run, written = tmp_path / "decoder", []
+
+    def save_file(*arguments: Any) -> None:
+        written.append(arguments)
+        original(*arguments)
+
+    original = latents.save_file
+    monkeypatch.setattr(latents, "save_file", save_file)
+    shutil.copytree(world.folder / "decoder", run)
+    options = ["--config", world.folder / "sizes.json", *world.data("pictures")]
+    options += ["--clip", world.folder / "clip" / "weights", "--vae"]
+    begin_anew(run)
+    train("decoder", run, *options, world.folder / "vae" / "weights")
+    assert written == []
+    assert read_log(run) == read_log(world.folder / "decoder")
+
+    other = tmp_path / "vae"
+    shutil.copytree(world.folder / "vae" / "weights", other)
+    vae: Any = AutoencoderKL.from_pretrained(other / "vae")
+    vae.encoder.conv_in.weight.data += 0.1
+    vae.save_pretrained(other / "vae")
+    begin_anew(run)
+    train("decoder", run, *options, other)
+    assert len(written) == 1
+
+
+def begin_anew(run: Path) -> None:
+    for folder in ("checkpoints", "weights"):
+        shutil.rmtree(run / folder)
+
+
+def test_mistakes(world: World, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = ["--output", tmp_path / "run", *world.data("pictures")]
+    sizes = ["--config", world.folder / "sizes.json"]
+    words = ["--tokenizer", world.folder / "vocabulary" / "clip_tokenizer"]
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    (tmp_path / "sizes.json").write_text(json.dumps({**SIZES, "vae": {}, "clip": 3}))
+    bad = ["--config", tmp_path / "sizes.json"]
+    for stage, options, message in (
+        ("clip", [*sizes, "--tokenizer", nothing], "no CLIP tokenizer in"),
+        ("clip", [*bad, *words], "sizes.json cannot be used"),
+        ("vae", ["--config", tmp_path / "none.json"], "none.json cannot be used"),
+        ("vae", bad, "has no sample_size"),
+        ("decoder", [*sizes, "--clip", nothing, "--vae", nothing], "config.json is missing"),
+    ):
+        assert message in fails(capsys, stage, *run, *options)
+
+
+def test_data_without_a_picture(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    parts = ["--clip", world.folder / "clip" / "weights", "--vae", world.folder / "vae" / "weights"]
+    run = ["--output", tmp_path / "run", "--config", world.folder / "sizes.json", *parts]
+    assert "no captioned picture" in fails(capsys, "decoder", *run, *world.data("text"))

@@ -1,0 +1,42 @@
+"""Training on batches in which one process has pictures and the other has none."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from kosmosg.training.loop import train
+from kosmosg.training.options import LoopOptions
+from kosmosg.training.runs import Start
+from tests.training.sharding import sharding
+from tests.training.stages.examples import instruct_stage, lm_stage, prompts, sequences
+from tests.training.toy import ToyStream
+
+
+class Alternating(ToyStream):
+    """Gives samples of two kinds in turn; of two processes, each has a kind of its own."""
+
+    def __init__(self, samples: Sequence[Any], rank: int, processes: int):
+        super().__init__(rank, processes)
+        self._samples = samples
+
+    def __next__(self) -> Any:
+        return self._samples[super().__next__() % len(self._samples)]
+
+
+def train_uneven(weights: Path, stage: str, options: LoopOptions, sharded: bool = False) -> None:
+    """Train on texts at even places and on pictures at odd ones."""
+    start = Start(directory=weights)
+    folder = Start(directory=weights.parent / "start")  # beside which the data are
+    if stage == "lm":
+        kinds = [sequences(folder, name, count=6, tokens=24) for name in ("text", "captions")]
+    else:
+        kinds = [prompts(folder, name, count=6) for name in ("captions", "edits")]
+    samples = [sample for pair in zip(*kinds, strict=True) for sample in pair]
+    build = lm_stage if stage == "lm" else instruct_stage
+    with sharding() if sharded else nullcontext():
+        train(
+            lambda: build(start),
+            lambda rank, processes: Alternating(samples, rank, processes),
+            options,
+        )
