@@ -113,6 +113,16 @@ def _add_scaffolding(stages: argparse._SubParsersAction) -> None:
             parser.add_argument(
                 "--vae", type=Path, required=True, metavar="DIR", help="result of train vae"
             )
+        if name == "vae":
+            parser.add_argument(
+                "--vae",
+                type=Path,
+                metavar="DIR",
+                help="result of train vae whose decoding half alone to train further",
+            )
+            parser.add_argument(
+                "--clip", type=Path, metavar="DIR", help="result of train clip, to compare with"
+            )
         _add_loop(parser, data=name != "probe")
 
 
@@ -252,5 +262,5 @@ def _train_scaffolding(options: argparse.Namespace) -> Path:
     if options.stage == "clip":
         return scaffolding.train_clip(config, options.tokenizer, data, loop)
     if options.stage == "vae":
-        return scaffolding.train_vae(config, data, loop)
+        return scaffolding.train_vae(config, data, loop, vae=options.vae, clip=options.clip)
     return scaffolding.train_decoder(config, options.clip, options.vae, data, loop)

@@ -13,15 +13,14 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
 from kosmosg.config import DEFAULT_SAMPLER
-from kosmosg.errors import WeightsError
 from kosmosg.models.loading import load_component
 from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.sampling import Request, draw_noise, sample
 from kosmosg.schedulers import make_scheduler
-from kosmosg.stable_diffusion import load_scheduler, make_decoder
+from kosmosg.stable_diffusion import load_clip_tokenizer, load_scheduler, make_decoder
 
 Generate = Callable[
     [Sequence[str], Sequence[Sequence[Image.Image]], Sequence[int]], list[Image.Image]
@@ -72,7 +71,7 @@ def clip_generator(
     )
     decoder.register_modules(
         text_encoder=load_component(CLIPTextModel, directory / "text_encoder", dtype=dtype),
-        tokenizer=_load_clip_tokenizer(directory / "clip_tokenizer"),
+        tokenizer=load_clip_tokenizer(directory / "clip_tokenizer"),
     )
     decoder.to(device)
 
@@ -105,14 +104,3 @@ def _draw(
         guidance_scale=sampling.guidance_scale,
     )
     return sample(decoder, request)[0]
-
-
-def _load_clip_tokenizer(directory: Path) -> CLIPTokenizer:
-    if not directory.is_dir():
-        raise WeightsError(f"clip_tokenizer: {directory} is missing.")
-    try:
-        return CLIPTokenizer.from_pretrained(directory, local_files_only=True)
-    except Exception as error:
-        # The tokenizers' loaders raise OSError, ValueError, TypeError and bare Exception.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"clip_tokenizer: {directory} cannot be loaded ({reason}).") from error

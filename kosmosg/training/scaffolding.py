@@ -27,6 +27,7 @@ from kosmosg.training.stage import Stage, Stream
 from kosmosg.training.stages.clip import ClipStage, encode_captions
 from kosmosg.training.stages.decoder import DecoderStage
 from kosmosg.training.stages.examples import with_seed
+from kosmosg.training.stages.perceptual import PerceptualDistance
 from kosmosg.training.stages.probe import ProbeStage
 from kosmosg.training.stages.vae import VaeStage
 
@@ -63,28 +64,47 @@ def train_clip(
     return train(build, open_stream, options, data.identity())
 
 
-def train_vae(config: dict[str, Any], data: DataOptions, options: LoopOptions) -> Path:
+def train_vae(
+    config: dict[str, Any],
+    data: DataOptions,
+    options: LoopOptions,
+    *,
+    vae: Path | None = None,
+    clip: Path | None = None,
+) -> Path:
     """Train a VAE on pictures.
 
     Args:
         config: Of diffusers' ``AutoencoderKL``, with ``sample_size``.
         data: Captioned pictures.
         options: How to train.
+        vae: Result of ``train_vae`` whose decoding half alone is trained further, for the same
+            latents.
+        clip: Result of ``train_clip``, to see with as well.
 
     Raises:
-        TrainingError: If it has none.
+        TrainingError: If the configuration has no ``sample_size``.
+        WeightsError: If a given result cannot be opened.
     """
     if "sample_size" not in config:
         raise TrainingError("The configuration of the VAE has no sample_size. Add it, in pixels.")
     prepare = with_seed(picture_preparer(target_size=config["sample_size"]))
 
     def build() -> Stage:
-        return VaeStage(AutoencoderKL(**config))
+        perceptual = None
+        if clip is not None:
+            eye: Any = load_component(CLIPModel, clip / "clip", dtype=torch.float32)
+            perceptual = PerceptualDistance(eye.vision_model)
+        if vae is None:
+            return VaeStage(AutoencoderKL(**config), perceptual=perceptual)
+        begun = load_component(AutoencoderKL, vae / "vae", dtype=torch.float32)
+        return VaeStage(begun, decoder_only=True, perceptual=perceptual)
 
     def open_stream(rank: int, processes: int) -> Stream:
         return data.mixture(prepare, rank, processes)
 
-    return train(build, open_stream, options, data.identity())
+    settings = {"decoder_only": vae is not None, "perceptual": clip is not None}
+    return train(build, open_stream, options, settings | data.identity())
 
 
 def train_decoder(

@@ -65,6 +65,24 @@ def test_the_vae_shows_what_becomes_of_pictures(world: World) -> None:
         assert np.asarray(sheet)[:64].std() > 10
 
 
+def test_the_decoding_half_of_a_vae_is_trained_alone(world: World, tmp_path: Path) -> None:
+    """Its latents, and what a U-Net knows of them, stay."""
+    begun, clip = (world.folder / name / "weights" for name in ("vae", "clip"))
+    options = ["--config", world.folder / "sizes.json", *world.data("pictures")]
+    result = train("vae", tmp_path / "run", *options, "--vae", begun, "--clip", clip, steps=2)
+    assert "perceptual" in read_log(tmp_path / "run")
+    name = "vae/diffusion_pytorch_model.safetensors"
+    before, after = load_file(begun / name), load_file(result / name)
+    assert before.keys() == after.keys()
+    for key, tensor in before.items():
+        decoding = key.startswith(("decoder.", "post_quant_conv."))
+        assert torch.equal(tensor, after[key]) != decoding, key
+    configs = [
+        json.loads((folder / "vae" / "config.json").read_text()) for folder in (begun, result)
+    ]
+    assert configs[0]["scaling_factor"] == configs[1]["scaling_factor"]
+
+
 def test_half_precision(world: World, tmp_path: Path) -> None:
     """The scale of the latents is a number, and keeps its digits."""
     options = ["--config", world.folder / "sizes.json", *world.data("pictures")]

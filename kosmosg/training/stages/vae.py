@@ -16,10 +16,13 @@ from kosmosg.sampling import draw_noise
 from kosmosg.training.sheets import side_by_side
 from kosmosg.training.stage import Stage
 from kosmosg.training.stages.examples import Example
+from kosmosg.training.stages.perceptual import PerceptualDistance
 
 # Latents hardly pay for what they hold: the U-Net is scaled to them afterwards.
 KL_WEIGHT = 1e-6
 SHARPNESS = 0.1  # weight of the absolute distance
+DECODING = ("decoder.", "post_quant_conv.")  # the parts that make pictures of latents
+PERCEPTION = 0.2  # weight of the perceptual distance, where there is one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +48,29 @@ class VaeStage(Stage):
     neighbours, which is where edges and textures are, some absolute distance, and a trace of the
     divergence. With absolute distances alone a small autoencoder stays grey for long: as long as
     it knows little, the median of an edge is none.
+
+    Args:
+        vae: The networks.
+        decoder_only: Leave the encoder, and thus all latents, as they are: what a U-Net has
+            learned of them stays true.
+        perceptual: Another distance to be small.
     """
 
-    def __init__(self, vae: AutoencoderKL):
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        *,
+        decoder_only: bool = False,
+        perceptual: PerceptualDistance | None = None,
+    ):
         super().__init__()
         self.vae = vae
         self.vae.requires_grad_(True)
+        self.perceptual = perceptual
+        self._decoder_only = decoder_only
+        if decoder_only:
+            for name, parameter in self.vae.named_parameters():
+                parameter.requires_grad_(name.startswith(DECODING))
         self._shown: PictureBatch | None = None
         # Running moments of the latents, for the scale that the U-Net works at.
         self.latent_square: Tensor
@@ -71,7 +91,8 @@ class VaeStage(Stage):
 
     def losses(self, batch: PictureBatch) -> dict[str, Tensor]:
         """Compare the reconstruction with the picture."""
-        encoded: Any = self.vae.encode(batch.pixels)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._decoder_only):
+            encoded: Any = self.vae.encode(batch.pixels)
         posterior = encoded.latent_dist
         mean, deviation = posterior.mean.float(), posterior.std.float()
         noise = draw_noise(batch.seeds, *mean.shape[1:]).to(mean)
@@ -83,17 +104,18 @@ class VaeStage(Stage):
         divergence = 0.5 * (mean.square() + deviation.square() - 1 - 2 * deviation.log()).mean()
         with torch.no_grad():
             self.latent_square.lerp_(latents.square().mean(), 0.01)
-        return {
-            "loss": pixel + edge + KL_WEIGHT * divergence,
-            "pixel": pixel,
-            "edge": edge,
-            "divergence": divergence,
-        }
+        losses = {"pixel": pixel, "edge": edge, "divergence": divergence}
+        loss = pixel + edge + KL_WEIGHT * divergence
+        if self.perceptual is not None:
+            seen = self.perceptual(decoded.sample.float(), batch.pixels, batch.seeds)
+            losses["perceptual"] = seen
+            loss = loss + PERCEPTION * seen
+        return {"loss": loss, **losses}
 
     def save(self, directory: Path) -> None:
         """Write the autoencoder with the scale that brings its latents to unit variance."""
-        scale = float(self.latent_square.rsqrt())
-        self.vae.register_to_config(scaling_factor=scale)
+        if not self._decoder_only:
+            self.vae.register_to_config(scaling_factor=float(self.latent_square.rsqrt()))
         self.vae.save_pretrained(directory / "vae")
 
     def draw_samples(self) -> Image.Image | None:
