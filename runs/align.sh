@@ -5,6 +5,9 @@
 #   command    runs/align.sh WEIGHTS CAPTIONS OUTPUT [OPTIONS OF kosmosg train align…]
 #              WEIGHTS are a result of stage 1, CAPTIONS as for --data: a folder of shards, or
 #              captions=FOLDER in the authors' layout
+#   teacher    CLIP's text encoder, unless it lies in WEIGHTS, comes from the Hub, or from what
+#              `python -m kosmosg download text-encoder` has fetched before (250 MB; group
+#              text-encoder of weights/manifest.toml): STABLE_DIFFUSION=weights/stable-diffusion-v1-5
 #   hardware   the authors' 256 V100 (their scripts: 64 GPUs); here 8 GPUs with 40 GB (estimate)
 #   duration   one day on the authors' (paper, section 3.2); two weeks on 8 A100, if one of them does
 #              what two and a half V100 do (estimate)
@@ -39,4 +42,4 @@ exec "$python" -m accelerate.commands.launch --config_file "$config" ${launch[@]
   --learning-rate "${LEARNING_RATE:-1e-3}" --warmup-steps "${WARMUP_STEPS:-375}" \
   --betas 0.9 0.98 --epsilon 1e-6 --weight-decay 0.01 --clip-norm 2.0 \
   --precision "${PRECISION:-fp16}" ${checkpointing[@]+"${checkpointing[@]}"} \
-  --save-every "${SAVE_EVERY:-2000}" --seed "${SEED:-0}" "$@"
+  --save-every "${SAVE_EVERY:-2000}" --seed "${SEED:-0}" --threads "${THREADS:-8}" "$@"

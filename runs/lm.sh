@@ -42,4 +42,4 @@ exec "$python" -m accelerate.commands.launch --config_file "$config" ${launch[@]
   --learning-rate "${LEARNING_RATE:-2e-4}" --warmup-steps "${WARMUP_STEPS:-375}" \
   --betas 0.9 0.98 --epsilon 1e-6 --weight-decay 0.01 --clip-norm 2.0 \
   --precision "${PRECISION:-fp16}" ${checkpointing[@]+"${checkpointing[@]}"} \
-  --save-every "${SAVE_EVERY:-2000}" --seed "${SEED:-0}" "$@"
+  --save-every "${SAVE_EVERY:-2000}" --seed "${SEED:-0}" --threads "${THREADS:-8}" "$@"

@@ -106,12 +106,21 @@ def _add_scaffolding(stages: argparse._SubParsersAction) -> None:
             parser.add_argument(
                 "--tokenizer", type=Path, required=True, metavar="DIR", help="CLIP's tokenizer"
             )
+            parser.add_argument(
+                "--clip", type=Path, metavar="DIR", help="result of train clip to begin with"
+            )
         if name == "decoder":
             parser.add_argument(
                 "--clip", type=Path, required=True, metavar="DIR", help="result of train clip"
             )
             parser.add_argument(
                 "--vae", type=Path, required=True, metavar="DIR", help="result of train vae"
+            )
+            parser.add_argument(
+                "--snr-gamma",
+                type=float,
+                metavar="X",
+                help="let timesteps with a higher signal-to-noise ratio count less; 5 is usual",
             )
         if name == "vae":
             parser.add_argument(
@@ -167,7 +176,13 @@ def _add_loop(parser: argparse.ArgumentParser, data: bool = True) -> None:
     add("--save-dtype", choices=("float32", "float16"), default="float32", help="of the result")
     add("--seed", type=int, default=0, metavar="N", help="default: 0")
     add("--save-every", type=int, default=2000, metavar="N", help="updates; default: 2000")
-    add("--sample-every", type=int, default=0, metavar="N", help="updates; default: no samples")
+    add(
+        "--sample-every",
+        type=int,
+        default=0,
+        metavar="N",
+        help="updates, of vae and instruct; default: none",
+    )
     add("--log-every", type=int, default=50, metavar="N", help="updates; default: 50")
     add("--keep", type=int, default=2, metavar="N", help="checkpoints; default: 2")
 
@@ -260,7 +275,9 @@ def _train_scaffolding(options: argparse.Namespace) -> Path:
     data = _data_options(options)
     config: dict[str, Any] = read_part(options.config, CONFIG_PART[options.stage])
     if options.stage == "clip":
-        return scaffolding.train_clip(config, options.tokenizer, data, loop)
+        return scaffolding.train_clip(config, options.tokenizer, data, loop, clip=options.clip)
     if options.stage == "vae":
         return scaffolding.train_vae(config, data, loop, vae=options.vae, clip=options.clip)
-    return scaffolding.train_decoder(config, options.clip, options.vae, data, loop)
+    return scaffolding.train_decoder(
+        config, options.clip, options.vae, data, loop, snr_gamma=options.snr_gamma
+    )

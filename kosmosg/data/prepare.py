@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from PIL import Image
 
 from kosmosg.data.entities import EntityOptions, draw_prompt
@@ -52,7 +52,7 @@ class Prepared:
 
     prompt: TokenizedPrompt
     pixels: tuple[Float64[np.ndarray, "3 size size"], ...]
-    target: Float64[np.ndarray, "3 target_size target_size"] | None
+    target: Float[np.ndarray, "3 target_size target_size"] | None
     caption: str
 
 
@@ -86,6 +86,7 @@ class PromptPreparer:
         max_tokens: Longest prompt, images included; the authors' tokens per sample.
         drop_caption: Probability that an edit's caption is left out.
         entities: How entities vary.
+        captions_only: Take nothing but captions, as stage 2 does.
     """
 
     tokenizer: KosmosGTokenizer
@@ -96,19 +97,23 @@ class PromptPreparer:
     max_tokens: int = 2048
     drop_caption: float = 0.5
     entities: EntityOptions = field(default_factory=EntityOptions)
+    captions_only: bool = False
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Prepared:
         """Prepare one sample.
 
         Raises:
-            BadSample: If it is too long, lacks its picture, cannot be shown as drawn, or is a
-                document.
+            BadSample: If it is too long, lacks its picture, cannot be shown as drawn, or is of
+                another kind.
         """
         match sample:
             case CaptionSample():
                 _check_caption(sample.caption, self.tokenizer, self.limits)
                 prompt, images = Prompt(segments=(sample.caption,)), ()
                 target = sample.image
+            case _ if self.captions_only:
+                kind = type(sample).__name__
+                raise BadSample("wrong-kind", f"stage 2 reads captions, no {kind}")
             case EditSample():
                 caption = "" if generator.random() < self.drop_caption else sample.caption
                 prompt, images = Prompt(segments=(caption, sample.instruction)), (sample.before,)
@@ -131,12 +136,12 @@ class PromptPreparer:
 
     def _target(
         self, image: Image.Image | None
-    ) -> Float64[np.ndarray, "3 target_size target_size"] | None:
+    ) -> Float[np.ndarray, "3 target_size target_size"] | None:
         if self.target_size is None:
             return None
         if image is None:
             raise BadSample("missing-part", "no picture to be drawn")
-        return _pixels(target_pixels, image, self.target_size)
+        return _pixels(target_pixels, image, self.target_size).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ whose samples can be read in any order, so that a run can be resumed and shared 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -126,6 +127,11 @@ class Scan:
 
 class Shard(Protocol):
     """One file of samples that can be read in any order."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        ...
 
     @property
     def name(self) -> str:

@@ -46,6 +46,7 @@ from kosmosg.data.samples import (
     open_picture,
     read_range,
 )
+from kosmosg.data.scans import scan_once
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import DataError
 
@@ -67,18 +68,7 @@ class TarShard:
 
     def scan(self) -> Scan:
         """Read the headers; an entry says where each file of a sample lies."""
-        damage: list[BadSample] = []
-
-        def note(error: Exception) -> bool:
-            damage.append(BadSample("broken-shard", str(error)))
-            return True
-
-        samples = group_by_keys(_members(self.path, note), handler=note)
-        entries = [
-            {name: place for name, place in sample.items() if not name.startswith("__")}
-            for sample in samples
-        ]
-        return Scan(entries=entries, damage=tuple(damage))
+        return scan_once(_scan, self.path)
 
     def read(self, entry: Mapping[str, tuple[int, int]], generator: np.random.Generator) -> Sample:
         """Read one sample; there is nothing to choose in it."""
@@ -102,6 +92,20 @@ def open_shards(directory: str | Path, rules: CaptionRules | None = None) -> tup
         )
     rules = rules or CaptionRules()
     return tuple(TarShard(path=path, rules=rules) for path in paths)
+
+
+def _scan(path: Path) -> Scan:
+    damage: list[BadSample] = []
+
+    def note(error: Exception) -> bool:
+        damage.append(BadSample("broken-shard", str(error)))
+        return True
+
+    entries = [
+        {name: place for name, place in sample.items() if not name.startswith("__")}
+        for sample in group_by_keys(_members(path, note), handler=note)
+    ]
+    return Scan(entries=entries, damage=tuple(damage))
 
 
 def _members(path: Path, note: Callable[[Exception], bool]) -> Iterator[dict[str, Any]]:

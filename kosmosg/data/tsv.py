@@ -41,6 +41,7 @@ from kosmosg.data.samples import (
     open_picture,
     read_range,
 )
+from kosmosg.data.scans import scan_once
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import DataError
 
@@ -66,14 +67,7 @@ class TsvShard:
 
     def scan(self) -> Scan:
         """Find the lines; an entry is an offset and a length in bytes."""
-        try:
-            starts = _read_line_index(self.path) or _find_lines(self.path)
-            borders = [*starts, self.path.stat().st_size]
-        except OSError as error:
-            return Scan(entries=(), damage=(BadSample("broken-shard", str(error)),))
-        if not starts:
-            return Scan(entries=(), damage=(BadSample("broken-shard", "the file is empty"),))
-        return Scan(entries=[(start, end - start) for start, end in pairwise(borders)])
+        return scan_once(_scan, self.path, self.path.with_suffix(LINE_INDEX_SUFFIX))
 
     def read(self, entry: tuple[int, int], generator: np.random.Generator) -> Sample:
         """Read one line."""
@@ -168,6 +162,17 @@ def write_line_index(path: Path) -> Path:
     unfinished.write_text("".join(f"{offset}\n" for offset in _find_lines(path)))
     unfinished.replace(index)
     return index
+
+
+def _scan(path: Path) -> Scan:
+    try:
+        starts = _read_line_index(path) or _find_lines(path)
+        borders = [*starts, path.stat().st_size]
+    except OSError as error:
+        return Scan(entries=(), damage=(BadSample("broken-shard", str(error)),))
+    if not starts:
+        return Scan(entries=(), damage=(BadSample("broken-shard", "the file is empty"),))
+    return Scan(entries=[(start, end - start) for start, end in pairwise(borders)])
 
 
 def _find_lines(path: Path) -> list[int]:

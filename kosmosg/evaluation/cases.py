@@ -1,9 +1,10 @@
 """What a model is asked for: prompts over what it never saw, in the words it was trained on.
 
 Entities and arrangements are those that training leaves out (``world.is_held_out``). Where an
-entity is given as a picture, no word of the prompt speaks of it: prompts are made as stage 3
-makes them, but from the caption of a stand-in, since even the article would give a colour away
-("an" goes with orange alone).
+entity is given as a picture to be put into a scene, beside another one or into clothes, no word of
+the prompt speaks of it: prompts are made as stage 3 makes them, but from the caption of a stand-in,
+since even the article would give a colour away ("an" goes with orange alone). An edit may name the
+shape of what it changes, as its instruction does in training.
 """
 
 from collections.abc import Callable

@@ -50,7 +50,7 @@ class Row:
         score: Scores a case's picture.
         verdict: The score that decides whether a picture is right as a whole.
         shown: The scores in the table; all others are in the results only.
-        asked: The least value of a score, where one is asked for.
+        asked: The least value of a score, where one is asked for; of those in the table.
     """
 
     key: str
@@ -62,6 +62,9 @@ class Row:
     verdict: str
     shown: tuple[str, ...]
     asked: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        assert self.asked.keys() <= set(self.shown), f"{self.key}: asked for what is not shown"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +227,8 @@ def evaluate_row(
     scores = score_all(cases, images, row.score, read)
     estimates = dict(summarise(scores))
     if compared and RATIO in row.shown:
-        assert compared.cases[0].prompt == cases[0].prompt, "rows over other prompts"
+        prompts_of = [[case.prompt for case in each] for each in (cases, compared.cases)]
+        assert prompts_of[0] == prompts_of[1], "rows over other prompts"
         ours, theirs = ([s["attributes"] for s in each] for each in (scores, compared.scores))
         estimates[RATIO] = bootstrap_ratio(ours, theirs, seed=seed)
     truth = [case.target for case in cases]

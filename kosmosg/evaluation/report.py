@@ -17,6 +17,10 @@ from kosmosg.evaluation.sheets import Cell, lay_out
 RESULTS_FILE, TABLE_FILE = "results.json", "table.md"
 LIBRARIES = ("torch", "diffusers", "transformers", "pillow")
 SHEET_CASES, SHEET_COLUMNS = 40, 5
+NOT_MEASURED = {
+    **{"value": None, "low": None, "high": None, "samples": 0},
+    **{"reached": None, "true_pictures": None},
+}
 HEADER = (
     "| task | mirrors | weights | measured | share | 95 % interval | asked | true pictures |\n"
     "|---|---|---|---|---|---|---|---|"
@@ -72,7 +76,9 @@ def make_table(
     notes.append(f"- Settings: {said}.")
     notes.append(
         "- Entities and arrangements are held out of stages 2 and 3. True pictures are the "
-        "world's own drawings of what was asked for: more than their share the probe cannot find."
+        "world's own drawings of what was asked for: more than their share the probe cannot find. "
+        "No word speaks of an entity that is given as a picture, except in edits, which may name "
+        "its shape as their instructions do in training."
     )
     return "\n".join([HEADER, *lines, "", *notes]) + "\n"
 
@@ -96,12 +102,15 @@ def _lines(result: RowResult) -> Iterator[str]:
     row = result.row
     first = (row.title, row.mirrors, row.model)
     for name in row.shown:
-        if name not in result.estimates:
+        found = result.estimates.get(name)
+        asked = f"≥ {row.asked[name]:.0%}" if name in row.asked else ""
+        if found is None:
+            if asked:
+                yield f"| {' | '.join((*first, name, 'not measured', '–', asked, ''))} |"
+                first = ("", "", "")
             continue
-        found = result.estimates[name]
-        reached = is_reached(row, name, found)
-        asked = "" if reached is None else f"≥ {row.asked[name]:.0%}"
-        asked += "" if reached is None else ", reached" if reached else ", **not reached**"
+        if asked:
+            asked += ", reached" if is_reached(row, name, found) else ", **not reached**"
         true = result.ceiling.get(name)
         entries = (*first, name, _percent(found.value), _interval(found), asked)
         yield f"| {' | '.join(entries)} | {_percent(true.value) if true else ''} |"
@@ -129,6 +138,8 @@ def _row_to_json(result: RowResult) -> dict[str, Any]:
         }
         for name, estimate in result.estimates.items()
     }
+    for name in row.asked.keys() - result.estimates.keys():
+        measured[name] = {**NOT_MEASURED, "asked": row.asked[name]}
     return {
         "key": row.key,
         "title": row.title,

@@ -2,6 +2,7 @@
 
 import warnings
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,8 @@ from kosmosg.training.options import LoopOptions, Precision
 # The authors' loss scale (facts sheet, section 12).
 LOSS_SCALE = GradScalerKwargs(init_scale=4.0, growth_interval=256)
 MIN_LOSS_SCALE = 1e-4
+# One process encodes pictures and writes results while the others wait for it.
+PATIENCE = timedelta(hours=12)
 
 
 def find_processes(cpu: bool = False) -> PartialState:
@@ -29,7 +32,7 @@ def find_processes(cpu: bool = False) -> PartialState:
         cpu: Stay on the CPU even if there is a GPU.
     """
     # Processes without a GPU only know of each other if they are told to stay on the CPU.
-    return PartialState(cpu=cpu or not torch.accelerator.is_available())
+    return PartialState(cpu=cpu or not torch.accelerator.is_available(), timeout=PATIENCE)
 
 
 def make_accelerator(options: LoopOptions, cpu: bool) -> Accelerator:

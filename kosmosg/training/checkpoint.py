@@ -169,6 +169,18 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise unreadable(folder, str(error)) from error
 
 
+def read_identity(folder: Path) -> dict[str, Any]:
+    """Read the settings of a checkpoint alone.
+
+    Raises:
+        TrainingError: If the file is missing or damaged.
+    """
+    try:
+        return dict(json.loads((folder / "state.json").read_text(encoding="utf-8"))["identity"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise unreadable(folder, str(error)) from error
+
+
 def unreadable(folder: Path, reason: str) -> TrainingError:
     """Say that a checkpoint cannot be used."""
     return TrainingError(
@@ -186,6 +198,8 @@ def check_identity(found: dict[str, Any], wanted: dict[str, Any], folder: Path) 
         TrainingError: Naming the settings that differ.
     """
     now = json.loads(json.dumps(wanted))  # as it was written: tuples are lists
+    if isinstance(found.get("data"), dict) and "data" in now:  # as it was written at first
+        now["data"] = {path: weight for path, _, weight in now["data"]}
     differences = [
         f"{key} was {found[key]!r} and is {now.get(key)!r}"
         for key in sorted(found)

@@ -99,8 +99,8 @@ class DataOptions:
 
     def identity(self) -> dict[str, Any]:
         """Return what a resumed run must have in common with the one it goes on with."""
-        weights = {str(data.path): data.weight for data in self.sets}
-        return {"data": weights, "min_side": self.min_side}
+        sets = [[str(data.path), data.layout, data.weight] for data in self.sets]
+        return {"data": sets, "min_side": self.min_side}
 
     @property
     def limit(self) -> BadSampleLimit:
@@ -210,7 +210,7 @@ def prepare_picture(
     return Prepared(
         prompt=TokenizedPrompt(ids=(), image_mask=()),
         pixels=(clip_pixels(sample.image, image_size),) if image_size else (),
-        target=target_pixels(sample.image, target_size) if target_size else None,
+        target=target_pixels(sample.image, target_size).astype(np.float32) if target_size else None,
         caption=sample.caption,
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
+from diffusers.training_utils import compute_snr
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -79,6 +80,14 @@ class Diffusion:
         # The schedule's tables are on the CPU until they are first used elsewhere.
         timesteps: Any = draws.timesteps
         return self._scheduler.add_noise(latents, draws.noise, timesteps)
+
+    def weigh(self, timesteps: Int64[Tensor, "batch"], gamma: float) -> Float[Tensor, "batch"]:
+        """Compute how much each timestep counts: min(SNR, gamma) / SNR (arXiv 2303.09556).
+
+        Where there is little noise, its prediction is a matter of details, and the largest loss.
+        """
+        ratio: Tensor = compute_snr(self._scheduler, timesteps)
+        return ratio.clamp(max=gamma) / ratio
 
     def drop(
         self,

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 from kosmosg.data.samples import CaptionSample, Shard
+from kosmosg.data.scans import stamp
 from kosmosg.data.skipping import BadSample, BadSampleLimit, SkipLog
 from kosmosg.errors import DataError, TrainingError
 from kosmosg.images import target_pixels
@@ -36,6 +37,7 @@ def encode_pictures(
     file: Path,
     *,
     limit: BadSampleLimit | None = None,
+    min_side: int | None = None,
     bfloat16: bool = False,
 ) -> dict[str, Tensor]:
     """Encode all captioned pictures, or read what was encoded before of the same ones.
@@ -46,6 +48,7 @@ def encode_pictures(
         tokenizer: Of CLIP, for the captions.
         file: Where the result is kept, for a run that goes on.
         limit: When bad samples stop it.
+        min_side: By which the shards choose their pictures.
         bfloat16: Encode in mixed precision.
 
     Returns:
@@ -57,7 +60,7 @@ def encode_pictures(
         TrainingError: If the file cannot be written.
     """
     shards = list(shards)
-    origin = {"origin": _fingerprint(shards, vae, tokenizer)}
+    origin = {"origin": _fingerprint(shards, vae, tokenizer, min_side)}
     if file.exists() and _read_metadata(file) == origin:
         return load_file(file)
     side = vae.config["sample_size"]
@@ -74,15 +77,19 @@ def encode_pictures(
     if not parts["mean"]:
         raise DataError("There is no captioned picture in the data. Name shards with some.")
     whole = {name: torch.cat(tensors).contiguous() for name, tensors in parts.items()}
+    _write(whole, file, origin)
+    return whole
+
+
+def _write(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
     unfinished = file.with_suffix(".part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(whole, unfinished, origin)
+        save_file(tensors, unfinished, metadata)
         unfinished.replace(file)
     except (OSError, SafetensorError) as error:
         unfinished.unlink(missing_ok=True)
         raise TrainingError(f"{file} could not be written: {reason(error)}.") from error
-    return whole
 
 
 class LatentStream:
@@ -101,6 +108,7 @@ class LatentStream:
     ):
         self._encoded = encoded
         self._seed, self._world_size = seed, world_size
+        self._identity = {"pictures": len(encoded["ids"]), "world_size": world_size}
         self._position = rank
         self._pass, self._order = -1, np.empty(0, dtype=np.int64)
 
@@ -122,17 +130,31 @@ class LatentStream:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position."""
-        return {"position": self._position}
+        """Return the position, and what it counts in."""
+        return {"position": self._position, **self._identity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a position."""
+        """Go on from a position.
+
+        Raises:
+            TrainingError: If it counts other pictures, or among other processes.
+        """
+        found = {key: state[key] for key in self._identity if key in state}  # they are younger
+        if found != {key: self._identity[key] for key in found}:
+            raise TrainingError(
+                f"The encoded pictures cannot be resumed: the saved run had {found}, this one has "
+                f"{self._identity}. Start it with the same data and processes."
+            )
         self._position = state["position"]
 
 
-def _fingerprint(shards: Iterable[Shard], vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> str:
+def _fingerprint(
+    shards: Iterable[Shard], vae: AutoencoderKL, tokenizer: CLIPTokenizer, min_side: int | None
+) -> str:
     """Tell apart what latents can come from."""
-    digest = hashlib.sha256("\n".join(shard.name for shard in shards).encode())
+    digest = hashlib.sha256(f"{min_side}\n".encode())
+    for shard in shards:
+        digest.update(f"{shard.path.resolve()}\n{stamp(shard.path)}\n".encode())
     digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
     for tensor in vae.state_dict().values():
         digest.update(tensor.cpu().numpy().tobytes())

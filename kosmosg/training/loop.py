@@ -3,7 +3,8 @@
 Every update is a function of the seed and its number: the data's order, the noise of each sample
 (whose seed travels with it), dropout (seeded anew for each update and process) and the learning
 rate. So a resumed run meets what an undisturbed one would have met, and a batch gives the same
-losses on any number of processes, but for dropout.
+losses on any number of processes and in any cut into micro-batches, but for dropout and for losses
+in which the samples of a micro-batch look at each other (CLIP, the probe, the padding of align).
 """
 
 import logging
@@ -29,7 +30,6 @@ from kosmosg.training.acceleration import (
 from kosmosg.training.average import MovingAverage
 from kosmosg.training.checkpoint import (
     CheckpointFolder,
-    check_identity,
     read_checkpoint,
     read_stream,
     unreadable,
@@ -39,6 +39,7 @@ from kosmosg.training.checkpoint import (
 from kosmosg.training.options import LoopOptions
 from kosmosg.training.report import Report
 from kosmosg.training.result import write_result
+from kosmosg.training.resuming import CHECKPOINTS, check_resumption, is_extended
 from kosmosg.training.stage import Stage, Stream, trainable
 from kosmosg.training.state import TrainingState
 
@@ -129,7 +130,7 @@ class Trainer:
             "processes": processes,
             "trained": sum(parameter.numel() for parameter in trained.values()),
         }
-        self._folder = CheckpointFolder(options.output / "checkpoints", options.keep)
+        self._folder = CheckpointFolder(options.output / CHECKPOINTS, options.keep)
         self._report = Report(options, enabled=self._accelerator.is_main_process)
 
     def _make_stage(self) -> Stage:
@@ -148,8 +149,8 @@ class Trainer:
                 if not is_out_of_memory(error):
                     raise
                 raise TrainingError(
-                    "The networks and a batch do not fit into the memory. Choose a smaller "
-                    "micro-batch, gradient checkpointing, or more processes."
+                    "The networks and a batch do not fit into the memory. Start the same command "
+                    "again with a smaller micro-batch or with gradient checkpointing."
                 ) from error
             self.step += 1
             self._report.count(self.step, losses)
@@ -172,8 +173,9 @@ class Trainer:
         total = max(1.0, self._sum(torch.tensor([sum(weights)])).item())  # 0 without any text
         sums: dict[str, Tensor] = {}
         for number, (batch, weight) in enumerate(zip(batches, weights, strict=True), start=1):
-            last = number == len(batches)
-            with nullcontext() if last else accelerator.no_sync(self._model):
+            # Of shards, whole gradients would stay on every process until the last one.
+            at_once = number == len(batches) or accelerator.is_fsdp2
+            with nullcontext() if at_once else accelerator.no_sync(self._model):
                 with accelerator.autocast():
                     losses = self._model(batch.to(accelerator.device))
                 # Gradients are averaged over processes, and this batch is a part of the whole.
@@ -206,9 +208,10 @@ class Trainer:
         if math.isfinite(loss) and bearable:
             return
         raise TrainingError(
-            f"The loss of update {self.step + 1} is {loss}, its gradient {norm}. Start again with "
-            "a lower learning rate, a longer warm-up or another precision; the checkpoints in "
-            f"{self._folder.directory} are from before."
+            f"The loss of update {self.step + 1} is {loss}, its gradient {norm}. Start the same "
+            "command again with a lower learning rate, a longer warm-up or a smaller norm to clip "
+            f"at: it goes on from the newest checkpoint in {self._folder.directory}. Remove that "
+            "one to go on from the one before it."
         )
 
     def _draw_samples(self) -> None:
@@ -259,12 +262,9 @@ class Trainer:
 
     def _go_on_from(self, folder: Path) -> None:
         checkpoint = read_checkpoint(folder)
-        identity = checkpoint.identity
-        extended = identity.get("steps") == checkpoint.step < self._options.steps
-        if extended:  # a run that was finished, and is asked for more steps
-            identity = {**identity, "steps": self._options.steps}
-        check_identity(identity, self._identity, folder)
-        if extended and self.result.is_dir() and self._accelerator.is_main_process:
+        main = self._accelerator.is_main_process
+        check_resumption(checkpoint, self._identity, self._options, folder, tell=main)
+        if is_extended(checkpoint, self._options) and self.result.is_dir() and main:
             self.result.rename(self.result.with_name(f"{WEIGHTS}-{folder.name}"))
         self._accelerator.wait_for_everyone()
         stream = read_stream(folder, self._accelerator.process_index)

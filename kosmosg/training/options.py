@@ -8,8 +8,9 @@ from kosmosg.errors import TrainingError
 
 Precision = Literal["no", "bf16", "fp16"]
 
-# What may differ between a run and its resumption without changing a loss; with dropout,
-# micro_batch_size changes them by other draws of it.
+# What may differ between a run and its resumption. None of these changes a loss but
+# micro_batch_size: dropout is drawn otherwise, and where samples look at each other the loss
+# depends on how a batch is cut (CLIP contrasts, the probe's BatchNorm, the padding of align).
 FREE = (
     "output",
     "save_dtype",
@@ -18,7 +19,10 @@ FREE = (
     "log_every",
     "keep",
     "micro_batch_size",
+    "gradient_checkpointing",
 )
+# What may differ although it changes all that follows: the way out of a loss that is no number.
+CHANGEABLE = ("learning_rate", "warmup_steps", "clip_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,5 +115,8 @@ class LoopOptions:
         return self.batch_size // processes
 
     def identity(self) -> dict[str, Any]:
-        """Return what a resumed run must have in common with the one it goes on with."""
+        """Return what a resumed run has in common with the one it goes on with.
+
+        All but ``CHANGEABLE`` must be the same.
+        """
         return {key: value for key, value in asdict(self).items() if key not in FREE}

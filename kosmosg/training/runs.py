@@ -1,6 +1,6 @@
 """What each stage's command does: which networks, which data, one loop."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -10,15 +10,15 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from kosmosg.data.entities import EntityOptions
 from kosmosg.data.prepare import CaptionLimits, DocumentPreparer, PromptPreparer
 from kosmosg.errors import TrainingError, WeightsError
-from kosmosg.models import KosmosG, Reconstruction
+from kosmosg.models import Reconstruction
 from kosmosg.models.loading import load_component, load_module
 from kosmosg.stable_diffusion import (
     StableDiffusionSource,
     load_clip_tokenizer,
     load_scheduler,
 )
-from kosmosg.tokenizer import KosmosGTokenizer
 from kosmosg.training.data import DataOptions
+from kosmosg.training.fingerprint import fingerprint, fingerprint_of
 from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions
 from kosmosg.training.stage import Stage, Stream
@@ -26,59 +26,12 @@ from kosmosg.training.stages.align import AlignStage
 from kosmosg.training.stages.examples import with_seed
 from kosmosg.training.stages.instruct import InstructStage
 from kosmosg.training.stages.lm import LanguageStage
-from kosmosg.weights import check_layout
+from kosmosg.training.start import Start
 
 # The authors' limits of a caption in stage 2, in tokens of the language model (facts, section 12).
 ALIGN_TOKENS = 85
 # Their longest prompt of stage 3.
 INSTRUCT_TOKENS = 2048
-
-
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """The weights directory that a stage of KOSMOS-G begins with.
-
-    Raises:
-        WeightsError: If it is incomplete.
-    """
-
-    directory: Path
-
-    def __post_init__(self) -> None:
-        check_layout(self.directory)
-
-    def kosmosg(self) -> KosmosG:
-        """Load KOSMOS-G, in the precision that training needs."""
-        return load_component(KosmosG, self.directory / "kosmosg", dtype=torch.float32)
-
-    def tokenizer(self) -> KosmosGTokenizer:
-        """Load the tokenizer."""
-        return KosmosGTokenizer.from_pretrained(self.directory / "tokenizer")
-
-    def check_vocabulary(self, kosmosg: KosmosG) -> None:
-        """Check that tokenizer and model belong together.
-
-        Raises:
-            WeightsError: With both sizes.
-        """
-        if len(self.tokenizer()) != kosmosg.vocabulary_size:
-            raise WeightsError(
-                f"{self.directory}: the tokenizer has {len(self.tokenizer())} entries, the "
-                f"language model {kosmosg.vocabulary_size}. Start from weights whose parts belong "
-                "together."
-            )
-
-    def check_output(self, output: Path) -> None:
-        """Check that a run does not write into the weights that it begins with.
-
-        Raises:
-            TrainingError: With both folders.
-        """
-        if output.resolve().is_relative_to(self.directory.resolve()):
-            raise TrainingError(
-                f"The run {output} would lie in the weights {self.directory}, which are copied "
-                "into its result. Name another output folder."
-            )
 
 
 def train_lm(
@@ -103,8 +56,8 @@ def train_lm(
         found = processes if lanes is None else lanes
         return data.packed(prepare, rank, processes, tokens=tokens, lanes=found)
 
-    settings = {"tokens": tokens, "lanes": lanes}
-    return train(build, open_stream, options, settings | data.identity())
+    settings = {"tokens": tokens, "lanes": lanes, **start.identity(), **data.identity()}
+    return train(build, open_stream, options, settings)
 
 
 def train_align(
@@ -148,8 +101,14 @@ def train_align(
     def open_stream(rank: int, processes: int) -> Stream:
         return data.mixture(with_seed(prepare), rank, processes, text_only=True)
 
-    settings = {"count_padding": count_padding, "frozen_dropout": frozen_dropout}
-    return train(build, open_stream, options, settings | data.identity())
+    settings = {
+        "count_padding": count_padding,
+        "frozen_dropout": frozen_dropout,
+        "stable_diffusion": _name_source(stable_diffusion),
+        **start.identity(),
+        **data.identity(),
+    }
+    return train(build, open_stream, options, settings)
 
 
 def train_instruct(
@@ -190,8 +149,19 @@ def train_instruct(
     def open_stream(rank: int, processes: int) -> Stream:
         return data.mixture(with_seed(prepare), rank, processes)
 
-    settings = {**probabilities, "aligner_only": aligner_only, **data.identity()}
+    settings = {**probabilities, "aligner_only": aligner_only}
+    settings |= {**start.identity(), **data.identity()}
     return train(build, open_stream, options, settings)
+
+
+def _name_source(stable_diffusion: str | None) -> str | None:
+    """Name CLIP's text encoder: a folder by what is in it, a Hub repository by its name."""
+    if stable_diffusion is None:
+        return None
+    folder = StableDiffusionSource(location=stable_diffusion).folder
+    if folder is None:
+        return stable_diffusion
+    return fingerprint_of([fingerprint(folder / part) for part in ("text_encoder", "tokenizer")])
 
 
 # These look at networks for their sizes and let them go: no process keeps a second copy.
@@ -229,6 +199,7 @@ def _prepare_captions(start: Start, stable_diffusion: str | None) -> PromptPrepa
         image_slots=kosmosg.image_slots,
         image_size=kosmosg.image_size,
         target_size=None,
+        captions_only=True,
         limits=CaptionLimits(
             tokens=min(ALIGN_TOKENS, kosmosg.aligner.max_tokens - 1),
             clip_tokens=clip_tokenizer.model_max_length - 2,

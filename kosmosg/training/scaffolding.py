@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel
 
 from kosmosg.config import SD15_SCHEDULER
@@ -20,9 +21,11 @@ from kosmosg.stable_diffusion import load_clip_tokenizer, make_pndm
 from kosmosg.training.acceleration import find_processes
 from kosmosg.training.data import DataOptions, picture_preparer
 from kosmosg.training.diffusion import Diffusion
+from kosmosg.training.fingerprint import fingerprint, fingerprint_of
 from kosmosg.training.latents import LatentStream, encode_pictures
 from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions
+from kosmosg.training.resuming import check_settings
 from kosmosg.training.stage import Stage, Stream
 from kosmosg.training.stages.clip import ClipStage, encode_captions
 from kosmosg.training.stages.decoder import DecoderStage
@@ -33,7 +36,12 @@ from kosmosg.training.stages.vae import VaeStage
 
 
 def train_clip(
-    config: dict[str, Any], tokenizer: Path, data: DataOptions, options: LoopOptions
+    config: dict[str, Any],
+    tokenizer: Path,
+    data: DataOptions,
+    options: LoopOptions,
+    *,
+    clip: Path | None = None,
 ) -> Path:
     """Train a CLIP on captioned pictures.
 
@@ -42,6 +50,8 @@ def train_clip(
         tokenizer: Folder of CLIP's tokenizer.
         data: Captioned pictures.
         options: How to train.
+        clip: Result of ``train_clip`` to begin with: larger batches, with captions that are harder
+            to tell apart, are for one that knows the easy ones.
     """
     words: Any = load_clip_tokenizer(tokenizer)
     text = {
@@ -56,12 +66,15 @@ def train_clip(
     prepare = with_seed(picture_preparer(image_size=sizes.vision_config.image_size))
 
     def build() -> Stage:
-        return ClipStage(CLIPModel(sizes), words)
+        if clip is None:
+            return ClipStage(CLIPModel(sizes), words)
+        return ClipStage(load_component(CLIPModel, clip / "clip", dtype=torch.float32), words)
 
     def open_stream(rank: int, processes: int) -> Stream:
         return data.mixture(prepare, rank, processes)
 
-    return train(build, open_stream, options, data.identity())
+    settings = {"config": fingerprint_of(config), "tokenizer": fingerprint(tokenizer)}
+    return train(build, open_stream, options, settings | data.identity())
 
 
 def train_vae(
@@ -103,12 +116,24 @@ def train_vae(
     def open_stream(rank: int, processes: int) -> Stream:
         return data.mixture(prepare, rank, processes)
 
-    settings = {"decoder_only": vae is not None, "perceptual": clip is not None}
+    settings = {
+        "decoder_only": vae is not None,
+        "perceptual": clip is not None,
+        "config": fingerprint_of(config),
+        "vae": None if vae is None else fingerprint(vae / "vae"),
+        "clip": None if clip is None else fingerprint(clip / "clip"),
+    }
     return train(build, open_stream, options, settings | data.identity())
 
 
 def train_decoder(
-    config: dict[str, Any], clip: Path, vae: Path, data: DataOptions, options: LoopOptions
+    config: dict[str, Any],
+    clip: Path,
+    vae: Path,
+    data: DataOptions,
+    options: LoopOptions,
+    *,
+    snr_gamma: float | None = None,
 ) -> Path:
     """Train a U-Net to draw captions, and put a Stable Diffusion together.
 
@@ -118,38 +143,25 @@ def train_decoder(
         vae: Result of ``train_vae``.
         data: Captioned pictures; each is encoded once.
         options: How to train.
+        snr_gamma: See ``DecoderStage``.
     """
     source = options.output / "source"
-    autoencoder: Any = load_component(AutoencoderKL, vae / "vae", dtype=torch.float32)
-    model: Any = load_component(CLIPModel, clip / "clip", dtype=torch.float32)
-    words: Any = load_clip_tokenizer(clip / "clip_tokenizer")
-    encoder: Any = CLIPTextModel(model.config.text_config)
-    encoder.load_state_dict(model.text_model.state_dict())
-    scheduler = make_pndm(SD15_SCHEDULER)
-    parts = {
-        "vae": autoencoder,
-        "text_encoder": encoder,
-        "tokenizer": words,
-        "scheduler": scheduler,
+    parts = _load_parts(clip, vae)
+    autoencoder, scheduler = parts["vae"], parts["scheduler"]
+    settings = {
+        "snr_gamma": snr_gamma,
+        "config": fingerprint_of(config),
+        "clip": fingerprint(clip),
+        "vae": fingerprint(vae / "vae"),
+        **data.identity(),
     }
-    state = find_processes()
-    with state.main_process_first():  # the others read what it has written
-        if state.is_main_process:
-            for name, part in parts.items():
-                part.save_pretrained(source / name)
-        encoded = encode_pictures(
-            data.shards(),
-            autoencoder.to(state.device),
-            words,
-            options.output / "latents.safetensors",
-            limit=data.limit,
-            bfloat16=options.precision == "bf16",
-        )
+    check_settings(options.output, settings)
+    encoded = _write_and_encode(parts, source, data, options)
     sizes = {
         "in_channels": autoencoder.config["latent_channels"],
         "out_channels": autoencoder.config["latent_channels"],
         "sample_size": encoded["mean"].shape[-1],
-        "cross_attention_dim": encoder.config.hidden_size,
+        "cross_attention_dim": parts["text_encoder"].config.hidden_size,
     }
 
     def build() -> Stage:
@@ -157,14 +169,50 @@ def train_decoder(
             source,
             UNet2DConditionModel(**{**config, **sizes}),
             load_component(CLIPTextModel, source / "text_encoder", dtype=torch.float32),
-            encode_captions(words, [""])[0],
+            encode_captions(parts["tokenizer"], [""])[0],
             Diffusion(dict(scheduler.config), autoencoder.config["scaling_factor"]),
+            snr_gamma,
         )
 
     def open_stream(rank: int, processes: int) -> Stream:
         return LatentStream(encoded, seed=data.seed, rank=rank, world_size=processes)
 
-    return train(build, open_stream, options, data.identity())
+    return train(build, open_stream, options, settings)
+
+
+def _load_parts(clip: Path, vae: Path) -> dict[str, Any]:
+    """Load what surrounds the U-Net."""
+    autoencoder: Any = load_component(AutoencoderKL, vae / "vae", dtype=torch.float32)
+    model: Any = load_component(CLIPModel, clip / "clip", dtype=torch.float32)
+    words: Any = load_clip_tokenizer(clip / "clip_tokenizer")
+    encoder: Any = CLIPTextModel(model.config.text_config)
+    encoder.load_state_dict(model.text_model.state_dict())
+    return {
+        "vae": autoencoder,
+        "text_encoder": encoder,
+        "tokenizer": words,
+        "scheduler": make_pndm(SD15_SCHEDULER),
+    }
+
+
+def _write_and_encode(
+    parts: dict[str, Any], source: Path, data: DataOptions, options: LoopOptions
+) -> dict[str, Tensor]:
+    """Write what surrounds the U-Net, and encode the pictures."""
+    state = find_processes()
+    with state.main_process_first():  # the others read what it has written
+        if state.is_main_process:
+            for name, part in parts.items():
+                part.save_pretrained(source / name)
+        return encode_pictures(
+            data.shards(),
+            parts["vae"].to(state.device),
+            parts["tokenizer"],
+            options.output / "latents.safetensors",
+            limit=data.limit,
+            min_side=data.min_side,
+            bfloat16=options.precision == "bf16",
+        )
 
 
 def train_probe(options: LoopOptions) -> Path:

@@ -1,5 +1,6 @@
 """What the training loop asks of a stage: networks, batches, losses, a result."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,12 @@ from typing import Any, Protocol
 
 from PIL import Image
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from kosmosg.errors import KosmosGError, OutOfMemoryError
+from kosmosg.memory import free_memory, is_out_of_memory
+
+logger = logging.getLogger(__name__)
 
 
 class Stage(nn.Module, ABC):
@@ -53,7 +60,25 @@ class Stage(nn.Module, ABC):
 
         Both go through here because sharded networks gather their weights in ``forward`` alone.
         """
-        return self.draw_samples() if batch is None else self.losses(batch)
+        return self._try_to_draw() if batch is None else self.losses(batch)
+
+    def _try_to_draw(self) -> Image.Image | None:
+        """Draw samples if that is possible: a sheet is no reason to end a run.
+
+        This happens inside of ``forward``, so that sharded networks come to its end. An error of
+        one process alone must come when nothing more is gathered, or be about memory.
+        """
+        try:
+            return self.draw_samples()
+        except (KosmosGError, RuntimeError, MemoryError) as error:
+            no_room = isinstance(error, OutOfMemoryError) or is_out_of_memory(error)
+            if not (no_room or isinstance(error, KosmosGError)):
+                raise
+            if no_room and isinstance(self, FSDPModule):
+                raise  # in the middle of gathering, where the other processes wait for this one
+            logger.warning("there is no sheet of samples this time: %s", error)
+        free_memory()
+        return None
 
 
 class Stream(Protocol):

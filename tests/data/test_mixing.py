@@ -34,6 +34,10 @@ class FakeShard:
     damage: tuple[BadSample, ...] = ()
     read_numbers: list[int] = field(default_factory=list)
 
+    @property
+    def path(self) -> Path:
+        return Path(self.name)
+
     def scan(self) -> Scan:
         return Scan(entries=self.numbers, damage=self.damage)
 

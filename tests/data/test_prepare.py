@@ -102,7 +102,7 @@ def test_a_sample_becomes_a_prompt_its_images_and_a_target(
     for pixels, image in zip(prepared.pixels, images, strict=True):
         np.testing.assert_array_equal(pixels, clip_pixels(image, SIZE))
     assert prepared.target is not None
-    np.testing.assert_array_equal(prepared.target, target_pixels(BEACH, TARGET))
+    np.testing.assert_array_equal(prepared.target, target_pixels(BEACH, TARGET).astype(np.float32))
     assert prepared.caption == sample.caption  # type: ignore[union-attr]
 
 
@@ -301,6 +301,7 @@ class Numbers:
     """A shard of short documents."""
 
     name = "numbers"
+    path = Path("numbers")
 
     def scan(self) -> Scan:
         return Scan(entries=range(10))

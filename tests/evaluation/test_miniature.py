@@ -145,6 +145,18 @@ def test_the_ratio_to_the_first_row() -> None:
     assert RATIO not in measure("text-aligned", elsewhere).estimates
 
 
+def test_the_ratio_is_over_the_same_prompts() -> None:
+    first = measure(FIRST_ROW)
+    other = replace(first.cases[-1], prompt="something else")
+    with pytest.raises(AssertionError, match="other prompts"):
+        measure("text-aligned", compared=replace(first, cases=[*first.cases[:-1], other]))
+
+
+def test_nothing_is_asked_for_that_is_not_shown() -> None:
+    with pytest.raises(AssertionError, match="asked for what is not shown"):
+        replace(BY_KEY["scene"], asked={"attributes": 0.5})
+
+
 def test_numbers_do_not_depend_on_the_batch() -> None:
     row = BY_KEY["scene"]
     oracle = Oracle(row, elsewhere)
@@ -204,6 +216,18 @@ def test_a_number_that_is_none() -> None:
     content = to_json([result], {}, {})
     assert content["rows"][0]["measured"][RATIO]["value"] is None
     json.dumps(content, allow_nan=False)
+
+
+def test_a_number_that_was_not_measured() -> None:
+    """Such as the ratio, without the row that it compares with."""
+    result = measure("text-aligned")
+    table = make_table([result], {}, {})
+    assert f"|  |  |  | {RATIO} | not measured | – | ≥ 97% |  |" in table
+    assert to_json([result], {}, {})["rows"][0]["measured"][RATIO] == {
+        **{"value": None, "low": None, "high": None, "samples": 0},
+        **{"asked": 0.97, "reached": None, "true_pictures": None},
+    }
+    assert RATIO not in make_table([measure("text-end-to-end")], {}, {})  # nothing is asked
 
 
 def test_frames_tell_right_from_wrong() -> None:

@@ -39,6 +39,15 @@ def launch_environment(config: str) -> dict[str, str]:
 class ShardingAccelerator(Accelerator):
     """Shards where accelerate would replicate."""
 
+    prepared = False
+
+    @property
+    def is_fsdp2(self) -> bool:  # as the loop asks; accelerate itself is to know of nothing
+        return self.prepared
+
+    def no_sync(self, model: Any) -> Any:
+        raise AssertionError("every process would keep whole gradients")
+
     def prepare(self, stage: Stage, optimizer: torch.optim.Optimizer) -> Any:  # type: ignore[override]
         names = [name for name, p in stage.named_parameters() if p.requires_grad]
         plugin: Any = FullyShardedDataParallelPlugin()
@@ -52,6 +61,7 @@ class ShardingAccelerator(Accelerator):
         sharded = {type(m).__name__ for m in stage.modules() if isinstance(m, FSDPModule)}
         assert len(sharded) > 1, "only the stage as a whole"
         optimizer.param_groups[0]["params"] = [parameters[name] for name in names]
+        self.prepared = True
         return stage, optimizer
 
 

@@ -153,6 +153,15 @@ def test_settings_that_differ_are_named_with_both_values() -> None:
     assert str(caught.value).startswith("here is of a run with other settings")
 
 
+def test_data_sets_as_they_were_written_down_at_first() -> None:
+    wanted = {"data": [["a", "captions", 1.0], ["b", None, 2.0]]}
+    check_identity({"data": {"a": 1.0, "b": 2.0}}, wanted, Path("here"))
+    check_identity({"data": wanted["data"]}, wanted, Path("here"))
+    for found in ({"a": 1.0}, {"a": 1.0, "b": 3.0}, [["a", None, 1.0], ["b", None, 2.0]]):
+        with pytest.raises(TrainingError, match="data was"):
+            check_identity({"data": found}, wanted, Path("here"))
+
+
 # ------------------------------------------------------------------ full disks
 
 

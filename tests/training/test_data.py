@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmosg.data.samples import CaptionRules, CaptionSample, EditSample, InterleavedDocument
+from kosmosg.data.samples import (
+    CaptionRules,
+    CaptionSample,
+    CompositionalSample,
+    EditSample,
+    Entity,
+    InterleavedDocument,
+)
 from kosmosg.data.shard_writer import write_shards
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import DataError
@@ -78,7 +85,8 @@ def test_stage_2_leaves_pictures_closed(tmp_path: Path) -> None:
 
 def test_identity() -> None:
     options = DataOptions(sets=parse_sets(["a:2", "captions=b"]), min_side=7)
-    assert options.identity() == {"data": {"a": 2.0, "b": 1.0}, "min_side": 7}
+    data = [["a", None, 2.0], ["b", "captions", 1.0]]
+    assert options.identity() == {"data": data, "min_side": 7}
     assert list(options.sets[0].path.parts) == ["a"]
     with pytest.raises(DataError, match="no shards"):
         options.sets[0].open(CaptionRules())
@@ -91,7 +99,7 @@ def test_pictures_for_clip_and_vae() -> None:
     found = picture_preparer(target_size=16)(sample, RNG)
     assert found.pixels == ()
     assert found.target is not None
-    assert found.target.shape == (3, 16, 16)
+    assert (found.target.shape, found.target.dtype) == ((3, 16, 16), np.float32)
     for other in (
         CaptionSample(caption="a dog", image=None),
         EditSample(caption="", instruction="", before=PICTURE, after=PICTURE),
@@ -99,6 +107,18 @@ def test_pictures_for_clip_and_vae() -> None:
     ):
         with pytest.raises(BadSample, match="wrong-kind"):
             picture_preparer(target_size=16)(other, RNG)
+
+
+def test_stage_2_reads_captions_alone(start: Start) -> None:
+    prepare = runs._prepare_captions(start, None)
+    sample = CaptionSample(caption="a dog", image=None)
+    assert prepare(sample, RNG).caption == "a dog"
+    edit = EditSample(caption="a", instruction="b", before=PICTURE, after=PICTURE)
+    one = Entity(span=(0, 1), crop=PICTURE, masked_crop=PICTURE)
+    whole = CompositionalSample(caption="a", entities=(one,), target=PICTURE)
+    for other in (edit, whole, InterleavedDocument(parts=("a",))):
+        with pytest.raises(BadSample, match="wrong-kind: stage 2 reads captions, no"):
+            prepare(other, RNG)
 
 
 # ------------------------------------------------------------------ packing

@@ -1,6 +1,7 @@
 """Pictures encoded once, and the stream over them."""
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,24 @@ def test_what_is_encoded(tmp_path: Path, vae: AutoencoderKL, tokenizer: Any) -> 
         )
     again = encode_pictures(open_shards(tmp_path / "a"), vae, tokenizer, tmp_path / "file")
     assert all(torch.equal(again[name], found[name]) for name in found)
+
+
+def test_other_pictures_are_encoded_anew(
+    tmp_path: Path, vae: AutoencoderKL, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the shards have the same names."""
+    written: list[Any] = []
+    save = latents.save_file
+    monkeypatch.setattr(latents, "save_file", lambda *each: (written.append(each), save(*each)))
+    samples = [CaptionSample(caption="a", image=picture(0))]
+    first, second = shards(tmp_path / "a", samples), shards(tmp_path / "b", samples)
+    assert [each.name for each in first] == [each.name for each in second]
+    for files, min_side, wanted in ((first, 0, 1), (first, 0, 1), (first, 9, 2), (second, 9, 3)):
+        encode_pictures(files, vae, tokenizer, tmp_path / "file", min_side=min_side)
+        assert len(written) == wanted
+    os.utime(second[0].path, ns=(5, 5))
+    encode_pictures(second, vae, tokenizer, tmp_path / "file", min_side=9)
+    assert len(written) == 4
 
 
 def test_bad_samples_are_skipped_up_to_a_limit(
@@ -129,4 +148,12 @@ def test_it_resumes_anywhere() -> None:
     wanted = take(stream, 6)
     other = LatentStream(numbered(5), seed=0, rank=1, world_size=2)
     other.load_state_dict(state)
+    assert take(other, 6) == wanted
+    for refused in (
+        LatentStream(numbered(6), seed=0, rank=1, world_size=2),
+        LatentStream(numbered(5), seed=0, rank=1, world_size=3),
+    ):
+        with pytest.raises(TrainingError, match="same data and processes"):
+            refused.load_state_dict(state)
+    other.load_state_dict({"position": state["position"]})  # as it was written at first
     assert take(other, 6) == wanted

@@ -174,7 +174,7 @@ class Greedy(ToyStage):
 
 
 def test_too_little_memory_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="smaller micro-batch"):
+    with pytest.raises(TrainingError, match="same command again with a smaller micro-batch"):
         train_toy(toy_options(tmp_path / "run"), build=Greedy)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kosmosg.errors import TrainingError
-from kosmosg.training.options import FREE, LoopOptions
+from kosmosg.training.options import CHANGEABLE, FREE, LoopOptions
 
 
 def options(**changes: Any) -> LoopOptions:
@@ -83,3 +83,4 @@ def test_identity_leaves_out_what_may_change() -> None:
     identity = options().identity()
     assert not identity.keys() & set(FREE)
     assert identity.keys() | set(FREE) == set(LoopOptions.__dataclass_fields__)
+    assert identity.keys() >= set(CHANGEABLE)

@@ -10,7 +10,7 @@ from kosmosg.training.report import read_log
 from tests.training.killers import train_by_words_and_die
 from tests.training.processes import run_together
 from tests.training.toy import toy_options
-from tests.training.uneven import train_uneven
+from tests.training.uneven import train_uneven, train_where_one_cannot_draw
 from tests.training.world import World, train, train_by_words, words_of
 
 STAGES: dict[str, tuple[list[Any], tuple[str, ...]]] = {
@@ -86,3 +86,13 @@ def test_a_process_without_pictures_does_not_hang_the_other(
     train_uneven(quiet, stage, options(tmp_path / "one"))
     assert_same_losses(tmp_path / "two", tmp_path / "one")
     assert (tmp_path / "two" / "samples").exists() == (stage == "instruct")
+
+
+def test_a_process_that_cannot_draw_does_not_hang_the_other(quiet: Path, tmp_path: Path) -> None:
+    """Though both gather shards while they do."""
+    (tmp_path / "run").mkdir()
+    options = toy_options(
+        tmp_path / "run", steps=2, batch_size=2, sample_every=1, learning_rate=1e-3
+    )
+    assert run_together(train_where_one_cannot_draw, quiet, options) == [0, 0]
+    assert len([*(tmp_path / "run" / "samples").iterdir()]) == 2

@@ -29,6 +29,7 @@ PUBLISHED: dict[str, Any] = {
     "save_every": 2000,
     "seed": 0,
     "learning_rate": 1e-3,
+    "threads": 8,
 }
 FOLDERS = {
     "lm": ["text", "captions", "documents"],
@@ -72,6 +73,7 @@ TINY = {
     "PRECISION": "no",
     "TOKENS": "64",
     "LANES": "2",
+    "THREADS": "0",
 }
 
 

@@ -305,8 +305,25 @@ def test_data_of_another_weight_is_refused_on_resumption(
     run = ["--output", trained.align, "--weights", trained.lm / "weights"]
     run += [*world.data("captions", 5), "--steps", 3, "--batch-size", 4, "--warmup-steps", 1]
     found = fails(capsys, "align", *run, "--log-every", 1)
-    assert re.search(r"data was \{.*captions': 1\.0\} and is \{.*captions': 5\.0\}", found)
+    wanted = r"data was \[\[.*captions', None, 1\.0\]\] and is \[\[.*captions', None, 5\.0\]\]"
+    assert re.search(wanted, found)
     assert re.search("min_side was 64 and is 384", found)
+
+
+def test_other_weights_and_another_teacher_are_refused_on_resumption(
+    trained: Trained, world: World, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    weights, decoder = tmp_path / "weights", world.folder / "decoder" / "weights"
+    shutil.copytree(trained.lm / "weights", weights)
+    run = ["--output", trained.align, *world.data("captions"), "--min-side", 64, "--steps", 3]
+    run += ["--batch-size", 4, "--warmup-steps", 1, "--log-every", 1, "--weights", weights]
+    found = fails(capsys, "align", *run, "--stable-diffusion", decoder)
+    assert "weights was" not in found  # it is a copy
+    assert re.search("stable_diffusion was None and is 'sha256:.{12}'", found)
+    with (weights / "kosmosg" / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x01")
+    assert re.search("weights was 'sha256:.{12}' and is 'sha256:", fails(capsys, "align", *run))
 
 
 def test_help(capsys: pytest.CaptureFixture) -> None:

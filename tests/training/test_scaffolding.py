@@ -1,6 +1,7 @@
 """CLIP, VAE, decoder and probe through the command line."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def test_the_probe(tmp_path: Path) -> None:
 
 
 def test_pictures_are_encoded_once(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """Until the VAE is another one."""
     run, written = tmp_path / "decoder", []
@@ -132,6 +133,27 @@ def test_pictures_are_encoded_once(
     begin_anew(run)
     train("decoder", run, *options, other)
     assert len(written) == 1
+
+    # To go on with the first one is refused before anything is overwritten.
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    refused = ["--output", run, *options, world.folder / "vae" / "weights", "--min-side", 64]
+    assert re.search("vae was 'sha256:.{12}' and is 'sha256:", fails(capsys, "decoder", *refused))
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize("stage", ["clip", "vae"])
+def test_other_sizes_and_beginnings_are_refused(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture, stage: str
+) -> None:
+    sizes = tmp_path / "sizes.json"
+    sizes.write_text(json.dumps({**SIZES, stage: {**SIZES[stage], "initializer_range": 0.03}}))
+    run = ["--output", world.folder / stage, *world.data("pictures"), "--min-side", 64]
+    other = shutil.copytree(world.folder / "vocabulary" / "clip_tokenizer", tmp_path / "words")
+    (other / "more.txt").write_text("more")
+    more = ["--tokenizer", other] if stage == "clip" else ["--vae", world.folder / "vae/weights"]
+    found = fails(capsys, stage, "--config", sizes, *run, *more)
+    for name in ("config", "tokenizer" if stage == "clip" else "vae"):
+        assert re.search(f"{name} was ('sha256:.{{12}}'|None) and is 'sha256:.{{12}}'", found)
 
 
 def begin_anew(run: Path) -> None:

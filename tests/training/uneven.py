@@ -1,10 +1,15 @@
 """Training on batches in which one process has pictures and the other has none."""
 
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from kosmosg import sampling
+from kosmosg.errors import WeightsError
 from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions
 from kosmosg.training.runs import Start
@@ -22,6 +27,21 @@ class Alternating(ToyStream):
 
     def __next__(self) -> Any:
         return self._samples[super().__next__() % len(self._samples)]
+
+
+def train_where_one_cannot_draw(weights: Path, options: LoopOptions) -> None:
+    """Train on shards, of which one process draws pictures that are not finite."""
+
+    def denoise(*arguments: Any) -> Any:
+        latents = original(*arguments)
+        if os.environ["RANK"] == "1":
+            raise WeightsError("not finite")
+        return latents
+
+    original = sampling.denoise
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "denoise", denoise)
+        train_uneven(weights, "instruct", options, sharded=True)
 
 
 def train_uneven(weights: Path, stage: str, options: LoopOptions, sharded: bool = False) -> None:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from kosmosg.config import CLIP_MEAN, CLIP_STD
 from kosmosg.data import Batch
+from kosmosg.errors import WeightsError
 from kosmosg.models import KosmosG
-from kosmosg.sampling import Request, draw_noise, sample
+from kosmosg.sampling import Request, decode, draw_noise, sample
 from kosmosg.schedulers import make_scheduler
 from kosmosg.stable_diffusion import make_decoder
 from kosmosg.training.diffusion import Diffusion
@@ -112,7 +113,13 @@ class InstructStage(Stage):
             guidance_scale=GUIDANCE,
         )
         scheduler = make_scheduler("DPMSolverMultistep", self._scheduler_config)
-        drawn, _ = sample(make_decoder(self.unet, self.vae, scheduler), request)
+        decoder = make_decoder(self.unet, self.vae, scheduler)
+        try:
+            drawn, _ = sample(decoder, request)
+        except WeightsError:  # before the VAE, which other processes may have shards of
+            for row in request.noise.to(self.kosmosg.device).split(1):
+                decode(decoder, row)
+            raise
         rows = []
         for example, picture in zip(examples, drawn, strict=True):
             inputs = [_unnormalise(pixels) for pixels in example.prepared.pixels]

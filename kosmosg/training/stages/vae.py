@@ -22,6 +22,7 @@ from kosmosg.training.stages.perceptual import PerceptualDistance
 KL_WEIGHT = 1e-6
 SHARPNESS = 0.1  # weight of the absolute distance
 DECODING = ("decoder.", "post_quant_conv.")  # the parts that make pictures of latents
+DISTURBANCE = 0.2  # of the latents at most, in their own scale, for a decoder trained alone
 PERCEPTION = 0.2  # weight of the perceptual distance, where there is one
 
 
@@ -52,7 +53,8 @@ class VaeStage(Stage):
     Args:
         vae: The networks.
         decoder_only: Leave the encoder, and thus all latents, as they are: what a U-Net has
-            learned of them stays true.
+            learned of them stays true. Latents are disturbed a little, each picture's by another
+            degree, for those of a U-Net are never quite what the encoder would have made.
         perceptual: Another distance to be small.
     """
 
@@ -96,6 +98,8 @@ class VaeStage(Stage):
         posterior = encoded.latent_dist
         mean, deviation = posterior.mean.float(), posterior.std.float()
         noise = draw_noise(batch.seeds, *mean.shape[1:]).to(mean)
+        if self._decoder_only:
+            deviation = torch.hypot(deviation, self._disturbance(batch.seeds).to(mean))
         latents = mean + deviation * noise
         decoded: Any = self.vae.decode(latents)
         error = decoded.sample.float() - batch.pixels
@@ -111,6 +115,12 @@ class VaeStage(Stage):
             losses["perceptual"] = seen
             loss = loss + PERCEPTION * seen
         return {"loss": loss, **losses}
+
+    def _disturbance(self, seeds: Sequence[int]) -> Float[Tensor, "batch 1 1 1"]:
+        """Draw the deviation of each picture's disturbance."""
+        draws = [torch.rand(1, generator=torch.Generator().manual_seed(s)) for s in seeds]
+        unit = 1.0 / self.vae.config["scaling_factor"]
+        return (DISTURBANCE * unit * torch.stack(draws))[..., None, None]
 
     def save(self, directory: Path) -> None:
         """Write the autoencoder with the scale that brings its latents to unit variance."""

@@ -71,3 +71,34 @@ def test_the_result_joins_what_there_was(stage: DecoderStage, tmp_path: Path) ->
     stage.save(tmp_path / "weights")
     assert (tmp_path / "weights" / "unet" / "config.json").is_file()
     assert (tmp_path / "weights" / "text_encoder" / "config.json").is_file()
+
+
+def test_timesteps_with_little_noise_count_less() -> None:
+    """Weights of the facts sheet's schedule, by hand."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    alphas = torch.cumprod(1 - betas, dim=0)
+    timesteps = torch.tensor([0, 100, 300, 999])
+    ratio = (alphas / (1 - alphas))[timesteps]
+    wanted = torch.where(ratio > 5, 5 / ratio, torch.ones(()).double())
+    found = Diffusion(SD15_SCHEDULER, 0.7).weigh(timesteps, 5.0)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-3, atol=1e-6)
+    assert wanted[0] < 0.01
+    assert wanted[-1] == 1
+
+
+def test_loss_with_limited_ratio(world: World) -> None:
+    folder = world.folder / "decoder" / "weights"
+    unet: Any = UNet2DConditionModel.from_pretrained(folder / "unet")
+    encoder: Any = CLIPTextModel.from_pretrained(folder / "text_encoder")
+    null_ids = encode_captions(load_clip_tokenizer(folder / "tokenizer"), [""])[0]
+    diffusion = Diffusion(SD15_SCHEDULER, 0.7)
+    plain, limited = (
+        DecoderStage(folder, unet, encoder, null_ids, diffusion, gamma).eval()
+        for gamma in (None, 5.0)
+    )
+    samples = [example(1), example(2), example(3)]
+    found = limited.losses(limited.collate(samples))
+    torch.testing.assert_close(found["noise"], plain.losses(plain.collate(samples))["loss"])
+    alone = [limited.losses(limited.collate([sample]))["loss"] for sample in samples]
+    torch.testing.assert_close(found["loss"], torch.stack(alone).mean())
+    assert found["loss"] < found["noise"]

@@ -107,6 +107,27 @@ def test_the_perceptual_distance_is_part_of_the_loss(distance: PerceptualDistanc
     assert grad.abs().sum() > 0
 
 
+def test_latents_are_disturbed_for_a_decoder_trained_alone() -> None:
+    torch.manual_seed(0)
+    vae: Any = AutoencoderKL(**SIZES["vae"], scaling_factor=0.5)
+    stage = VaeStage(vae, decoder_only=True)
+    degrees = stage._disturbance(range(200))
+    assert degrees.shape == (200, 1, 1, 1)
+    assert degrees.min() < 0.02
+    assert 0.38 < degrees.max() < 0.4  # a fifth of a deviation of 2
+    seen: list[torch.Tensor] = []
+    vae.decode = lambda latents: seen.append(latents) or type("", (), {"sample": pictures(2, 0)})
+    stage.losses(stage.collate([example(1), example(2)]))
+    mean = vae.encode(stage.collate([example(1), example(2)]).pixels).latent_dist.mean
+    offsets = (seen[0] - mean).std(dim=(1, 2, 3))
+    for offset, seed in zip(offsets, (1, 2), strict=True):
+        degree = stage._disturbance([seed]).item()
+        noise = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(seed))
+        posterior = vae.encode(stage.collate([example(seed)]).pixels).latent_dist.std[0]
+        wanted = (torch.hypot(posterior, torch.tensor(degree)) * noise).std()
+        torch.testing.assert_close(offset, wanted, rtol=1e-3, atol=1e-4)
+
+
 def test_the_square_of_the_latents_is_followed(stage: VaeStage) -> None:
     assert stage.latent_square == 1
     stage.losses(stage.collate([example(1)]))
