@@ -24,7 +24,7 @@ from tests.training.world import SIZES, World, train
 @pytest.mark.parametrize(
     ("stage", "names"),
     [
-        ("clip", {"loss", "right"}),
+        ("clip", {"loss", "contrast", "words", "right"}),
         ("vae", {"loss", "pixel", "edge", "divergence"}),
         ("decoder", {"loss"}),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
@@ -19,6 +19,8 @@ from kosmosg.training.stage import Stage
 from kosmosg.training.stages.examples import Example
 
 MAX_LOGIT_SCALE = 4.6052  # log 100, as CLIP was trained
+WORDS = 0.2  # weight of the loss of words
+RARE = -5.0  # logit of a word before anything is known; most words are not there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +48,17 @@ class PairBatch:
 class ClipStage(Stage):
     """Trains a ``CLIPModel`` to tell which caption belongs to which picture of the batch.
 
-    Every process compares within its own part of a batch only.
+    Every process compares within its own part of a batch only. Batches are small, and few captions
+    in them differ in one word alone; so the patches also learn, by a layer that is thrown away,
+    which words stand in the picture's caption.
     """
 
     def __init__(self, clip: CLIPModel, tokenizer: CLIPTokenizer):
         super().__init__()
         self.clip = clip
         self.clip.requires_grad_(True)
+        self.words = nn.Linear(clip.config.vision_config.hidden_size, len(tokenizer))
+        nn.init.constant_(self.words.bias, RARE)
         self._tokenizer = tokenizer
 
     def set_modes(self) -> None:
@@ -78,7 +84,18 @@ class ClipStage(Stage):
         with torch.no_grad():
             self.clip.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
         right = (logits.argmax(dim=1) == own).float().mean()
-        return {"loss": loss, "right": right}
+        words = self._find_words(output.vision_model_output.last_hidden_state, batch.ids)
+        return {"loss": loss + WORDS * words, "contrast": loss, "words": words, "right": right}
+
+    def _find_words(
+        self, states: Float[Tensor, "batch tokens width"], ids: Int64[Tensor, "batch length"]
+    ) -> Float[Tensor, ""]:
+        """Compute the loss of a yes or no for every word, from the patches without the class."""
+        patches = states[:, 1:].float()
+        logits = self.words(F.layer_norm(patches, patches.shape[-1:]).mean(dim=1)).float()
+        there = torch.zeros_like(logits).scatter_(1, ids, 1.0)
+        losses = F.binary_cross_entropy_with_logits(logits, there, reduction="none")
+        return losses.sum(dim=1).mean()
 
     def save(self, directory: Path) -> None:
         """Write the whole model, its text encoder on its own, and the tokenizer."""

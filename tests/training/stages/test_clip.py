@@ -1,9 +1,11 @@
 """The contrastive loss by hand."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import CLIPModel
 
 from kosmosg.stable_diffusion import load_clip_tokenizer
@@ -39,9 +41,29 @@ def test_loss_by_hand(stage: ClipStage, batch: Any) -> None:
     rows = [-logits.log_softmax(1)[n, n] for n in range(6)]
     columns = [-logits.log_softmax(0)[n, n] for n in range(6)]
     wanted = (torch.stack(rows).mean() + torch.stack(columns).mean()) / 2
-    torch.testing.assert_close(found["loss"], wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found["contrast"], wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found["loss"], wanted + 0.2 * found["words"], atol=1e-5, rtol=0)
     right = sum(int(logits[n].argmax()) == n for n in range(6))
     assert found["right"].item() == pytest.approx(right / 6)
+
+
+def test_loss_of_words_by_hand(stage: ClipStage, batch: Any) -> None:
+    clip: Any = stage.clip
+    states = clip.vision_model(batch.pixels).last_hidden_state[:, 1:]
+    mean, std = states.mean(-1, keepdim=True), states.var(-1, correction=0, keepdim=True).sqrt()
+    logits = stage.words(((states - mean) / std).mean(1))
+    wanted = torch.zeros(())
+    for row, ids in zip(logits, batch.ids, strict=True):
+        for word, logit in enumerate(row):
+            there = word in ids.tolist()
+            wanted = wanted - torch.nn.functional.logsigmoid(logit if there else -logit)
+    torch.testing.assert_close(stage.losses(batch)["words"], wanted / 6, rtol=1e-3, atol=1e-3)
+
+
+def test_the_layer_of_words_is_thrown_away(stage: ClipStage, tmp_path: Path) -> None:
+    stage.save(tmp_path)
+    names = load_file(tmp_path / "clip" / "model.safetensors").keys()
+    assert not any("words" in name for name in names)
 
 
 def test_everything_is_trained_and_the_scale_is_bounded(stage: ClipStage, batch: Any) -> None:
