@@ -53,19 +53,14 @@ make_folder vocabulary "$python" -m kosmosg miniature vocabulary "$run/vocabular
 # What the paper takes from others: CLIP, a VAE, a U-Net. They see all of the world.
 scaffold=(--config "$sizes" --data "$data/pictures" --min-side 64 --threads 0
   --precision bf16 --save-dtype float16)
-# CLIP begins with small batches, whose captions differ in much. Large ones have some that differ in
-# a single word, and teach it shapes.
-clip=(--tokenizer "$run/vocabulary/clip_tokenizer" --weight-decay 0.1 --clip-norm 1)
-train clip clip-small 2000 "${scaffold[@]}" "${clip[@]}" \
-  --batch-size 96 --learning-rate 1e-3 --warmup-steps 100
-train clip clip 400 "${scaffold[@]}" "${clip[@]}" --clip "$run/clip-small/weights" \
-  --batch-size 1024 --learning-rate 1e-3 --warmup-steps 30
+train clip clip 6000 "${scaffold[@]}" --tokenizer "$run/vocabulary/clip_tokenizer" \
+  --batch-size 64 --learning-rate 1e-3 --warmup-steps 200 --weight-decay 0.1 --clip-norm 1
 vae=(--batch-size 8 --warmup-steps 100 --betas 0.9 0.99 --weight-decay 0 --clip-norm 1
   --sample-every 500)
 train vae vae 8000 "${scaffold[@]}" "${vae[@]}" --learning-rate 1e-3
 train vae vae 14000 "${scaffold[@]}" "${vae[@]}" --learning-rate 1e-3
-train decoder decoder 7000 "${scaffold[@]}" --clip "$run/clip/weights" --vae "$run/vae/weights" \
-  --batch-size 128 --snr-gamma 5 --learning-rate 1.5e-3 --warmup-steps 200 --betas 0.9 0.99 \
+train decoder decoder 12000 "${scaffold[@]}" --clip "$run/clip/weights" --vae "$run/vae/weights" \
+  --batch-size 64 --snr-gamma 5 --learning-rate 1e-3 --warmup-steps 200 --betas 0.9 0.99 \
   --clip-norm 1 --ema-decay 0.999
 # The U-Net knows the latents; what they become is made better, with CLIP's eye.
 train vae vae-decoder 5000 "${scaffold[@]}" "${vae[@]}" --learning-rate 5e-4 \

@@ -27,7 +27,7 @@ from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions
 from kosmosg.training.resuming import check_settings
 from kosmosg.training.stage import Stage, Stream
-from kosmosg.training.stages.clip import ClipStage, encode_captions
+from kosmosg.training.stages.clip import ClipStage, begin_with_sines, encode_captions
 from kosmosg.training.stages.decoder import DecoderStage
 from kosmosg.training.stages.examples import with_seed
 from kosmosg.training.stages.perceptual import PerceptualDistance
@@ -67,7 +67,9 @@ def train_clip(
 
     def build() -> Stage:
         if clip is None:
-            return ClipStage(CLIPModel(sizes), words)
+            begun = CLIPModel(sizes)
+            begin_with_sines(begun)
+            return ClipStage(begun, words)
         return ClipStage(load_component(CLIPModel, clip / "clip", dtype=torch.float32), words)
 
     def open_stream(rank: int, processes: int) -> Stream:

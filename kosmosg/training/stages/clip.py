@@ -7,9 +7,11 @@ the aligning stage's target.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from einops import repeat
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,7 +22,8 @@ from kosmosg.training.stages.examples import Example
 
 MAX_LOGIT_SCALE = 4.6052  # log 100, as CLIP was trained
 WORDS = 0.2  # weight of the loss of words
-RARE = -5.0  # logit of a word before anything is known; most words are not there
+RARE = -9.0  # logit of a word in one place before anything is known; most are not there
+POSITIONS = 0.5  # amplitude of the sines, beside vectors of unit size after the first norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +53,15 @@ class ClipStage(Stage):
 
     Every process compares within its own part of a batch only. Batches are small, and few captions
     in them differ in one word alone; so the patches also learn, by a layer that is thrown away,
-    which words stand in the picture's caption.
+    which words stand in the picture's caption. A word is there if one of the patches sees it.
     """
 
     def __init__(self, clip: CLIPModel, tokenizer: CLIPTokenizer):
         super().__init__()
         self.clip = clip
         self.clip.requires_grad_(True)
-        self.words = nn.Linear(clip.config.vision_config.hidden_size, len(tokenizer))
+        vision: Any = clip.config.vision_config
+        self.words = nn.Linear(vision.hidden_size, len(tokenizer))
         nn.init.constant_(self.words.bias, RARE)
         self._tokenizer = tokenizer
 
@@ -92,7 +96,7 @@ class ClipStage(Stage):
     ) -> Float[Tensor, ""]:
         """Compute the loss of a yes or no for every word, from the patches without the class."""
         patches = states[:, 1:].float()
-        logits = self.words(F.layer_norm(patches, patches.shape[-1:]).mean(dim=1)).float()
+        logits = self.words(F.layer_norm(patches, patches.shape[-1:])).float().logsumexp(dim=1)
         there = torch.zeros_like(logits).scatter_(1, ids, 1.0)
         losses = F.binary_cross_entropy_with_logits(logits, there, reduction="none")
         return losses.sum(dim=1).mean()
@@ -101,6 +105,25 @@ class ClipStage(Stage):
         """Write the whole model, its text encoder on its own, and the tokenizer."""
         self.clip.save_pretrained(directory / "clip")
         self._tokenizer.save_pretrained(directory / "clip_tokenizer")
+
+
+def begin_with_sines(clip: CLIPModel) -> None:
+    """Let the image tower's positions begin with sines and cosines of both coordinates.
+
+    They stay trainable. Drawn at random, they are faint beside what the patches hold, and a small
+    tower takes long to learn where things are, and thus shapes (compare arXiv 2205.01580).
+    """
+    embeddings: Any = clip.vision_model.embeddings
+    sizes: Any = clip.config.vision_config
+    side, quarter = sizes.image_size // sizes.patch_size, sizes.hidden_size // 4
+    frequencies = 2.0 * 20.0 ** (-torch.arange(quarter) / quarter)
+    angles = torch.arange(side)[:, None] * frequencies
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+    places = torch.cat([repeat(waves, "y c -> (y x) c", x=side), waves.repeat(side, 1)], dim=1)
+    with torch.no_grad():
+        weight = embeddings.position_embedding.weight
+        weight.zero_()  # the class has no place, nor has what a width that is no multiple leaves
+        weight[1:, : 4 * quarter] = POSITIONS * places
 
 
 def encode_captions(

@@ -11,7 +11,12 @@ from transformers import CLIPModel
 from kosmosg.stable_diffusion import load_clip_tokenizer
 from kosmosg.training.data import picture_preparer
 from kosmosg.training.stage import trainable
-from kosmosg.training.stages.clip import MAX_LOGIT_SCALE, ClipStage, encode_captions
+from kosmosg.training.stages.clip import (
+    MAX_LOGIT_SCALE,
+    ClipStage,
+    begin_with_sines,
+    encode_captions,
+)
 from kosmosg.training.stages.examples import with_seed
 from tests.training.stages.examples import data
 from tests.training.world import World
@@ -51,7 +56,7 @@ def test_loss_of_words_by_hand(stage: ClipStage, batch: Any) -> None:
     clip: Any = stage.clip
     states = clip.vision_model(batch.pixels).last_hidden_state[:, 1:]
     mean, std = states.mean(-1, keepdim=True), states.var(-1, correction=0, keepdim=True).sqrt()
-    logits = stage.words(((states - mean) / std).mean(1))
+    logits = stage.words((states - mean) / std).exp().sum(1).log()
     wanted = torch.zeros(())
     for row, ids in zip(logits, batch.ids, strict=True):
         for word, logit in enumerate(row):
@@ -64,6 +69,19 @@ def test_the_layer_of_words_is_thrown_away(stage: ClipStage, tmp_path: Path) -> 
     stage.save(tmp_path)
     names = load_file(tmp_path / "clip" / "model.safetensors").keys()
     assert not any("words" in name for name in names)
+
+
+def test_positions_begin_with_sines(world: World) -> None:
+    clip: Any = CLIPModel.from_pretrained(world.folder / "clip" / "weights" / "clip")
+    begin_with_sines(clip)
+    weight = clip.vision_model.embeddings.position_embedding.weight
+    assert weight.requires_grad
+    assert not weight[0].any()
+    places = weight[1:].detach().view(2, 2, 4, -1)  # rows, columns; sine and cosine of each
+    assert torch.equal(places[:, 0, :2], places[:, 1, :2])
+    assert torch.equal(places[0, :, 2:], places[1, :, 2:])
+    torch.testing.assert_close(places[1, 0, 0, 0], 0.5 * torch.sin(torch.tensor(2.0)))
+    torch.testing.assert_close(places[0, 1, 3, 0], 0.5 * torch.cos(torch.tensor(2.0)))
 
 
 def test_everything_is_trained_and_the_scale_is_bounded(stage: ClipStage, batch: Any) -> None:
