@@ -8,6 +8,10 @@ from kosmosg.errors import TrainingError
 
 Precision = Literal["no", "bf16", "fp16"]
 
+# Of the data: shortest side of a captioned picture (the authors'), largest share of bad samples,
+# threads that read ahead on each process.
+MIN_SIDE, BAD_SHARE, THREADS = 384, 0.2, 2
+
 # What may differ between a run and its resumption. None of these changes a loss but
 # micro_batch_size: dropout is drawn otherwise, and where samples look at each other the loss
 # depends on how a batch is cut (CLIP contrasts, the probe's BatchNorm, the padding of align).

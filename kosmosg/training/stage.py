@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -87,6 +87,11 @@ class Stream(Protocol):
     def __next__(self) -> Any:
         """Give the next sample."""
         ...
+
+    @property
+    def skipped(self) -> Mapping[str, Mapping[str, int]]:
+        """How many samples of each source were skipped, by reason."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the stream stands, as JSON can hold it."""
