@@ -1,6 +1,7 @@
 """Pictures and captions, encoded once: a decoder from nothing passes over them many times."""
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,21 @@ from transformers import CLIPTokenizer
 
 from kosmosg.data.samples import CaptionSample, Shard
 from kosmosg.data.scans import stamp
-from kosmosg.data.skipping import BadSample, BadSampleLimit, SkipLog
+from kosmosg.data.skipping import (
+    BadSample,
+    BadSampleLimit,
+    SkipLog,
+    describe,
+    other_remedies,
+)
 from kosmosg.errors import DataError, TrainingError
 from kosmosg.images import target_pixels
 from kosmosg.training.checkpoint import reason
+from kosmosg.training.stage import Stream
 from kosmosg.training.stages.clip import encode_captions
 from kosmosg.training.stages.decoder import LatentExample
+
+logger = logging.getLogger(__name__)
 
 Picture = tuple[Image.Image, str]  # with its caption
 BATCH = 64
@@ -59,14 +69,15 @@ def encode_pictures(
         DataError: If there is no usable picture, or too much of the data is bad.
         TrainingError: If the file cannot be written.
     """
-    shards = list(shards)
-    origin = {"origin": _fingerprint(shards, vae, tokenizer, min_side)}
+    shards, side = list(shards), vae.config["sample_size"]
+    rules = {"min_side": min_side, "side": side, "bfloat16": bfloat16}
+    origin = {"origin": _fingerprint(shards, vae, tokenizer, rules)}
     if file.exists() and _read_metadata(file) == origin:
         return load_file(file)
-    side = vae.config["sample_size"]
+    log = SkipLog("pictures", limit or BadSampleLimit())
     parts: dict[str, list[Tensor]] = {"mean": [], "deviation": [], "ids": []}
     for batch in _batches(
-        tqdm(_samples(shards, limit), desc="encode", unit=" pictures", mininterval=30)
+        tqdm(_samples(shards, log), desc="encode", unit=" pictures", mininterval=30)
     ):
         pixels = np.stack([target_pixels(image, side) for image, _ in batch])
         with torch.autocast(vae.device.type, torch.bfloat16, enabled=bfloat16):
@@ -74,8 +85,14 @@ def encode_pictures(
         parts["mean"].append(encoded.latent_dist.mean.half().cpu())
         parts["deviation"].append(encoded.latent_dist.std.half().cpu())
         parts["ids"].append(encode_captions(tokenizer, [caption for _, caption in batch])[0])
+    told = f"skipped: {describe(log.skipped) or 'none'}"
     if not parts["mean"]:
-        raise DataError("There is no captioned picture in the data. Name shards with some.")
+        raise DataError(
+            f"There is no captioned picture in the data that can be used ({told}). Name shards "
+            f"with some{other_remedies(log.skipped)}."
+        )
+    if log.skipped:
+        logger.warning("%d pictures are encoded; %s", log.good, told)
     whole = {name: torch.cat(tensors).contiguous() for name, tensors in parts.items()}
     _write(whole, file, origin)
     return whole
@@ -92,7 +109,7 @@ def _write(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> 
         raise TrainingError(f"{file} could not be written: {reason(error)}.") from error
 
 
-class LatentStream:
+class LatentStream(Stream):
     """An endless stream over encoded pictures, shuffled anew in each pass.
 
     Like ``data.mixing.Mixture``, a run has one sequence, of which each process reads its part.
@@ -108,7 +125,8 @@ class LatentStream:
     ):
         self._encoded = encoded
         self._seed, self._world_size = seed, world_size
-        self._identity = {"pictures": len(encoded["ids"]), "world_size": world_size}
+        pictures = len(encoded["ids"])
+        self._identity = {"pictures": pictures, "seed": seed, "world_size": world_size}
         self._position = rank
         self._pass, self._order = -1, np.empty(0, dtype=np.int64)
 
@@ -137,22 +155,25 @@ class LatentStream:
         """Go on from a position.
 
         Raises:
-            TrainingError: If it counts other pictures, or among other processes.
+            TrainingError: If it counts other pictures, in another order, or among other processes.
         """
-        found = {key: state[key] for key in self._identity if key in state}  # they are younger
-        if found != {key: self._identity[key] for key in found}:
+        found = {key: state[key] for key in self._identity}
+        if found != self._identity:
             raise TrainingError(
                 f"The encoded pictures cannot be resumed: the saved run had {found}, this one has "
-                f"{self._identity}. Start it with the same data and processes."
+                f"{self._identity}. Start it with the same data, seed and processes."
             )
         self._position = state["position"]
 
 
 def _fingerprint(
-    shards: Iterable[Shard], vae: AutoencoderKL, tokenizer: CLIPTokenizer, min_side: int | None
+    shards: Iterable[Shard],
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    rules: dict[str, int | bool | None],
 ) -> str:
-    """Tell apart what latents can come from."""
-    digest = hashlib.sha256(f"{min_side}\n".encode())
+    """Tell apart what latents can come from; ``rules`` say how they are made of it."""
+    digest = hashlib.sha256(f"{rules}\n".encode())
     for shard in shards:
         digest.update(f"{shard.path.resolve()}\n{stamp(shard.path)}\n".encode())
     digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
@@ -169,9 +190,8 @@ def _read_metadata(file: Path) -> dict[str, str] | None:
         return None
 
 
-def _samples(shards: Iterable[Shard], limit: BadSampleLimit | None) -> Iterator[Picture]:
+def _samples(shards: Iterable[Shard], log: SkipLog) -> Iterator[Picture]:
     """Read all samples of shards once, in order; bad ones are counted, logged and skipped."""
-    log = SkipLog("pictures", limit or BadSampleLimit())
     generator = np.random.default_rng(0)
     for shard in shards:
         for number, entry in enumerate(shard.scan().entries):
