@@ -84,7 +84,7 @@ def test_pictures_that_are_all_too_small_stop_the_run(tmp_path: Path) -> None:
     samples = [CaptionSample(caption=str(n), image=PICTURE) for n in range(20)]
     write_shards(samples, tmp_path / "a")
     options = DataOptions(sets=parse_sets([str(tmp_path / "a")]), threads=0)
-    with pytest.raises(DataError, match="1000 × too-small.*or choose a smaller --min-side"):
+    with pytest.raises(DataError, match=r"1000 × too-small.*or choose a smaller --min-side"):
         next(options.mixture(lambda sample, generator: sample, 0, 1))
 
 
@@ -111,7 +111,7 @@ def test_what_is_encoded_once_is_not_weighted(tmp_path: Path) -> None:
     write_shards([CaptionSample(caption="a", image=PICTURE)], tmp_path / "a")
     folder = tmp_path / "a"
     assert len(DataOptions(sets=parse_sets([str(folder), f"{folder}:1"])).shards()) == 2
-    with pytest.raises(DataError, match="given the weight 2, but .* equally often"):
+    with pytest.raises(DataError, match=r"given the weight 2, but .* equally often"):
         DataOptions(sets=parse_sets([str(folder), f"{folder}:2"])).shards()
 
 

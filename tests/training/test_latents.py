@@ -103,11 +103,11 @@ def test_bad_samples_are_skipped_up_to_a_limit(
     limit = BadSampleLimit(share=0.5, window=2, minimum=2)
     with pytest.raises(DataError, match="more than the limit of 50%"):
         encode_pictures(open_shards(tmp_path / "a"), vae, tokenizer, tmp_path / "two", limit=limit)
-    with pytest.raises(DataError, match="no captioned picture .*skipped: 1 × wrong-kind"):
+    with pytest.raises(DataError, match=r"no captioned picture .*skipped: 1 × wrong-kind"):
         encode_pictures(shards(tmp_path / "b", [edit]), vae, tokenizer, tmp_path / "two")
     write_shards(samples[:1], tmp_path / "c")
     small = open_shards(tmp_path / "c", CaptionRules(min_side=500))
-    with pytest.raises(DataError, match="1 × too-small.*or choose a smaller --min-side"):
+    with pytest.raises(DataError, match=r"1 × too-small.*or choose a smaller --min-side"):
         encode_pictures(small, vae, tokenizer, tmp_path / "two")
     assert not (tmp_path / "two").exists()
 
