@@ -801,7 +801,7 @@ def test_something_else_in_the_place_of_a_file_is_an_error(
 
 def test_a_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "weights").write_text("a file")
-    with pytest.raises(DownloadError, match="weights: cannot be written"):
+    with pytest.raises(DownloadError, match="weights: cannot be read or written"):
         download(manifest(model="http://127.0.0.1:1/"), tmp_path / "weights", policy=BRISK)
 
 
