@@ -27,7 +27,7 @@ from kosmosg.data.skipping import (
 )
 from kosmosg.errors import DataError, TrainingError
 from kosmosg.images import target_pixels
-from kosmosg.training.checkpoint import reason
+from kosmosg.training.disk import reason
 from kosmosg.training.stage import Stream
 from kosmosg.training.stages.clip import encode_captions
 from kosmosg.training.stages.decoder import LatentExample

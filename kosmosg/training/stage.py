@@ -44,6 +44,9 @@ class Stage(nn.Module, ABC):
         """Count what the mean in the loss runs over; batches are added up with this weight."""
         return float(len(batch))
 
+    def after_update(self, losses: Mapping[str, float]) -> None:
+        """Take note of an update's losses, means over its whole batch, for what is no parameter."""
+
     def draw_samples(self) -> Image.Image | None:
         """Draw what the networks can do so far, or nothing."""
         return None

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from kosmosg.errors import TrainingError
-from kosmosg.training import checkpoint, report
+from kosmosg.training import checkpoint, disk, report, result
 from kosmosg.training.checkpoint import (
     Checkpoint,
     CheckpointFolder,
@@ -24,6 +24,7 @@ from kosmosg.training.checkpoint import (
     write_stream,
 )
 from kosmosg.training.result import write_result
+from tests.training.logs import read_log
 from tests.training.toy import ToyStage, toy_options, train_toy
 
 FILES = (
@@ -77,15 +78,6 @@ def test_a_checkpoint_comes_back_as_it_went(tmp_path: Path) -> None:
     assert read_stream(tmp_path, 1) == {"position": [3, 4]}
 
 
-def test_a_checkpoint_without_the_counts_of_the_log(run: Path) -> None:
-    """They are younger than the form."""
-    file = run / "checkpoints" / "step-00000004" / "state.json"
-    state = file.read_text()
-    file.write_text(state[: state.index(',\n "report"')] + "}")
-    assert read_checkpoint(file.parent).report == {}
-    train_toy(toy_options(run))
-
-
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     train_toy(toy_options(tmp_path / "run", save_every=3, keep=2))
     names = sorted(folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir())
@@ -125,7 +117,7 @@ def test_the_one_before_a_damaged_one_still_loads(run: Path, tmp_path: Path) -> 
     damaged.rmdir()
     train_toy(toy_options(run))
     train_toy(toy_options(tmp_path / "whole"))
-    assert report.read_log(run) == report.read_log(tmp_path / "whole")
+    assert read_log(run) == read_log(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("part", ["weights", "ema"])
@@ -148,18 +140,15 @@ def test_a_parameter_of_another_shape(run: Path) -> None:
 
 
 def test_settings_that_differ_are_named_with_both_values() -> None:
-    with pytest.raises(TrainingError, match="a was 1 and is 2; b was 'x' and is None") as caught:
-        check_identity({"a": 1, "b": "x", "c": [1]}, {"a": 2, "c": (1,), "new": 0}, Path("here"))
-    assert str(caught.value).startswith("here is of a run with other settings")
-
-
-def test_data_sets_as_they_were_written_down_at_first() -> None:
-    wanted = {"data": [["a", "captions", 1.0], ["b", None, 2.0]]}
-    check_identity({"data": {"a": 1.0, "b": 2.0}}, wanted, Path("here"))
-    check_identity({"data": wanted["data"]}, wanted, Path("here"))
-    for found in ({"a": 1.0}, {"a": 1.0, "b": 3.0}, [["a", None, 1.0], ["b", None, 2.0]]):
-        with pytest.raises(TrainingError, match="data was"):
-            check_identity({"data": found}, wanted, Path("here"))
+    found = {"a": 1, "b": "x", "c": [1], "data": [["a", None, 1.0]]}
+    wanted = {"a": 2, "c": (1,), "data": [["a", "captions", 1.0]], "new": 0}
+    with pytest.raises(TrainingError) as caught:
+        check_identity(found, wanted, Path("here"))
+    assert str(caught.value).startswith(
+        "here is of a run with other settings: a was 1 and is 2; b was 'x' and is None; data was "
+        "[['a', None, 1.0]] and is [['a', 'captions', 1.0]]; new was None and is 0."
+    )
+    check_identity(found, {**found, "c": (1,)}, Path("here"))
 
 
 # ------------------------------------------------------------------ full disks
@@ -192,7 +181,7 @@ def no_space_in_rust(*arguments: Any, **named: Any) -> None:
     [
         (Path, "write_text", no_space),
         (checkpoint, "save_file", no_space_in_rust),
-        (checkpoint, "_flush", no_space),  # some file systems notice only now
+        (disk, "flush", no_space),  # some file systems notice only now
         (Path, "rename", no_space),
     ],
 )
@@ -217,13 +206,34 @@ def test_no_checkpoint_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_disk_that_is_full_at_the_end(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(ToyStage, "save", no_space_in_rust)
-        with pytest.raises(TrainingError, match=r"result could not be written .* the disk is full"):
-            train_toy(toy_options(run))
-    assert not (run / "weights").exists()
-    assert not list(run.rglob("*.part"))
+    message = r"result could not be written .* the disk is full"
+    for owner, name, failure in (
+        (ToyStage, "save", no_space_in_rust),
+        (result, "flush_all", no_space),  # some file systems notice only now
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, failure)
+            with pytest.raises(TrainingError, match=message):
+                train_toy(toy_options(run))
+        assert not (run / "weights").exists()
+        assert not list(run.rglob("*.part"))
     train_toy(toy_options(run))
+
+
+def test_a_result_is_on_the_disk_before_it_counts(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut leaves it whole or not at all."""
+    flushed: list[tuple[Path, bool]] = []
+
+    def note(path: Path) -> None:
+        flushed.append((path.relative_to(run), (run / "weights").exists()))
+
+    for module in (disk, result):
+        monkeypatch.setattr(module, "flush", note)
+    train_toy(toy_options(run))
+    assert (Path("weights.part/model.safetensors"), False) in flushed
+    assert flushed[-2:] == [(Path("weights.part"), False), (Path(), True)]
 
 
 @pytest.mark.parametrize("method", ["__init__", "add_scalar", "flush"])

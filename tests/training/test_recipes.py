@@ -11,11 +11,10 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
 from kosmosg import cli
-from kosmosg.training.report import read_log
 from tests.conftest import ROOT
 from tests.training.conftest import Trained
+from tests.training.logs import assert_same_losses, read_log
 from tests.training.sharding import launch_environment
-from tests.training.test_processes import assert_same_losses
 from tests.training.world import World, train
 
 PUBLISHED: dict[str, Any] = {

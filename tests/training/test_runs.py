@@ -19,8 +19,8 @@ from kosmosg import cli
 from kosmosg.data.samples import CaptionSample
 from kosmosg.data.shard_writer import write_shards
 from kosmosg.pipeline import KosmosGPipeline
-from kosmosg.training.report import read_log
 from tests.training.conftest import Trained
+from tests.training.logs import read_log
 from tests.training.world import World, command, train
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))

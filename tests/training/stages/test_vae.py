@@ -1,5 +1,7 @@
 """The autoencoder's loss by hand."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,11 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from kosmosg.data.prepare import Prepared
 from kosmosg.tokenizer import TokenizedPrompt
+from kosmosg.training.loop import train
 from kosmosg.training.stages.examples import Example
 from kosmosg.training.stages.perceptual import PerceptualDistance
 from kosmosg.training.stages.vae import VaeStage
+from tests.training.toy import ToyStream, toy_options
 from tests.training.world import SIZES
 
 
@@ -129,11 +133,55 @@ def test_latents_are_disturbed_for_a_decoder_trained_alone() -> None:
 
 
 def test_the_square_of_the_latents_is_followed(stage: VaeStage) -> None:
-    assert stage.latent_square == 1
-    stage.losses(stage.collate([example(1)]))
-    first = stage.latent_square.item()
-    assert first != 1
+    losses = stage.losses(stage.collate([example(1)]))
+    assert stage.latent_square == 1  # a micro-batch alone does not change it
+    vae: Any = stage.vae
+    posterior = vae.encode(stage.collate([example(1)]).pixels).latent_dist
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    square = (posterior.mean + posterior.std * noise).square().mean().item()
+    assert losses["square"].item() == pytest.approx(square, rel=1e-5)
+    for update in (1, 2):
+        stage.after_update({name: loss.item() for name, loss in losses.items()})
+        wanted = 1 + (square - 1) * (1 - 0.99**update)
+        assert stage.latent_square.item() == pytest.approx(wanted, rel=1e-5)
     assert "latent_square" in stage.state_dict()
+
+
+def test_the_scale_does_not_depend_on_the_cut_into_micro_batches(tmp_path: Path) -> None:
+    def build() -> VaeStage:
+        torch.manual_seed(0)
+        return VaeStage(AutoencoderKL(**SIZES["vae"]))
+
+    scales = []
+    for size in (4, 1, 3):
+        options = toy_options(
+            tmp_path / str(size), steps=2, batch_size=4, micro_batch_size=size, learning_rate=1e-3
+        )
+        folder = train(build, lambda rank, processes: Examples(rank, processes), options)
+        config = json.loads((folder / "vae" / "config.json").read_text())
+        scales.append(config["scaling_factor"])
+    assert scales == pytest.approx([scales[0]] * 3, rel=1e-5)
+    assert scales[0] != 1
+
+
+class Examples(ToyStream):
+    """Pictures of noise, by their number."""
+
+    def __next__(self) -> Example:
+        return example(super().__next__())
+
+
+def test_a_decoder_alone_follows_no_latents(distance: PerceptualDistance) -> None:
+    """What comes from the frozen encoder is no loss of its decoder."""
+    torch.manual_seed(0)
+    vae = AutoencoderKL(**SIZES["vae"])
+    stage = VaeStage(vae, decoder_only=True, perceptual=distance)
+    losses = stage.losses(stage.collate([example(1), example(2)]))
+    assert losses.keys() == {"loss", "pixel", "edge", "perceptual"}
+    wanted = losses["pixel"] + losses["edge"] + 0.2 * losses["perceptual"]
+    torch.testing.assert_close(losses["loss"], wanted)
+    stage.after_update({name: loss.item() for name, loss in losses.items()})
+    assert stage.latent_square == 1
 
 
 def test_sheet(stage: VaeStage) -> None:
