@@ -35,7 +35,7 @@ FOLDERS = {
     "align": ["captions"],
     "instruct": ["compositional", "edits", "captions"],
 }
-# Facts sheet, section 12; of stage 1, the paper's section 3.2.
+# Those of the authors' training scripts; of stage 1, the paper's section 3.2.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "lm": {
         "steps": 300_000,
@@ -174,8 +174,10 @@ def test_configurations_of_accelerate(name: str, kind: str, processes: int) -> N
 
 def test_recipes_parse_as_a_whole() -> None:
     for recipe in (ROOT / "runs").glob("*.sh"):
-        assert os.access(recipe, os.X_OK), recipe
         subprocess.run(["bash", "-n", recipe], check=True)
+        if recipe.name == "launch.sh":  # which they source
+            continue
+        assert os.access(recipe, os.X_OK), recipe
         text = recipe.read_text()
         assert "set -euo pipefail" in text
         for word in ("command", "hardware", "duration", "expected"):
