@@ -1,6 +1,7 @@
 """``kosmosg new``: weights to begin with, and parts that do not fit."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,13 @@ def test_parts_that_are_missing(
         write_start(tmp_path / "w", **options(folder, tokenizer=tmp_path))
     with pytest.raises(CheckpointError, match="'unet' could not be taken from"):
         write_start(tmp_path / "w", **options(folder, stable_diffusion=str(tmp_path)))
+    bare = shutil.copytree(folder / "sd", tmp_path / "bare")
+    shutil.rmtree(bare / "tokenizer")
+    with pytest.raises(WeightsError, match=r"no CLIP tokenizer in .*bare/tokenizer"):
+        write_start(
+            tmp_path / "w", **options(folder, stable_diffusion=str(bare), text_encoder=True)
+        )
+    assert not (tmp_path / "w").exists()
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").touch()
     assert new(folder, tmp_path / "there") == 1

@@ -27,9 +27,9 @@ from kosmosg.data.skipping import (
 )
 from kosmosg.errors import DataError, TrainingError
 from kosmosg.images import target_pixels
+from kosmosg.stable_diffusion import encode_captions
 from kosmosg.training.disk import reason
 from kosmosg.training.stage import Stream
-from kosmosg.training.stages.clip import encode_captions
 from kosmosg.training.stages.decoder import LatentExample
 
 logger = logging.getLogger(__name__)

@@ -112,7 +112,7 @@ class DecoderStage(Stage):
         if self._snr_gamma is None:
             return {"loss": diffusion_loss(predicted.sample, draws.noise)}
         errors = (predicted.sample.float() - draws.noise).square().mean(dim=(1, 2, 3))
-        weights = self._diffusion.weigh(draws.timesteps, self._snr_gamma)
+        weights = self._diffusion.snr_weights(draws.timesteps, self._snr_gamma)
         return {"loss": (weights * errors).mean(), "noise": errors.detach().mean()}
 
     def save(self, directory: Path) -> None:
