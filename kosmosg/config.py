@@ -23,6 +23,11 @@ class AlignerConfig:
     queries: int  # length of the condition
     norm_eps: float
 
+    @property
+    def max_tokens(self) -> int:
+        """Longest sequence that the position table can number."""
+        return self.position_rows - FIRST_POSITION_ROW
+
 
 # fairseq's padding row is 1, and its learned positions start one row behind it.
 FIRST_POSITION_ROW = 2
@@ -90,6 +95,10 @@ SD15_SCHEDULER: dict[str, Any] = {
     "clip_sample": False,  # unknown to PNDM, but DDIM is derived from these settings
 }
 SD15_REPOSITORY = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+
+# How stage 3 varies its samples (paper, section 2.3, and the authors' scripts): probability that an
+# entity keeps its background, that a sample's entities lose their words, an edit its caption.
+KEEP_BACKGROUND = DROP_TEXT = DROP_CAPTION = 0.5
 
 # Normalisation of CLIP's input, per channel in RGB order, for pixels in [0, 1].
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

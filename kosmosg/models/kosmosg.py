@@ -35,6 +35,26 @@ class KosmosGConfig(PreTrainedConfig):
         """AlignerNet's sizes."""
         return AlignerConfig(**self.aligner)
 
+    @property
+    def image_slots(self) -> int:
+        """Vectors per image."""
+        return self.kosmos2.latent_query_num
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square pictures that the vision tower takes, in pixels."""
+        return self.kosmos2.vision_config.image_size
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids."""
+        return self.kosmos2.text_config.vocab_size
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest prompt that AlignerNet takes."""
+        return self.aligner_config.max_tokens
+
     @classmethod
     def from_sizes(cls, sizes: dict[str, Any], stage: str = "instruct") -> "KosmosGConfig":
         """Translate the authors' run configuration (see ``config.FULL_SIZE``)."""
@@ -100,17 +120,17 @@ class KosmosG(PreTrainedModel):
     @property
     def image_slots(self) -> int:
         """Vectors per image."""
-        return self.config.kosmos2.latent_query_num
+        return self.config.image_slots
 
     @property
     def image_size(self) -> int:
         """Side of the square pictures that the vision tower takes, in pixels."""
-        return self.config.kosmos2.vision_config.image_size
+        return self.config.image_size
 
     @property
     def vocabulary_size(self) -> int:
         """Number of token ids."""
-        return self.config.kosmos2.text_config.vocab_size
+        return self.config.vocabulary_size
 
     def features(self, batch: Batch) -> Float[Tensor, "batch tokens width"]:
         """Run the multimodal language model up to its final norm.

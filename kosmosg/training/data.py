@@ -177,7 +177,7 @@ class DataOptions:
         if lanes < 1 or lanes % world_size:
             raise DataError(
                 f"{lanes} lanes of packing cannot be shared out evenly among {world_size} "
-                "processes. Choose a multiple of their number."
+                "processes. Choose a multiple of their number for --lanes."
             )
         ahead = ReadAhead(self.threads, streams=lanes // world_size)
         return Turns(

@@ -10,7 +10,6 @@ in which the samples of a micro-batch look at each other (CLIP, the probe, the p
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,7 +21,6 @@ from kosmosg.memory import is_out_of_memory
 from kosmosg.training.acceleration import (
     attention_kernels,
     enable_gradient_checkpointing,
-    find_processes,
     free_gathered,
     make_accelerator,
     prepare,
@@ -72,7 +70,7 @@ def train(
             no number any more, or a checkpoint cannot be written.
         DataError: If too much of the data is bad.
     """
-    with hold_run(options.output) if find_processes().is_main_process else nullcontext():
+    with hold_run(options.output):
         trainer = Trainer(build, open_stream, options, settings or {})
         try:
             trainer.resume()

@@ -8,6 +8,7 @@ from typing import Any
 
 from kosmosg.errors import TrainingError
 from kosmosg.lockfile import only_one
+from kosmosg.training.acceleration import find_processes
 from kosmosg.training.checkpoint import Checkpoint, CheckpointFolder, check_identity, read_identity
 from kosmosg.training.disk import reason
 from kosmosg.training.options import CHANGEABLE, LoopOptions
@@ -23,7 +24,8 @@ _held: set[Path] = set()  # by this process
 def hold_run(output: Path) -> Iterator[None]:
     """Hold the folder of a run for this process, also if it holds it already.
 
-    Two starts of one command would write into each other's checkpoints.
+    Two starts of one command would write into each other's checkpoints. Of several processes that
+    train together, the main one holds it for all.
 
     Raises:
         TrainingError: If another process holds it, or it cannot be written.
@@ -36,7 +38,7 @@ def hold_run(output: Path) -> Iterator[None]:
         )
 
     folder = output.resolve()
-    if folder in _held:
+    if folder in _held or not find_processes().is_main_process:
         yield
         return
     with ExitStack() as held:

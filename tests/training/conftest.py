@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from accelerate.state import AcceleratorState, GradientState
 
-from kosmosg.training.runs import Start
+from kosmosg.training.start import Start
 from tests.training.world import World, make_world, train
 
 

@@ -19,8 +19,8 @@ from kosmosg.training.acceleration import (
     find_processes,
     make_accelerator,
 )
-from kosmosg.training.runs import Start
 from kosmosg.training.stage import Stage, trainable
+from kosmosg.training.start import Start
 from tests.training.stages.examples import (
     align_stage,
     captions,

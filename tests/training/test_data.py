@@ -29,7 +29,7 @@ from kosmosg.training.data import (
     parse_sets,
     picture_preparer,
 )
-from kosmosg.training.runs import Start
+from kosmosg.training.start import Start
 from tests.training.stages.examples import data as data_of
 from tests.training.stages.examples import runs
 from tests.training.toy import ToyStream

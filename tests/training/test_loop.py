@@ -14,7 +14,6 @@ from kosmosg.errors import TrainingError
 from kosmosg.training.checkpoint import read_checkpoint
 from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions
-from kosmosg.training.resuming import OWNER
 from tests.training import killers
 from tests.training.logs import read_log
 from tests.training.processes import run_to_the_end, run_together, started
@@ -23,6 +22,7 @@ from tests.training.toy import (
     ToyStage,
     ToyStream,
     assert_same_run,
+    times,
     toy_options,
     train_in_process,
     train_toy,
@@ -36,12 +36,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     train_toy(toy_options(folder))
     return folder
-
-
-def times(run: Path) -> dict[Path, int]:
-    """When each file of a run was written, but for the one that says who holds it."""
-    files = (file for file in run.rglob("*") if file.name != OWNER)
-    return {file: file.stat().st_mtime_ns for file in files}
 
 
 # ------------------------------------------------------------------ what it computes

@@ -19,6 +19,7 @@ from kosmosg.errors import KosmosGError
 from kosmosg.models.loading import MODULE_FILE, save_module
 from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions
+from kosmosg.training.resuming import OWNER
 from kosmosg.training.stage import Stage, Stream
 from tests.training.logs import read_log
 
@@ -123,6 +124,12 @@ def train_toy(
 def weights(run: Path) -> dict[str, Tensor]:
     """Open the result of a run."""
     return load_file(run / "weights" / MODULE_FILE)
+
+
+def times(run: Path) -> dict[Path, int]:
+    """When each file of a run was written, but for the one that says who holds it."""
+    files = (file for file in run.rglob("*") if file.name != OWNER)
+    return {file: file.stat().st_mtime_ns for file in files}
 
 
 def assert_same_run(found: Path, wanted: Path) -> None:
