@@ -1,6 +1,5 @@
 """Checkpoints on disks that are full, and folders that somebody has touched."""
 
-import errno
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,10 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import SafetensorError
 
 from kosmosg.errors import TrainingError
-from kosmosg.training import checkpoint, disk, report, result
+from kosmosg.training import checkpoint, disk, report
 from kosmosg.training.checkpoint import (
     Checkpoint,
     CheckpointFolder,
@@ -23,7 +21,7 @@ from kosmosg.training.checkpoint import (
     write_checkpoint,
     write_stream,
 )
-from kosmosg.training.result import write_result
+from tests.training.disks import no_space, no_space_in_rust
 from tests.training.logs import read_log
 from tests.training.toy import ToyStage, toy_options, train_toy
 
@@ -31,14 +29,6 @@ FILES = (
     *("state.json", "weights.safetensors", "optimizer.safetensors", "ema.safetensors"),
     "stream-0.json",
 )
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A run that was stopped behind the checkpoints of steps 2 and 4."""
-    with pytest.raises(KeyboardInterrupt):
-        train_toy(toy_options(tmp_path / "run"), end=8 * 5)
-    return tmp_path / "run"
 
 
 @pytest.fixture
@@ -166,16 +156,6 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(small_disk: Path) -> None:
     train_toy(toy_options(small_disk / "run"), build=LARGE)  # with room again, it goes on
 
 
-def no_space(*arguments: Any, **named: Any) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def no_space_in_rust(*arguments: Any, **named: Any) -> None:
-    raise SafetensorError(
-        "Error while serializing: I/O error: No space left on device (os error 28)"
-    )
-
-
 @pytest.mark.parametrize(
     ("owner", "name", "failure"),
     [
@@ -205,37 +185,6 @@ def test_no_checkpoint_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         train_toy(toy_options(tmp_path / "run"))
 
 
-def test_a_disk_that_is_full_at_the_end(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    message = r"result could not be written .* the disk is full"
-    for owner, name, failure in (
-        (ToyStage, "save", no_space_in_rust),
-        (result, "flush_all", no_space),  # some file systems notice only now
-    ):
-        with monkeypatch.context() as patch:
-            patch.setattr(owner, name, failure)
-            with pytest.raises(TrainingError, match=message):
-                train_toy(toy_options(run))
-        assert not (run / "weights").exists()
-        assert not list(run.rglob("*.part"))
-    train_toy(toy_options(run))
-
-
-def test_a_result_is_on_the_disk_before_it_counts(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A power cut leaves it whole or not at all."""
-    flushed: list[tuple[Path, bool]] = []
-
-    def note(path: Path) -> None:
-        flushed.append((path.relative_to(run), (run / "weights").exists()))
-
-    for module in (disk, result):
-        monkeypatch.setattr(module, "flush", note)
-    train_toy(toy_options(run))
-    assert (Path("weights.part/model.safetensors"), False) in flushed
-    assert flushed[-2:] == [(Path("weights.part"), False), (Path(), True)]
-
-
 @pytest.mark.parametrize("method", ["__init__", "add_scalar", "flush"])
 def test_a_log_that_cannot_be_written(
     run: Path, monkeypatch: pytest.MonkeyPatch, method: str
@@ -253,14 +202,3 @@ def test_an_error_is_not_hidden_by_the_end_of_the_log(
     with pytest.raises(TrainingError, match="The checkpoint of step 6"):
         train_toy(toy_options(run))
     assert "the log is not complete: the disk is full" in caplog.text
-
-
-def test_weights_that_do_not_fill_the_stage_are_no_result(tmp_path: Path) -> None:
-    """That is ours to see to: a missing name would leave a network as it began."""
-    state = ToyStage().state_dict()
-    for name in ("network.0.bias", "seen"):
-        rest = {key: tensor for key, tensor in state.items() if key != name}
-        if name == "seen":
-            rest["unknown"] = state[name]
-        with pytest.raises(AssertionError, match=r"network\.0\.bias|unknown"):
-            write_result(ToyStage(), rest, tmp_path / "weights", torch.float32)

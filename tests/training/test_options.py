@@ -5,7 +5,11 @@ from typing import Any
 
 import pytest
 
+from kosmosg.cli import build_parser
+from kosmosg.commands.train_options import data_options, loop_options
+from kosmosg.data.entities import EntityOptions
 from kosmosg.errors import TrainingError
+from kosmosg.training.data import DataOptions, parse_sets
 from kosmosg.training.options import CHANGEABLE, FREE, LoopOptions
 
 
@@ -72,6 +76,33 @@ def test_bounds(name: str, value: Any, wanted: str) -> None:
         options(**{name: value})
     option = name.replace("_", "-")
     assert str(caught.value) == f"--{option} is {value}; it must be {wanted}."
+
+
+@pytest.mark.parametrize("stage", ["lm", "align", "instruct", "clip", "vae", "decoder", "probe"])
+def test_the_command_line_has_the_same_defaults(stage: str) -> None:
+    """And every stage has all of them."""
+    words = ["train", stage, "--output", "run", "--steps", "10", "--batch-size", "4"]
+    needed = {
+        "lm": "weights",
+        "align": "weights",
+        "instruct": "weights",
+        "clip": "config tokenizer",
+    }
+    needed |= {"vae": "config", "decoder": "config clip vae"}
+    for name in needed.get(stage, "").split():
+        words += [f"--{name}", "somewhere"]
+    if stage != "probe":
+        words += ["--data", "a", "--data", "captions=b:2", "--seed", "3"]
+    parsed = build_parser().parse_args(words)
+    seed = 0 if stage == "probe" else 3
+    assert loop_options(parsed) == options(learning_rate=1e-3, seed=seed)
+    if stage != "probe":
+        sets = parse_sets(["a", "captions=b:2"])
+        assert data_options(parsed) == DataOptions(sets=sets, seed=3)
+    if stage == "instruct":
+        published = EntityOptions()
+        assert parsed.keep_background == published.keep_background
+        assert parsed.drop_text == published.drop_text
 
 
 def test_share() -> None:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kosmosg.data.entities import EntityOptions
 from kosmosg.models import Reconstruction
 from kosmosg.stable_diffusion import load_scheduler
@@ -63,3 +65,8 @@ def instruct_stage(start: Start, **options: Any) -> InstructStage:
     config = dict(load_scheduler(start.directory / "scheduler").config)
     decoder = load_decoder(start.directory)
     return InstructStage(start.kosmosg(), *decoder, config, start.directory, **options)
+
+
+def pictures(count: int, seed: int) -> torch.Tensor:
+    """Draw noise in [-1, 1]."""
+    return torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) * 2 - 1

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from kosmosg.data.prepare import Prepared
 from kosmosg.tokenizer import TokenizedPrompt
@@ -16,6 +15,7 @@ from kosmosg.training.loop import train
 from kosmosg.training.stages.examples import Example
 from kosmosg.training.stages.perceptual import PerceptualDistance
 from kosmosg.training.stages.vae import VaeStage
+from tests.training.stages.examples import pictures
 from tests.training.toy import ToyStream, toy_options
 from tests.training.world import SIZES
 
@@ -54,47 +54,6 @@ def test_loss_by_hand(stage: VaeStage) -> None:
     wanted["loss"] = pixel + edge + 1e-6 * divergence
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-5)
-
-
-@pytest.fixture
-def distance() -> PerceptualDistance:
-    torch.manual_seed(0)
-    sizes: Any = SIZES["clip"]["vision_config"]
-    return PerceptualDistance(CLIPVisionModel(CLIPVisionConfig(**sizes)))
-
-
-def pictures(count: int, seed: int) -> torch.Tensor:
-    return torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-
-
-def test_perceptual_distance_by_hand(distance: PerceptualDistance) -> None:
-    """Of pictures of CLIP's size that are moved by nothing."""
-    a, b = (pictures(1, seed)[..., :32, :32] for seed in (1, 2))
-    still = next(
-        seed
-        for seed in range(10**4)
-        if not torch.randint(16, (2,), generator=torch.Generator().manual_seed(seed)).any()
-    )
-    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
-    std = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
-    layers = [
-        distance.tower(
-            pixel_values=((pixels + 1) / 2 - mean) / std, output_hidden_states=True
-        ).hidden_states[1:]
-        for pixels in (a, b)
-    ]
-    wanted = 2 - 2 * torch.stack(
-        [torch.cosine_similarity(x, y, dim=-1).mean() for x, y in zip(*layers, strict=True)]
-    )
-    torch.testing.assert_close(distance(a, b, [still]), wanted.mean())
-
-
-def test_perceptual_distance_is_of_both_pictures_moved_alike(distance: PerceptualDistance) -> None:
-    a, b = pictures(3, 1), pictures(3, 2)
-    assert distance(a, a, [1, 2, 3]) < 1e-6
-    assert distance(a, b, [1, 2, 3]) > 1e-3
-    assert distance(a, b, [1, 2, 3]) == distance(a, b, [1, 2, 3])
-    assert distance(a, b, [1, 2, 3]) != distance(a, b, [4, 5, 6])
 
 
 def test_the_perceptual_distance_is_part_of_the_loss(distance: PerceptualDistance) -> None:
