@@ -69,22 +69,14 @@ def encode_pictures(
         DataError: If there is no usable picture, or too much of the data is bad.
         TrainingError: If the file cannot be written.
     """
-    shards, side = list(shards), vae.config["sample_size"]
-    rules = {"min_side": min_side, "side": side, "bfloat16": bfloat16}
+    shards = list(shards)
+    rules = {"min_side": min_side, "side": vae.config["sample_size"], "bfloat16": bfloat16}
     origin = {"origin": _fingerprint(shards, vae, tokenizer, rules)}
     if file.exists() and _read_metadata(file) == origin:
         return load_file(file)
     log = SkipLog("pictures", limit or BadSampleLimit())
-    parts: dict[str, list[Tensor]] = {"mean": [], "deviation": [], "ids": []}
-    for batch in _batches(
-        tqdm(_samples(shards, log), desc="encode", unit=" pictures", mininterval=30)
-    ):
-        pixels = np.stack([target_pixels(image, side) for image, _ in batch])
-        with torch.autocast(vae.device.type, torch.bfloat16, enabled=bfloat16):
-            encoded: Any = vae.encode(torch.from_numpy(pixels).to(vae.device, vae.dtype))
-        parts["mean"].append(encoded.latent_dist.mean.half().cpu())
-        parts["deviation"].append(encoded.latent_dist.std.half().cpu())
-        parts["ids"].append(encode_captions(tokenizer, [caption for _, caption in batch])[0])
+    with torch.autocast(vae.device.type, torch.bfloat16, enabled=bfloat16):
+        parts = _encode(_samples(shards, log), vae, tokenizer)
     told = f"skipped: {describe(log.skipped) or 'none'}"
     if not parts["mean"]:
         raise DataError(
@@ -96,6 +88,19 @@ def encode_pictures(
     whole = {name: torch.cat(tensors).contiguous() for name, tensors in parts.items()}
     _write(whole, file, origin)
     return whole
+
+
+def _encode(
+    samples: Iterable[Picture], vae: AutoencoderKL, tokenizer: CLIPTokenizer
+) -> dict[str, list[Tensor]]:
+    parts: dict[str, list[Tensor]] = {"mean": [], "deviation": [], "ids": []}
+    for batch in _batches(tqdm(samples, desc="encode", unit=" pictures", mininterval=30)):
+        pixels = np.stack([target_pixels(image, vae.config["sample_size"]) for image, _ in batch])
+        encoded: Any = vae.encode(torch.from_numpy(pixels).to(vae.device, vae.dtype))
+        parts["mean"].append(encoded.latent_dist.mean.half().cpu())
+        parts["deviation"].append(encoded.latent_dist.std.half().cpu())
+        parts["ids"].append(encode_captions(tokenizer, [caption for _, caption in batch])[0])
+    return parts
 
 
 def _write(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:

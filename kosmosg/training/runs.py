@@ -86,10 +86,7 @@ def train_align(
 
     def build() -> Stage:
         kosmosg = start.kosmosg()
-        reconstruction = Reconstruction(kosmosg.config.aligner_config)
-        folder = start.directory / "reconstruction"
-        if folder.is_dir():
-            load_module(reconstruction, folder, dtype=torch.float32)
+        reconstruction = _begin_reconstruction(start, kosmosg.config.aligner_config)
         teacher = load_text_encoder(start.directory, stable_diffusion)
         _check_teacher(*teacher, kosmosg.config.aligner_config)
         return AlignStage(
@@ -112,6 +109,15 @@ def train_align(
         **data.identity(),
     }
     return train(build, open_stream, options, settings)
+
+
+def _begin_reconstruction(start: Start, sizes: AlignerConfig) -> Reconstruction:
+    """Take the half N from an earlier stage 2, or begin at random."""
+    reconstruction = Reconstruction(sizes)
+    folder = start.directory / "reconstruction"
+    if folder.is_dir():
+        load_module(reconstruction, folder, dtype=torch.float32)
+    return reconstruction
 
 
 def train_instruct(

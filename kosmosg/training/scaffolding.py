@@ -108,10 +108,7 @@ def train_vae(
     prepare = with_seed(picture_preparer(target_size=sizes.values["sample_size"]))
 
     def build() -> Stage:
-        perceptual = None
-        if clip is not None:
-            eye: Any = load_component(CLIPModel, clip / "clip", dtype=torch.float32)
-            perceptual = PerceptualDistance(eye.vision_model)
+        perceptual = None if clip is None else _load_eye(clip)
         if vae is None:
             with sizes.building():
                 return VaeStage(AutoencoderKL(**sizes.values), perceptual=perceptual)
@@ -129,6 +126,11 @@ def train_vae(
         "clip": None if clip is None else fingerprint(clip / "clip"),
     }
     return train(build, open_stream, options, settings | data.identity())
+
+
+def _load_eye(clip: Path) -> PerceptualDistance:
+    model: Any = load_component(CLIPModel, clip / "clip", dtype=torch.float32)
+    return PerceptualDistance(model.vision_model)
 
 
 def train_decoder(
@@ -170,14 +172,9 @@ def train_decoder(
         def build() -> Stage:
             with sizes.building():
                 unet = UNet2DConditionModel(**{**sizes.values, **parts.sizes_of_unet(encoded)})
-            return DecoderStage(
-                source,
-                unet,
-                load_component(CLIPTextModel, source / "text_encoder", dtype=torch.float32),
-                encode_captions(parts.tokenizer, [""])[0],
-                parts.diffusion(),
-                snr_gamma,
-            )
+            encoder = load_component(CLIPTextModel, source / "text_encoder", dtype=torch.float32)
+            null_ids = encode_captions(parts.tokenizer, [""])[0]
+            return DecoderStage(source, unet, encoder, null_ids, parts.diffusion(), snr_gamma)
 
         def open_stream(rank: int, processes: int) -> Stream:
             return LatentStream(encoded, seed=data.seed, rank=rank, world_size=processes)
