@@ -46,7 +46,8 @@ def hold_run(output: Path) -> Iterator[None]:
             held.enter_context(only_one(output, OWNER, explain))
         except OSError as error:
             raise TrainingError(
-                f"{output} cannot be written: {reason(error)}. Name another output folder."
+                f"{output} cannot be written: {reason(error)}. Mend that, or name another output "
+                "folder."
             ) from error
         _held.add(folder)
         held.callback(_held.discard, folder)

@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(
-            TrainingError, match=r"cannot be written: .* Name another output folder"
+            TrainingError, match=r"cannot be written: .* name another output folder"
         ):
             train_toy(toy_options(folder))
 
