@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kosmosg.data.mixing import Mixture, Source
+from kosmosg.data.prepare import Document
 from kosmosg.data.samples import CaptionSample, Sample, Scan
 from kosmosg.data.skipping import BadSample, BadSampleLimit
 
@@ -70,3 +71,7 @@ def three_sources(**changes) -> list[Source]:
 
 def take(mixture: Mixture, count: int) -> list:
     return list(islice(mixture, count))
+
+
+def text_of(document: Document) -> list[int]:
+    return [token for piece in document for token in piece.prompt.ids]
