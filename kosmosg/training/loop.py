@@ -231,7 +231,7 @@ class Trainer:
         try:
             self._state.put_back(checkpoint)
             self._stream.load_state_dict(stream)
-        except (KeyError, RuntimeError) as error:
+        except (LookupError, TypeError, RuntimeError) as error:
             raise unreadable(folder, f"it does not fit: {error}") from error
         self._report.load_state_dict(checkpoint.report)
         self.step = checkpoint.step

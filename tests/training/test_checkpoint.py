@@ -120,6 +120,14 @@ def test_a_checkpoint_that_lacks_a_parameter(run: Path, part: str) -> None:
         train_toy(toy_options(run))
 
 
+def test_a_stream_that_stood_elsewhere(run: Path) -> None:
+    """Such as one of another kind, or as another version wrote it."""
+    for written in ("[]", "{}"):
+        (run / "checkpoints" / "step-00000004" / "stream-0.json").write_text(written)
+        with pytest.raises(TrainingError, match=r"step-00000004 cannot be read .it does not fit"):
+            train_toy(toy_options(run))
+
+
 def test_a_parameter_of_another_shape(run: Path) -> None:
     folder = run / "checkpoints" / "step-00000004"
     state = read_checkpoint(folder)
