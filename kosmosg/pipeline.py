@@ -153,6 +153,7 @@ class KosmosGPipeline:
         prompt: Texts,
         images: Images | Sequence[Images] | None = None,
         negative_prompt: Texts | None = None,
+        image_weights: Sequence[float] | None = None,
     ) -> tuple[Float[Tensor, "batch queries dim"], Float[Tensor, "batch queries dim"]]:
         """Turn prompts into conditions for any Stable Diffusion v1.5 pipeline.
 
@@ -162,6 +163,7 @@ class KosmosGPipeline:
                 sequence each.
             negative_prompt: Text only; one for all prompts or one each. ``None`` and ``""`` are
                 the null condition.
+            image_weights: How much of each picture counts, over all prompts: 0 to 3, 1 is all.
 
         Returns:
             ``prompt_embeds`` and ``negative_prompt_embeds``, each ``(batch, 77, 768)`` at full
@@ -169,10 +171,11 @@ class KosmosGPipeline:
 
         Raises:
             PromptError: If markers and images do not fit, or a prompt is too long.
+            SettingError: If the weights do not fit the pictures.
         """
         prompts, pictures, negatives = pair(prompt, images, negative_prompt)
         return (
-            self.conditioner.conditions(prompts, pictures),
+            self.conditioner.conditions(prompts, pictures, image_weights),
             self.conditioner.negatives(negatives),
         )
 
@@ -190,6 +193,7 @@ class KosmosGPipeline:
         height: int | None = None,
         scheduler: str | SchedulerMixin = DEFAULT_SAMPLER,
         seed: int | None = None,
+        image_weights: Sequence[float] | None = None,
         lora: LoRA | None = None,
         control: Control | None = None,
         init: InitImage | None = None,
@@ -210,6 +214,7 @@ class KosmosGPipeline:
             height: Likewise.
             scheduler: A name in ``schedulers.SAMPLERS``, or a scheduler of diffusers.
             seed: Picture n is drawn from ``seed + n``; random by default.
+            image_weights: See ``encode_prompt``.
             lora: A correction of the U-Net, for this call alone.
             control: What fixes the layout, through a ControlNet.
             init: What to start from in place of noise, and what of it to keep.
@@ -241,7 +246,9 @@ class KosmosGPipeline:
         with attached(self.decoder.unet, lora):
             start = time.perf_counter()
             with reporting_out_of_memory("The prompt and its images do not"):
-                condition, negative = self.encode_prompt(prompts, pictures, negatives)
+                condition, negative = self.encode_prompt(
+                    prompts, pictures, negatives, image_weights
+                )
             synchronise(condition)
             encode_seconds = time.perf_counter() - start
             seeds = settings.seeds(len(prompts))
@@ -305,8 +312,7 @@ class KosmosGPipeline:
                 steps=settings.num_inference_steps,
                 guidance_scale=settings.guidance_scale,
                 seeds=seeds,
-                control=control
-                and controls.prepare(control, size, self.controlnets.get(control.kind, unet)),
+                control=control and controls.prepare(control, size, self.controlnets, unet),
                 start=init and init_images.prepare(init, size, vae, scale),
             )
 

@@ -17,9 +17,10 @@ from kosmosg.errors import ControlError, SettingError, WeightsError
 from kosmosg.images import to_rgb
 from kosmosg.models.loading import load_component
 from kosmosg.settings import check_number
-from kosmosg.techniques.control_maps import make_map
+from kosmosg.techniques.control_maps import Place, make_map
 
 FOLDER = "controlnet"
+MAPS = "annotators"  # beside it: the networks that make maps
 # What a ControlNet shares with the U-Net whose features it adds to.
 SHARED = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim")
 
@@ -83,11 +84,19 @@ class ControlMap:
         }
 
 
-def prepare(control: Control, size: tuple[int, int], network: ControlNetModel) -> ControlMap:
-    """Bring a control picture to the size of the result, and derive its map."""
+def prepare(
+    control: Control, size: tuple[int, int], controlnets: "ControlNets", unet: UNet2DConditionModel
+) -> ControlMap:
+    """Bring a control picture to the size of the result, derive its map, and find its network.
+
+    Raises:
+        ControlError: If the map cannot be made, or there is no network that fits.
+    """
     image = to_rgb(control.image)
+    network = controlnets.get(control.kind, unet)
     if control.preprocess:
-        image = make_map(control.kind, image, size)
+        place = Place(folder=controlnets.map_folder(control.kind), device=unet.device)
+        image = make_map(control.kind, image, size, place)
     elif image.size != size:
         # Sharp colours and lines mean something; in between there is nothing to mean.
         image = image.resize(size, Image.Resampling.NEAREST)
@@ -101,6 +110,11 @@ class ControlNets:
         self.folders = [Path(folder) for folder in folders]
         self._kind: str | None = None
         self._network: ControlNetModel | None = None
+
+    def map_folder(self, kind: str) -> Path:
+        """Find the folder of the networks that make a kind of map."""
+        places = [folder.parent / MAPS / kind for folder in self.folders]
+        return next((place for place in places if place.is_dir()), places[-1])
 
     def get(self, kind: str, unet: UNet2DConditionModel) -> ControlNetModel:
         """Take the network of a kind from memory, or load it in place of the one before.
