@@ -260,6 +260,8 @@ class KosmosGPipeline:
             flagged = self.safety_checker.flagged(drawn)
         rows = [n // settings.num_images_per_prompt for n in range(len(seeds))]
         extra = techniques.recipe()
+        if image_weights is not None:
+            extra["image_weights"] = list(image_weights)
         recipes = [
             settings.recipe(prompts[row], negatives[row], seed) | extra
             for row, seed in zip(rows, seeds, strict=True)

@@ -126,12 +126,12 @@ class ControlNets:
         Raises:
             ControlError: If it is not there, is damaged, or belongs to another U-Net.
         """
-        if self._kind != kind or self._network is None:
+        if self._kind != kind or self._network is None or self._network.dtype != unet.dtype:
             self._kind = self._network = None  # before loading: two may not fit into memory
             self._network = self._load(kind, unet)
             self._kind = kind
         network: Any = self._network
-        return network.to(device=unet.device, dtype=unet.dtype)
+        return network.to(unet.device)
 
     def _load(self, kind: str, unet: UNet2DConditionModel) -> ControlNetModel:
         places = [folder / kind for folder in self.folders]

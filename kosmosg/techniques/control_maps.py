@@ -95,7 +95,7 @@ def depth(image: Image.Image, place: Place) -> Image.Image:
     inputs = processor(images=image, return_tensors="pt").to(place.device)
     values = network(**inputs).predicted_depth[0].float().cpu().numpy()
     low, high = float(values.min()), float(values.max())
-    levels = (values - low) / max(high - low, 1e-6) * 255
+    levels = (values - low) / ((high - low) or 1.0) * 255  # a wall is black
     return Image.fromarray(levels.round().astype(np.uint8))
 
 

@@ -124,7 +124,7 @@ def test_with_several_prompts_and_pictures(controlled: KosmosGPipeline) -> None:
 def test_with_a_lora_at_its_own_strength(controlled: KosmosGPipeline, tmp_path: Path) -> None:
     unet = controlled.decoder.unet
     file = loras.write(tmp_path / "x.safetensors", loras.peft(loras.make_factors(unet)))
-    control = ready()
+    control = ready(scale=0.001)  # not so strong that nothing else is seen
     base = draw(controlled, control=control)
     none, half, full = (
         draw(controlled, control=control, lora=LoRA(file=file, scale=scale))
@@ -171,10 +171,10 @@ def test_one_network_is_in_memory_at_a_time(pipe: KosmosGPipeline, folder: Path)
 
 
 def test_weights_may_bring_their_own(
-    pipe: KosmosGPipeline, folder: Path, tiny_weights: Path, tmp_path: Path
+    pipe: KosmosGPipeline, folder: Path, own_weights: Path, tmp_path: Path
 ) -> None:
     weights = tmp_path / "weights"
-    shutil.copytree(tiny_weights, weights)
+    shutil.copytree(own_weights, weights)
     shutil.copytree(folder / "canny", weights / "controlnet" / "canny")
     own = KosmosGPipeline.from_pretrained(weights)
     control = Control(kind="canny", image=PICTURE)
@@ -282,11 +282,9 @@ def test_depth_is_between_black_and_white(tmp_path: Path) -> None:
     torch.manual_seed(0)
     DepthAnythingForDepthEstimation(config).save_pretrained(tmp_path)
     DPTImageProcessorPil(size={"height": 56, "width": 56}).save_pretrained(tmp_path)
-    values = pixels(make_map("depth", PICTURE, (96, 64), place(tmp_path)))
-    assert values.shape == (64, 96, 3)
-    assert values.min() < 20
-    assert values.max() > 235
-    assert (values[..., 0] == values[..., 1]).all()
+    assert control_maps.depth(PICTURE, place(tmp_path)).getextrema() == (0, 255)
+    made = make_map("depth", PICTURE, (96, 64), place(tmp_path))
+    assert (made.size, made.mode) == ((96, 64), "RGB")
 
 
 def test_segmentation_paints_in_the_colours_of_classes(tmp_path: Path) -> None:
@@ -316,4 +314,5 @@ def test_a_map_whose_network_is_not_there(tmp_path: Path, kind: str) -> None:
 
 def test_the_palette_has_a_colour_for_each_class() -> None:
     assert PALETTE.shape == (150, 3)
-    assert len({tuple(colour) for colour in PALETTE}) == 150
+    assert PALETTE[0].tolist() == [120, 120, 120]  # wall
+    assert len({tuple(colour) for colour in PALETTE}) == 149  # the data set has one twice
