@@ -12,8 +12,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Control", "InitImage", "KosmosGPipeline", "LoRA"]
 
-_HOMES = dict.fromkeys(("Control", "InitImage", "LoRA"), "kosmosg.techniques")
-_HOMES["KosmosGPipeline"] = "kosmosg.pipeline"
+_HOMES = {
+    "Control": "kosmosg.techniques",
+    "InitImage": "kosmosg.techniques",
+    "KosmosGPipeline": "kosmosg.pipeline",
+    "LoRA": "kosmosg.techniques",
+}
 
 
 def __getattr__(name: str) -> Any:

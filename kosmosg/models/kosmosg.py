@@ -150,8 +150,8 @@ class KosmosG(PreTrainedModel):
         Scaling them would do nothing: the language model normalises whatever stands in a slot.
         """
         grey = torch.zeros_like(pixels[:1])  # CLIP's mean colour
-        embeds = self.kosmos2.get_image_features(torch.cat([pixels, grey])).pooler_output
-        images, nothing = embeds[:-1], embeds[-1:]
+        found: Any = self.kosmos2.get_image_features(torch.cat([pixels, grey]))
+        images, nothing = found.pooler_output[:-1], found.pooler_output[-1:]
         return nothing + weights[:, None, None] * (images - nothing)
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch queries dim"]:

@@ -8,6 +8,7 @@ torch's loader for tensors alone.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,15 @@ def shuffle(image: Image.Image, _: Place) -> Image.Image:
     width, height = image.size
     random = np.random.default_rng(0)
     cells = max(2, round(height / SHUFFLE_CELL) + 1), max(2, round(width / SHUFFLE_CELL) + 1)
-    flow = []
-    for side in (width, height):
+
+    def flow(side: int) -> np.ndarray:
         coarse = random.standard_normal(cells).astype(np.float32)
         smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
         low, high = smooth.min(), smooth.max()
-        flow.append((smooth - low) / max(high - low, 1e-6) * (side - 1))
-    return Image.fromarray(cv2.remap(np.asarray(image), *flow, cv2.INTER_LINEAR))
+        return (smooth - low) / max(high - low, 1e-6) * (side - 1)
+
+    moved = cv2.remap(np.asarray(image), flow(width), flow(height), cv2.INTER_LINEAR)
+    return Image.fromarray(moved)
 
 
 @torch.inference_mode()
@@ -123,7 +126,7 @@ def detector(name: str, **options: Any) -> Callable[[Image.Image, Place], Image.
 
     def make(image: Image.Image, place: Place) -> Image.Image:
         try:
-            import controlnet_aux
+            controlnet_aux = import_module("controlnet_aux")
         # torchvision that does not fit torch raises RuntimeError.
         except (ImportError, RuntimeError) as error:
             raise ControlError(

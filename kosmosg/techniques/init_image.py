@@ -8,6 +8,7 @@ without a mask input: after every step, what must stay is put back with the nois
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -46,7 +47,7 @@ class InitImage:
                 f"init_mask has {self.mask.width} × {self.mask.height} pixels, and init_image "
                 f"{self.image.width} × {self.image.height}. Give a mask of the same proportions."
             )
-        if self.mask.convert("L").getextrema()[1] < WHITE:
+        if not np.any(np.asarray(self.mask.convert("L")) >= WHITE):
             raise ImageError(
                 "init_mask has no white part, so nothing of init_image may change. Paint white "
                 "what to repaint."
@@ -113,16 +114,15 @@ def prepare(init: InitImage, size: tuple[int, int], vae: Any, scale: int) -> Sta
     """
     picture = to_rgb(init.image).resize(size, Image.Resampling.LANCZOS)
     parameter = next(vae.parameters())
-    raw = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    pixels = raw.view(1, size[1], size[0], 3).permute(0, 3, 1, 2) / 127.5 - 1.0
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1.0
     encoded = vae.encode(pixels.to(parameter)).latent_dist.mode()
     pixel_mask, latent_mask = None, None
     if init.mask is not None:
-        pixel_mask = init.mask.convert("L").resize(size, Image.Resampling.NEAREST)
-        pixel_mask = pixel_mask.point(lambda value: 255 if value >= WHITE else 0)
-        raw = torch.frombuffer(bytearray(pixel_mask.tobytes()), dtype=torch.uint8)
+        resized = init.mask.convert("L").resize(size, Image.Resampling.NEAREST)
+        white = np.asarray(resized) >= WHITE
+        pixel_mask = Image.fromarray(white)
         # A latent may change if any of its pixels may.
-        latent_mask = F.max_pool2d(raw.view(1, 1, size[1], size[0]) / 255.0, scale)
+        latent_mask = F.max_pool2d(torch.from_numpy(white)[None, None].float(), scale)
     return Start(
         picture=picture,
         latents=encoded * vae.config.scaling_factor,

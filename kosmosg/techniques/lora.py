@@ -136,8 +136,9 @@ def _read_file(file: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]
     """Read all tensors and the metadata of a safetensors file."""
     try:
         with file.open("rb") as opened:
-            beginning = opened.read(4)
-        if beginning.startswith(PICKLES):
+            beginning = opened.read(9)
+        # A safetensors file begins with eight bytes of a length, which may look like anything.
+        if beginning[8:] != b"{" and beginning.startswith(PICKLES):
             raise LoRAError(
                 f"{name} is a pickle (.pt, .ckpt or .bin), which is a program and is not opened. "
                 "Use the .safetensors file of the same LoRA."
@@ -176,7 +177,9 @@ def _alphas(tensors: dict[str, Tensor], metadata: dict[str, str]) -> dict[str, f
     except ValueError:
         settings = {}
     default = settings.get("unet.lora_alpha")
-    alphas = dict.fromkeys(layers, default) if default is not None else {}
+    alphas: dict[str, float] = {}
+    if default is not None:
+        alphas = {layer: float(default) for layer in layers}
     patterns = settings.get("unet.alpha_pattern") or {}
     for layer in layers:
         for pattern, alpha in patterns.items():

@@ -75,6 +75,13 @@ def test_base_and_lora_by_turns(drawn: Server, style: str) -> None:
     np.testing.assert_array_equal(base, drawn.draw(lora_weights=style, lora_scale=0))
 
 
+def test_parts_for_a_text_encoder_are_told_in_the_log(drawn: Server, unet: Any) -> None:
+    tensors = loras.kohya(loras.make_factors(unet))
+    tensors["lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"] = torch.ones(4, 8)
+    answer = drawn.answer(lora_weights=lora(tensors))
+    assert "1 tensors for a text encoder are left out" in answer["logs"]
+
+
 def test_a_control_by_edges(drawn: Server) -> None:
     base = drawn.draw()
     controlled = drawn.draw(control_image=PICTURE)

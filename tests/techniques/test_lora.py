@@ -259,6 +259,17 @@ def test_pickles_are_not_opened(pipe: KosmosGPipeline, tmp_path: Path) -> None:
     assert not trace.exists()
 
 
+def test_a_length_that_begins_like_a_pickle(pipe: KosmosGPipeline, tmp_path: Path) -> None:
+    """Safetensors files begin with the length of their header."""
+    tensors = loras.peft(make_factors(pipe.decoder.unet))
+    for filling in range(256):
+        file = write(tmp_path / "x.safetensors", tensors, {"note": "x" * filling})
+        if file.read_bytes().startswith(b"\x80"):
+            break
+    assert file.read_bytes().startswith(b"\x80")
+    assert len(read_lora(LoRA(file=file), pipe.decoder.unet)) == len(LAYERS)
+
+
 @pytest.mark.parametrize("length", [0, 4, 100, -1])
 def test_files_that_are_cut_off(pipe: KosmosGPipeline, file: Path, length: int) -> None:
     file.write_bytes(file.read_bytes()[:length])
