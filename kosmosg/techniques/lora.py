@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from diffusers import UNet2DConditionModel
 from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
@@ -195,18 +194,17 @@ def _correction(
     layer: str, tensors: dict[str, Tensor], alpha: float | None, module: nn.Module | None, name: str
 ) -> Correction:
     """Check a layer's two factors against the layer, and multiply alpha over rank into one."""
-    weight: Any = getattr(module, "weight", None)
     down, up = tensors.get(layer + DOWN), tensors.get(layer + UP)
-    if weight is None:
+    if not isinstance(module, nn.Linear | nn.Conv2d):
         raise LoRAError(
-            f"{name} changes '{layer}', which this U-Net does not have: it is a LoRA for another "
+            f"{name} changes '{layer}', which is no layer of this U-Net: it is a LoRA for another "
             "base model (SDXL, SD 2, FLUX, …) or of another kind. Use one for Stable Diffusion "
             "v1.5."
         )
     if down is None or up is None:
         raise LoRAError(f"{name} has only one of the two factors for '{layer}': it is damaged.")
     rank = down.shape[0] if down.ndim else 0
-    outputs, inputs, *kernel = weight.shape
+    outputs, inputs, *kernel = module.weight.shape
     wanted = (rank, inputs, *kernel), (outputs, rank, *(1 for _ in kernel))
     if rank == 0:
         raise LoRAError(f"{name} has rank 0 at '{layer}': it is empty. Use another file.")
@@ -217,6 +215,7 @@ def _correction(
             "Diffusion v1.5."
         )
     factor = 1.0 if alpha is None else alpha / rank
+    down, up = down.float(), up.float()  # from any precision, also those that cannot compute
     if not (is_finite(down) and is_finite(up) and abs(factor) < float("inf")):
         raise LoRAError(f"{name} holds values that are not finite, at '{layer}'. It is damaged.")
     return Correction(down=down, up=up * factor)

@@ -100,6 +100,17 @@ def test_the_alpha_that_diffusers_writes_beside_the_tensors(
     assert difference(draw(pipe, lora=LoRA(file=file)), draw_merged(pipe, scaled)) <= 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_files_of_any_precision(pipe: KosmosGPipeline, tmp_path: Path, dtype: torch.dtype) -> None:
+    factors = {
+        layer: (down.to(dtype), up.to(dtype))
+        for layer, (down, up) in make_factors(pipe.decoder.unet).items()
+    }
+    file = write(tmp_path / "x.safetensors", loras.peft(factors))
+    rounded = {layer: (down.float(), up.float()) for layer, (down, up) in factors.items()}
+    assert difference(draw(pipe, lora=LoRA(file=file)), draw_merged(pipe, rounded)) <= 1
+
+
 def test_strength_zero_is_no_lora(pipe: KosmosGPipeline, file: Path) -> None:
     assert difference(draw(pipe, lora=LoRA(file=file, scale=0)), draw(pipe)) == 0
 
@@ -210,6 +221,7 @@ def tensors_that_are_refused(unet: Any) -> dict[str, tuple[dict[str, Tensor], st
         "DoRA": (loras.kohya(factors) | {f"{one}.dora_scale": torch.ones(1)}, "DoRA"),
         "text encoder only": ({"lora_te_x.lora_down.weight": torch.ones(4, 4)}, "nothing for the"),
         "nothing at all": ({}, "nothing for the U-Net"),
+        "a norm": ({"unet.conv_norm_out.lora_A.weight": torch.ones(4)}, "another base model"),
         "a number": ({"lora_unet_x": torch.tensor(1.0)}, "another base model"),
         "a checkpoint": ({"model.weight": torch.ones(4)}, "another base model"),
     }
@@ -223,7 +235,7 @@ def _empty(unet: Any) -> loras.Factors:
 CASES = [
     *("SDXL, by its names", "SDXL, by its sizes", "rank 0", "NaN", "infinite alpha"),
     *("one factor only", "LoHa", "LoKr", "DoRA", "text encoder only", "nothing at all"),
-    *("a number", "a checkpoint"),
+    *("a norm", "a number", "a checkpoint"),
 ]
 
 
