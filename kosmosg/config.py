@@ -105,7 +105,14 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 DEFAULT_STEPS = 50
-SAMPLER_NAMES = ("DPMSolverMultistep", "DDIM", "PNDM")
+SAMPLER_NAMES = (
+    *("DPMSolverMultistep", "DDIM", "PNDM", "UniPC"),
+    *("Euler", "EulerAncestral", "KarrasDPM", "LCM"),
+)
 DEFAULT_SAMPLER = SAMPLER_NAMES[0]
 DEFAULT_GUIDANCE = 6.0
 MAX_SEED = 2**32 - 1
+CONTROL_TYPES = (
+    *("canny", "depth", "openpose", "scribble", "softedge", "segmentation"),
+    *("normal", "lineart", "lineart_anime", "mlsd", "shuffle", "ip2p"),
+)

@@ -29,6 +29,7 @@ FOLDERS = ("kosmosg", "scripts", "samples", "tests", "weights", "runs", "benchma
 # These appear when somebody builds, downloads, converts or draws.
 MADE_BY_USERS = (".venv", ".cog", "outputs", "weights/kosmos-g", "weights/checkpoints")
 MADE_BY_USERS += ("weights/tokenizer", "weights/stable-diffusion-v1-5")
+MADE_BY_USERS += ("weights/controlnet", "weights/annotators")
 MADE_BY_USERS += ("weights/manifest.lock", "weights/.download.lock")
 
 NOTE = "NOTE(reference)"

@@ -146,14 +146,33 @@ class KosmosG(PreTrainedModel):
             )
         if batch.pixels is None:
             output = self.kosmos2.text_model(input_ids=batch.ids, use_cache=False)
-        else:
+        elif batch.image_weights is None:
             output = self.kosmos2(
                 pixel_values=batch.pixels,
                 input_ids=batch.ids,
                 image_embeds_position_mask=batch.image_mask,
                 use_cache=False,
             )
+        else:
+            output = self.kosmos2(
+                image_embeds=self._weighted_images(batch.pixels, batch.image_weights),
+                input_ids=batch.ids,
+                image_embeds_position_mask=batch.image_mask,
+                use_cache=False,
+            )
         return output.last_hidden_state
+
+    def _weighted_images(
+        self, pixels: Float[Tensor, "images 3 size size"], weights: Float[Tensor, "images"]
+    ) -> Float[Tensor, "images slots width"]:
+        """Move the vectors of each image towards those of an even grey one, or away from them.
+
+        Scaling them would do nothing: the language model normalises whatever stands in a slot.
+        """
+        grey = torch.zeros_like(pixels[:1])  # CLIP's mean colour
+        found: Any = self.kosmos2.get_image_features(torch.cat([pixels, grey]))
+        images, nothing = found.pooler_output[:-1], found.pooler_output[-1:]
+        return nothing + weights[:, None, None] * (images - nothing)
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch queries dim"]:
         """Compute the condition of every prompt, ``(batch, 77, 768)`` at full size."""
