@@ -5,7 +5,7 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from kosmosg.commands import train_scaffolding
+from kosmosg.commands import train_scaffolding, train_techniques
 from kosmosg.commands.train_options import (
     add_data,
     add_loop,
@@ -16,7 +16,10 @@ from kosmosg.commands.train_options import (
 from kosmosg.config import DROP_CAPTION, DROP_TEXT, FULL_SIZE, KEEP_BACKGROUND
 from kosmosg.errors import TrainingError
 
-STAGES = "KOSMOS-G: lm, align, instruct. Before a model from nothing: clip, vae, decoder, probe."
+STAGES = (
+    "KOSMOS-G: lm, align, instruct. Before a model from nothing: clip, vae, decoder, probe. For a "
+    "decoder: lora, controlnet."
+)
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -28,6 +31,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     _add_align(stages)
     _add_instruct(stages)
     train_scaffolding.add_parsers(stages)
+    train_techniques.add_parsers(stages)
 
 
 def _run(options: argparse.Namespace) -> None:

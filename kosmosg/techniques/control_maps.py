@@ -58,7 +58,7 @@ def make_map(kind: str, image: Image.Image, size: tuple[int, int], place: Place)
     return made.convert("RGB").resize(size, Image.Resampling.BICUBIC)
 
 
-def canny(image: Image.Image, _: Place) -> Image.Image:
+def canny(image: Image.Image, _: Place | None = None) -> Image.Image:
     """Draw the edges white on black."""
     return Image.fromarray(cv2.Canny(np.asarray(image), *CANNY_THRESHOLDS))
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from kosmosg.data.skipping import (
     other_remedies,
 )
 from kosmosg.errors import DataError, TrainingError
-from kosmosg.images import target_pixels
+from kosmosg.images import resize_and_crop, target_pixels
 from kosmosg.stable_diffusion import encode_captions
 from kosmosg.training.disk import reason
 from kosmosg.training.stage import Stream
@@ -35,6 +35,7 @@ from kosmosg.training.stages.decoder import LatentExample
 logger = logging.getLogger(__name__)
 
 Picture = tuple[Image.Image, str]  # with its caption
+MapMaker = Callable[[Image.Image], Image.Image]
 BATCH = 64
 _ORDER, _CHANCE = 1, 2  # so that both kinds of draws have generators of their own
 
@@ -49,6 +50,7 @@ def encode_pictures(
     limit: BadSampleLimit | None = None,
     min_side: int | None = None,
     bfloat16: bool = False,
+    make_map: MapMaker | None = None,
 ) -> dict[str, Tensor]:
     """Encode all captioned pictures, or read what was encoded before of the same ones.
 
@@ -60,23 +62,27 @@ def encode_pictures(
         limit: When bad samples stop it.
         min_side: By which the shards choose their pictures.
         bfloat16: Encode in mixed precision.
+        make_map: Makes the control map of a picture, for a ControlNet.
 
     Returns:
         ``mean`` and ``deviation`` ``(pictures, channels, height, width)``, ``ids`` ``(pictures,
-        length)``.
+        length)``, and for a ControlNet ``control_map`` ``(pictures, 3, pixels, pixels)``, 0 to 255.
 
     Raises:
         DataError: If there is no usable picture, or too much of the data is bad.
         TrainingError: If the file cannot be written.
     """
     shards = list(shards)
+    rules: dict[str, int | bool | str | None]
     rules = {"min_side": min_side, "side": vae.config["sample_size"], "bfloat16": bfloat16}
+    if make_map:
+        rules["map"] = make_map.__name__
     origin = {"origin": _fingerprint(shards, vae, tokenizer, rules)}
     if file.exists() and _read_metadata(file) == origin:
         return load_file(file)
     log = SkipLog("pictures", limit or BadSampleLimit())
     with torch.autocast(vae.device.type, torch.bfloat16, enabled=bfloat16):
-        parts = _encode(_samples(shards, log), vae, tokenizer)
+        parts = _encode(_samples(shards, log), vae, tokenizer, make_map)
     told = f"skipped: {describe(log.skipped) or 'none'}"
     if not parts["mean"]:
         raise DataError(
@@ -91,15 +97,25 @@ def encode_pictures(
 
 
 def _encode(
-    samples: Iterable[Picture], vae: AutoencoderKL, tokenizer: CLIPTokenizer
+    samples: Iterable[Picture],
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    make_map: MapMaker | None,
 ) -> dict[str, list[Tensor]]:
+    side = vae.config["sample_size"]
     parts: dict[str, list[Tensor]] = {"mean": [], "deviation": [], "ids": []}
+    if make_map:
+        parts["control_map"] = []
     for batch in _batches(tqdm(samples, desc="encode", unit=" pictures", mininterval=30)):
-        pixels = np.stack([target_pixels(image, vae.config["sample_size"]) for image, _ in batch])
+        pixels = np.stack([target_pixels(image, side) for image, _ in batch])
         encoded: Any = vae.encode(torch.from_numpy(pixels).to(vae.device, vae.dtype))
         parts["mean"].append(encoded.latent_dist.mean.half().cpu())
         parts["deviation"].append(encoded.latent_dist.std.half().cpu())
         parts["ids"].append(encode_captions(tokenizer, [caption for _, caption in batch])[0])
+        if make_map:
+            cut = (resize_and_crop(image, side, Image.Resampling.BILINEAR) for image, _ in batch)
+            maps = np.stack([np.asarray(make_map(image).convert("RGB")) for image in cut])
+            parts["control_map"].append(torch.from_numpy(maps).permute(0, 3, 1, 2))
     return parts
 
 
@@ -150,6 +166,7 @@ class LatentStream(Stream):
             deviation=encoded["deviation"][row],
             ids=encoded["ids"][row],
             seed=int(generator.integers(2**62)),
+            control_map=encoded["control_map"][row] if "control_map" in encoded else None,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -175,7 +192,7 @@ def _fingerprint(
     shards: Iterable[Shard],
     vae: AutoencoderKL,
     tokenizer: CLIPTokenizer,
-    rules: dict[str, int | bool | None],
+    rules: dict[str, int | bool | str | None],
 ) -> str:
     """Tell apart what latents can come from; ``rules`` say how they are made of it."""
     digest = hashlib.sha256(f"{rules}\n".encode())

@@ -174,7 +174,10 @@ def train_decoder(
                 unet = UNet2DConditionModel(**{**sizes.values, **parts.sizes_of_unet(encoded)})
             encoder = load_component(CLIPTextModel, source / "text_encoder", dtype=torch.float32)
             null_ids = encode_captions(parts.tokenizer, [""])[0]
-            return DecoderStage(source, unet, encoder, null_ids, parts.diffusion(), snr_gamma)
+            diffusion = parts.diffusion()
+            return DecoderStage(
+                unet, encoder, null_ids, diffusion, snr_gamma=snr_gamma, source=source
+            )
 
         def open_stream(rank: int, processes: int) -> Stream:
             return LatentStream(encoded, seed=data.seed, rank=rank, world_size=processes)

@@ -78,6 +78,7 @@ SIZES: dict[str, Any] = {
         "layer_norm_eps": 1e-5,
     },
 }
+WITHOUT_THREADS = ("probe", "decoder", "lora", "controlnet")
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
 
 
@@ -116,7 +117,7 @@ def words_of(
     """Write out ``kosmosg train`` with all that a short run needs."""
     common = ["--output", output, "--steps", steps, "--batch-size", batch_size]
     common += ["--warmup-steps", 1, "--log-every", 1]
-    if stage not in ("probe", "decoder"):
+    if stage not in WITHOUT_THREADS:
         common += ["--threads", 0]
     if stage != "probe" and "--min-side" not in arguments:
         common += ["--min-side", 64]
@@ -126,7 +127,7 @@ def words_of(
 def fails(capsys: pytest.CaptureFixture, stage: str, *arguments: Any) -> str:
     """Run a command that must fail, and return its only line of complaint."""
     common: list[Any] = ["--steps", 2, "--batch-size", 2]
-    if stage not in ("probe", "decoder"):
+    if stage not in WITHOUT_THREADS:
         common += ["--threads", 0]
     assert command("train", stage, *common, *arguments) == 1
     lines = capsys.readouterr().err.strip().splitlines()

@@ -23,7 +23,8 @@ def stage(world: World) -> DecoderStage:
     unet: Any = UNet2DConditionModel.from_pretrained(folder / "unet")
     encoder: Any = CLIPTextModel.from_pretrained(folder / "text_encoder")
     null_ids = encode_captions(load_clip_tokenizer(folder / "tokenizer"), [""])[0]
-    return DecoderStage(folder, unet, encoder, null_ids, Diffusion(SD15_SCHEDULER, 0.7))
+    diffusion = Diffusion(SD15_SCHEDULER, 0.7)
+    return DecoderStage(unet, encoder, null_ids, diffusion, source=folder)
 
 
 def example(seed: int) -> LatentExample:
@@ -92,7 +93,7 @@ def test_loss_with_limited_ratio(world: World) -> None:
     null_ids = encode_captions(load_clip_tokenizer(folder / "tokenizer"), [""])[0]
     diffusion = Diffusion(SD15_SCHEDULER, 0.7)
     plain, limited = (
-        DecoderStage(folder, unet, encoder, null_ids, diffusion, gamma).eval()
+        DecoderStage(unet, encoder, null_ids, diffusion, snr_gamma=gamma).eval()
         for gamma in (None, 5.0)
     )
     samples = [example(1), example(2), example(3)]
