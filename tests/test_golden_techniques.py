@@ -70,9 +70,10 @@ def test_what_the_techniques_would_do(
         techniques[name][key]
         for name, key in (("lora", "lora"), ("control", "control"), ("image to image", "init"))
     )
-    for changed in (
+    changes: list[dict[str, Any]] = [
         {"lora": LoRA(file=lora.file, scale=1)},
         {"control": Control(kind="canny", image=control.image, scale=1)},
         {"init": InitImage(image=init.image, strength=0.5)},
-    ):
+    ]
+    for changed in changes:
         assert difference(plain, draw(pipeline, **changed)) > 0

@@ -16,7 +16,8 @@ def noise_picture(width: int = 64, height: int = 64, seed: int = 0) -> Image.Ima
 
 def draw(pipe: KosmosGPipeline, prompt: str = "a cat", **options: Any) -> Image.Image:
     """Draw one picture in few steps."""
-    return pipe(prompt, **({"num_inference_steps": 4, "seed": 5} | options)).images[0]
+    settings: dict[str, Any] = {"num_inference_steps": 4, "seed": 5} | options
+    return pipe(prompt, **settings).images[0]
 
 
 def pixels(image: Image.Image) -> np.ndarray:

@@ -30,12 +30,13 @@ from tests.techniques import loras
 from tests.techniques.drawing import difference, draw, noise_picture, pixels
 
 PICTURE = noise_picture()
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
 def write_controlnet(folder: Path, unet: Any, seed: int = 0, **changes: Any) -> None:
     """Write a network that fits a U-Net; its output layers are not zero, so that it acts."""
     torch.manual_seed(seed)
-    network = ControlNetModel.from_unet(unet, load_weights_from_unet=False)
+    network: Any = ControlNetModel.from_unet(unet, load_weights_from_unet=False)
     if changes:
         network = ControlNetModel.from_config({**network.config, **changes})
     for name, parameter in network.named_parameters():
@@ -101,9 +102,8 @@ def test_it_is_the_pipeline_of_diffusers(controlled: KosmosGPipeline, folder: Pa
 
 
 def test_when_it_acts(controlled: KosmosGPipeline) -> None:
-    whole, first, last = (
-        draw(controlled, control=ready(**times)) for times in ({}, {"end": 0.5}, {"start": 0.5})
-    )
+    settings: list[dict[str, Any]] = [{}, {"end": 0.5}, {"start": 0.5}]
+    whole, first, last = (draw(controlled, control=ready(**times)) for times in settings)
     assert difference(whole, first) > 0
     assert difference(first, last) > 0
 
@@ -263,15 +263,15 @@ def test_shuffle_keeps_colours_and_loses_the_layout(tmp_path: Path) -> None:
 
 
 def test_depth_is_between_black_and_white(tmp_path: Path) -> None:
-    backbone = Dinov2Config(
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        image_size=56,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-        reshape_hidden_states=False,
-        apply_layernorm=True,
-    )
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "image_size": 56,
+        "out_features": STAGES,
+        "reshape_hidden_states": False,
+    }
+    backbone = Dinov2Config(**sizes)
     config = DepthAnythingConfig(
         backbone_config=backbone,
         reassemble_hidden_size=32,
@@ -292,11 +292,10 @@ def test_segmentation_paints_in_the_colours_of_classes(tmp_path: Path) -> None:
         "model_type": "convnext",
         "hidden_sizes": [8, 8, 8, 8],
         "depths": [1, 1, 1, 1],
-        "out_features": ["stage1", "stage2", "stage3", "stage4"],
+        "out_features": STAGES,
     }
-    config = UperNetConfig(
-        backbone_config=backbone, hidden_size=16, num_labels=150, auxiliary_channels=8
-    )
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_labels": 150, "auxiliary_channels": 8}
+    config = UperNetConfig(backbone_config=backbone, **sizes)
     torch.manual_seed(0)
     UperNetForSemanticSegmentation(config).eval().save_pretrained(tmp_path)
     SegformerImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(tmp_path)

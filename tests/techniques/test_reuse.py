@@ -37,10 +37,9 @@ def test_animate_diff(pipe: KosmosGPipeline, embeds: dict[str, torch.Tensor]) ->
         motion_norm_num_groups=unet.config.norm_num_groups,
         motion_num_attention_heads=2,
     )
-    parts = {name: pipe.decoder.components[name] for name in ("vae", "unet", "scheduler")}
-    animate: Any = AnimateDiffPipeline(
-        **parts, motion_adapter=adapter, text_encoder=None, tokenizer=None
-    )
+    parts: dict[str, Any] = {"text_encoder": None, "tokenizer": None}
+    parts |= {name: pipe.decoder.components[name] for name in ("vae", "unet", "scheduler")}
+    animate: Any = AnimateDiffPipeline(**parts, motion_adapter=adapter)
     animate.set_progress_bar_config(disable=True)
     frames = animate(**embeds, num_frames=4, generator=seeded(), **SETTINGS).frames[0]
     assert len(frames) == 4

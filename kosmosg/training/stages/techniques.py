@@ -50,9 +50,8 @@ class LoraStage(DecoderStage):
     def save(self, directory: Path) -> None:
         """Write ``pytorch_lora_weights.safetensors``, as diffusers names it."""
         unet: Any = self.unet
-        StableDiffusionPipeline.save_lora_weights(
-            directory, unet_lora_layers=get_peft_model_state_dict(unet)
-        )
+        corrections: Any = get_peft_model_state_dict(unet)
+        StableDiffusionPipeline.save_lora_weights(directory, unet_lora_layers=corrections)
 
 
 class ControlNetStage(DecoderStage):
