@@ -112,6 +112,9 @@ SAMPLER_NAMES = (
 DEFAULT_SAMPLER = SAMPLER_NAMES[0]
 DEFAULT_GUIDANCE = 6.0
 MAX_SEED = 2**32 - 1
+LORA_SCALE = 1.0
+CONTROL_SCALE = 1.0
+PROMPT_STRENGTH = 0.8
 CONTROL_TYPES = (
     *("canny", "depth", "openpose", "scribble", "softedge", "segmentation"),
     *("normal", "lineart", "lineart_anime", "mlsd", "shuffle", "ip2p"),

@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from kosmosg.config import CONTROL_SCALE, CONTROL_TYPES, LORA_SCALE, PROMPT_STRENGTH
 from kosmosg.errors import ImageError, KosmosGError, LoRAError, SettingError
 from kosmosg.images import open_image
 from kosmosg.techniques import Control, InitImage, LoRA, Techniques
@@ -31,19 +32,19 @@ class Drawing:
     width: int | None
     height: int | None
     scheduler: str
-    lora_weights: Any
-    lora_scale: float
-    control_image: Any
-    control_type: str
-    control_preprocess: bool
-    control_scale: float
-    init_image: Any
-    init_mask: Any
-    prompt_strength: float
     seed: int | None
     output_format: str
     output_quality: int
     disable_safety_checker: bool
+    lora_weights: Any = None
+    lora_scale: float = LORA_SCALE
+    control_image: Any = None
+    control_type: str = CONTROL_TYPES[0]
+    control_preprocess: bool = True
+    control_scale: float = CONTROL_SCALE
+    init_image: Any = None
+    init_mask: Any = None
+    prompt_strength: float = PROMPT_STRENGTH
 
 
 def read_images(images: Iterable[Any]) -> list[Image.Image]:
@@ -109,19 +110,19 @@ def read_techniques(drawing: Drawing) -> Techniques:
     init = read_image("init_image", drawing.init_image)
     mask = read_image("init_mask", drawing.init_mask)
     if lora is None:
-        _refuse_alone("lora_weights", lora_scale=(drawing.lora_scale, 1))
+        _refuse_alone("lora_weights", lora_scale=(drawing.lora_scale, LORA_SCALE))
     if control is None:
         _refuse_alone(
             "control_image",
-            control_type=(drawing.control_type, "canny"),
+            control_type=(drawing.control_type, CONTROL_TYPES[0]),
             control_preprocess=(drawing.control_preprocess, True),
-            control_scale=(drawing.control_scale, 1),
+            control_scale=(drawing.control_scale, CONTROL_SCALE),
         )
     if init is None:
         _refuse_alone(
             "init_image",
             init_mask=(mask and "given", None),
-            prompt_strength=(drawing.prompt_strength, 0.8),
+            prompt_strength=(drawing.prompt_strength, PROMPT_STRENGTH),
         )
     return Techniques(
         lora=lora and LoRA(file=lora, scale=drawing.lora_scale, name="lora_weights"),

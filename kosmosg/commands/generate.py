@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from kosmosg.commands import DTYPES
 from kosmosg.config import (
+    CONTROL_SCALE,
     CONTROL_TYPES,
     DEFAULT_GUIDANCE,
     DEFAULT_SAMPLER,
     DEFAULT_STEPS,
+    LORA_SCALE,
     MAX_SEED,
+    PROMPT_STRENGTH,
     SAMPLER_NAMES,
 )
 from kosmosg.errors import SettingError, UnsafeImageError
@@ -73,7 +76,11 @@ def _add_techniques(parser: argparse.ArgumentParser) -> None:
     """Add what Stable Diffusion v1.5 is used with."""
     parser.add_argument("--lora", type=Path, metavar="FILE", help="LoRA of the U-Net, .safetensors")
     parser.add_argument(
-        "--lora-scale", type=float, default=1.0, metavar="X", help="its strength; default: 1"
+        "--lora-scale",
+        type=float,
+        default=LORA_SCALE,
+        metavar="X",
+        help=f"its strength; default: {LORA_SCALE:g}",
     )
     parser.add_argument(
         "--control-image", type=Path, metavar="FILE", help="fixes the layout through a ControlNet"
@@ -89,7 +96,11 @@ def _add_techniques(parser: argparse.ArgumentParser) -> None:
         "--control-map", action="store_true", help="the control image is a control map already"
     )
     parser.add_argument(
-        "--control-scale", type=float, default=1.0, metavar="X", help="0 to 2; default: 1"
+        "--control-scale",
+        type=float,
+        default=CONTROL_SCALE,
+        metavar="X",
+        help=f"0 to 2; default: {CONTROL_SCALE:g}",
     )
     parser.add_argument(
         "--init-image", type=Path, metavar="FILE", help="start from it instead of noise"
@@ -100,9 +111,9 @@ def _add_techniques(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prompt-strength",
         type=float,
-        default=0.8,
+        default=PROMPT_STRENGTH,
         metavar="X",
-        help="how far to move away from the initial image, 0 to 1; default: 0.8",
+        help=f"how far to move from the initial image, 0 to 1; default: {PROMPT_STRENGTH:g}",
     )
 
 

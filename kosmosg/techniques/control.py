@@ -12,7 +12,7 @@ from typing import Any
 from diffusers import ControlNetModel, UNet2DConditionModel
 from PIL import Image
 
-from kosmosg.config import CONTROL_TYPES
+from kosmosg.config import CONTROL_SCALE, CONTROL_TYPES
 from kosmosg.errors import ControlError, SettingError, WeightsError
 from kosmosg.images import to_rgb
 from kosmosg.models.loading import load_component
@@ -41,7 +41,7 @@ class Control:
     kind: str
     image: Image.Image
     preprocess: bool = True
-    scale: float = 1.0
+    scale: float = CONTROL_SCALE
     start: float = 0.0
     end: float = 1.0
 

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from kosmosg.config import PROMPT_STRENGTH
 from kosmosg.errors import ImageError, SettingError
 from kosmosg.images import to_rgb
 from kosmosg.settings import check_number
@@ -35,7 +36,7 @@ class InitImage:
 
     image: Image.Image
     mask: Image.Image | None = None
-    strength: float = 0.8
+    strength: float = PROMPT_STRENGTH
 
     def __post_init__(self) -> None:
         check_number("prompt_strength", self.strength, 0, 1)

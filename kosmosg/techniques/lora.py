@@ -17,6 +17,7 @@ from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from kosmosg.config import LORA_SCALE
 from kosmosg.errors import LoRAError
 from kosmosg.models.loading import is_finite
 from kosmosg.settings import check_number
@@ -62,7 +63,7 @@ class LoRA:
     """
 
     file: str | Path
-    scale: float = 1.0
+    scale: float = LORA_SCALE
     name: str = "lora"
 
     def __post_init__(self) -> None:
