@@ -1,7 +1,9 @@
 PYTHON ?= python3
 PORT ?= 5000
-REQUEST ?= samples/cat-on-the-beach.json
+REQUEST ?= samples/yellow-cat.json
 WEIGHTS ?=
+# What is drawn with unless WEIGHTS= or KOSMOSG_WEIGHTS names others: the small trained model.
+DRAW_WITH = $(or $(WEIGHTS),$(KOSMOSG_WEIGHTS),weights/miniature)
 RUN = .venv/bin/python
 
 .PHONY: help setup predict serve test check
@@ -18,10 +20,10 @@ setup: .venv/complete  ## create the environment in .venv
 	touch $@
 
 predict: setup  ## draw one request: REQUEST=samples/….json WEIGHTS=directory
-	$(RUN) -m scripts.predict $(REQUEST) --weights "$(WEIGHTS)"
+	$(RUN) -m scripts.predict $(REQUEST) --weights "$(DRAW_WITH)"
 
 serve: setup  ## leave the server running: PORT=5000 WEIGHTS=directory
-	$(RUN) -m scripts.serve --port $(PORT) --weights "$(WEIGHTS)"
+	$(RUN) -m scripts.serve --port $(PORT) --weights "$(DRAW_WITH)"
 
 test: setup  ## run the tests; WEIGHTS=directory adds those of full-size weights
 	KOSMOSG_TEST_WEIGHTS="$(WEIGHTS)" $(RUN) -m pytest

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from scripts.local_server import ROOT, LocalServer, ServerError
 from scripts.requests_file import read_data_url, read_request
-from scripts.weights import choose_weights
 
 
 def main() -> int:
     """Run ``make predict``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("request", type=Path, help="request file, such as those in samples/")
-    parser.add_argument("--weights", default="", help="weights directory")
+    parser.add_argument("--weights", type=Path, required=True, help="weights directory")
     parser.add_argument("--outputs", type=Path, default=ROOT / "outputs")
     arguments = parser.parse_args()
     try:
@@ -25,8 +24,7 @@ def main() -> int:
     arguments.outputs.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     try:
-        weights = choose_weights(arguments.weights)
-        with LocalServer(weights, log=arguments.outputs / "server.log") as server:
+        with LocalServer(arguments.weights, log=arguments.outputs / "server.log") as server:
             ready = time.perf_counter()
             print(f"server ready after {ready - start:.1f} s")
             prediction = server.predict(inputs).json()

@@ -3,16 +3,16 @@
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from scripts.local_server import ROOT, ServerError, server_command, server_environment
-from scripts.weights import choose_weights
 
 CALL = """\
 The server will answer on http://127.0.0.1:{port} (stop it with Ctrl-C). To call it:
 
   curl -s http://127.0.0.1:{port}/predictions -H 'Content-Type: application/json' \\
-    -d '{{"input": {{"prompt": "<i> on the beach", "num_images": 1, \
-"image1": "data:image/jpeg;base64,'"$(base64 -w0 samples/cat.jpg)"'"}}}}'
+    -d '{{"input": {{"prompt": "a <i> in the snow", "num_images": 1, \
+"image1": "data:image/png;base64,'"$(base64 -w0 samples/yellow-cat.png)"'"}}}}'
 """
 
 
@@ -20,10 +20,10 @@ def main() -> int:
     """Run ``make serve``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=5000)
-    parser.add_argument("--weights", default="", help="weights directory")
+    parser.add_argument("--weights", type=Path, required=True, help="weights directory")
     arguments = parser.parse_args()
     try:
-        environment = server_environment(choose_weights(arguments.weights), arguments.port)
+        environment = server_environment(arguments.weights, arguments.port)
     except ServerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -46,7 +46,7 @@ EXCLUDED = [
     "samples/cat.jpg",
     "docs/index.html",
     "benchmarks/speed.py",
-    "outputs/noise-weights/unet/config.json",
+    "outputs/miniature/vae/weights/vae/config.json",
     "kosmosg/__pycache__/cli.cpython-311.pyc",
     "kosmosg/models/__pycache__/aligner.cpython-311.pyc",
     "weights/README.md",

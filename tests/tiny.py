@@ -1,12 +1,6 @@
-"""Small random models in the full layout: every part is real, only small and untrained.
+"""Small random models in the full layout: every part is real, only small and untrained."""
 
-``python -m tests.tiny DIRECTORY`` writes one, which is what ``make predict`` runs on as long as
-there are no trained weights.
-"""
-
-import argparse
 import random
-import shutil
 import string
 from pathlib import Path
 from typing import Any
@@ -213,21 +207,3 @@ def official_checkpoint(stage: str = "instruct", decoder: bool = True) -> dict[s
     if stage == "align":
         tensors["aligner.clip_encoder.text_model.final_layer_norm.bias"] = torch.zeros(4)
     return tensors  # type: ignore[return-value]
-
-
-def main() -> None:
-    """Write a small random model, unless it is there already."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("directory", type=Path)
-    directory = parser.parse_args().directory
-    index = directory / "model_index.json"
-    if index.is_file() and index.stat().st_mtime > Path(__file__).stat().st_mtime:
-        return
-    if directory.exists() and any(directory.iterdir()) and not index.is_file():
-        parser.error(f"{directory} holds something else; name a new directory")
-    shutil.rmtree(directory, ignore_errors=True)
-    write_weights(directory)
-
-
-if __name__ == "__main__":
-    main()
