@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# A LoRA and a ControlNet for the miniature's decoder, trained with CLIP alone, and pictures that
+# KOSMOS-G draws with them: the decoder's techniques take its conditions as they are (paper, section
+# 4.4, figure 7).
+#
+#   command    runs/miniature_techniques.sh [FOLDER]  default folder: outputs/miniature_techniques
+#   hardware   2 CPU cores with bfloat16, 3 GB of memory, 1 GB of disk; a GPU is used if there is one
+#   duration   not yet measured
+#   expected   not yet measured
+#
+# Everything is seeded, and the same command continues a run that was stopped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+run=${1:-outputs/miniature_techniques}
+weights=${WEIGHTS:-weights/miniature}
+python=${PYTHON:-.venv/bin/python}
+launch=("$python" -m kosmosg)
+if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+  launch=(env OMP_NUM_THREADS=1 "$python" -m accelerate.commands.launch
+    --config_file runs/accelerate/cpu.yaml -m kosmosg)
+fi
+
+"$python" -m kosmosg miniature data "$run/data"
+settings=(--decoder "$weights" --min-side 64 --batch-size 32 --warmup-steps 50 --clip-norm 1
+  --precision bf16 --save-dtype float16 --save-every 250)
+"${launch[@]}" train lora --output "$run/neon" --data "$run/data/neon" --rank 4 \
+  --steps 600 --learning-rate 1e-3 "${settings[@]}"
+"${launch[@]}" train controlnet --output "$run/canny" --data "$run/data/pictures" --kind canny \
+  --steps 3000 --learning-rate 5e-4 "${settings[@]}"
+mkdir -p "$weights/controlnet"
+rm -rf "$weights/controlnet/canny"
+cp -r "$run/canny/weights" "$weights/controlnet/canny"
+cp "$run/neon/weights/pytorch_lora_weights.safetensors" samples/neon.safetensors
