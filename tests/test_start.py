@@ -1,6 +1,7 @@
 """``kosmosg new``: weights to begin with, and parts that do not fit."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,19 @@ def test_images_are_as_large_as_what_stands_beside_them(folder: Path, tmp_path: 
     slots = found.pooler_output
     assert 0.1 < float(slots.std()) < 3
     assert float(slots.std(dim=0).mean()) > 0.02
+
+
+def test_aligner_begins_as_magneto(folder: Path, tmp_path: Path) -> None:
+    """With the library's 0.02 each weight, times the root of its width, would be 0.11."""
+    write_start(tmp_path / "w", **options(folder))
+    kosmosg = load_component(KosmosG, tmp_path / "w" / "kosmosg", dtype=torch.float32)
+    layers = {n: m for n, m in kosmosg.aligner.named_modules() if n.endswith("_proj")}
+    assert len(layers) > 10
+    for name, layer in layers.items():
+        weight: Any = layer.weight
+        size = float(weight.std()) * weight.shape[1] ** 0.5
+        gain = 1.0 if name.endswith(("q_proj", "k_proj")) else math.log(2 * 2) ** 0.5
+        assert size == pytest.approx(gain, rel=0.1), name
 
 
 def test_new_weights_open(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -4,8 +4,11 @@ Paper, section 2.2 and figure 3b. In the encoder M, one bidirectional stack read
 a second one lets 77 learned queries attend to them. The decoder N, which only the aligning stage
 needs, goes back: learned queries attend to the 77, and a last stack smooths the result. All are
 pre-norm MAGNETO stacks ("sub-LN"): a second LayerNorm stands before the output projection of
-self-attention and of the feed-forward network.
+self-attention and of the feed-forward network. They also begin as MAGNETO does (arXiv 2210.06423,
+figure 2); with smaller values attention looks everywhere alike for a long time.
 """
+
+import math
 
 import torch
 from einops import rearrange
@@ -28,6 +31,8 @@ class AlignerNet(nn.Module):
         self.encoder = Stack(config, config.encoder_layers, cross_attention=False)
         self.queries = nn.Parameter(torch.randn(config.queries, config.dim) * config.dim**-0.5)
         self.decoder = Stack(config, config.decoder_layers, cross_attention=True)
+        draw_linear(self.input_projection)
+        nn.init.normal_(self.positions.weight, std=config.dim**-0.5)
 
     @property
     def max_tokens(self) -> int:
@@ -75,6 +80,8 @@ class Reconstruction(nn.Module):
         self.positions = nn.Embedding(config.position_rows, config.dim)
         self.encoder = Stack(config, config.encoder_layers, cross_attention=False)
         self.output_projection = nn.Linear(config.dim, config.source_dim)
+        draw_linear(self.output_projection)
+        nn.init.normal_(self.positions.weight, std=config.dim**-0.5)
 
     def forward(
         self,
@@ -104,6 +111,7 @@ class Stack(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Layer(config, cross_attention) for _ in range(layers))
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
+        self._draw()
 
     def forward(
         self,
@@ -116,6 +124,13 @@ class Stack(nn.Module):
         for layer in self.layers:
             hidden = layer(hidden, attend, memory, attend_memory)
         return self.norm(hidden)
+
+    def _draw(self) -> None:
+        """Draw initial values: all but queries and keys grow with the number of layers."""
+        gain = math.sqrt(math.log(2 * len(self.layers)))
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                draw_linear(module, 1.0 if name.endswith(("q_proj", "k_proj")) else gain)
 
 
 class Layer(GradientCheckpointingLayer):
@@ -191,6 +206,12 @@ class FeedForward(nn.Module):
     def forward(self, hidden: Float[Tensor, "batch length dim"]) -> Float[Tensor, "..."]:
         """Widen, activate, normalise, narrow."""
         return self.down(self.norm(F.gelu(self.up(hidden))))
+
+
+def draw_linear(layer: nn.Linear, gain: float = 1.0) -> None:
+    """Draw initial weights that keep the size of what comes, times a gain."""
+    nn.init.xavier_normal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
 
 
 def attendable(

@@ -115,6 +115,9 @@ class KosmosG(PreTrainedModel):
         super().__init__(config)
         self.kosmos2 = Kosmos2Model(config.kosmos2)
         self.aligner = AlignerNet(config.aligner_config)
+        for module in self.aligner.modules():
+            # It has drawn its own initial values; transformers would draw others.
+            module._is_hf_initialized = True  # pyright: ignore[reportArgumentType]
         self.post_init()
 
     @property
