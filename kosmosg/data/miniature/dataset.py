@@ -120,8 +120,7 @@ def _settle(directory: Path, settings: dict[str, float]) -> None:
                 "name another folder, or remove this one."
             )
         return
-    for name in FOLDERS:
-        (directory / name).mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_name(file.name + ".part")
     unfinished.write_text(json.dumps(settings) + "\n")
     unfinished.replace(file)
@@ -153,6 +152,7 @@ def _write_all(shards: list[_Shard], processes: int) -> Iterator[_Shard]:
 
 def _write(shard: _Shard) -> _Shard:
     draw, rng = FOLDERS[shard.path.parent.name].draw, np.random.default_rng(shard.seed)
+    shard.path.parent.mkdir(exist_ok=True)
     samples = (draw(rng) for _ in range(shard.samples))
     write_shard(samples, shard.path, first_key=shard.first_key)
     return shard
