@@ -28,7 +28,11 @@ settings=(--decoder "$weights" --min-side 64 --batch-size 32 --warmup-steps 50 -
   --steps 600 --learning-rate 1e-3 "${settings[@]}"
 "${launch[@]}" train controlnet --output "$run/canny" --data "$run/data/pictures" --kind canny \
   --steps 3000 --learning-rate 5e-4 "${settings[@]}"
-mkdir -p "$weights/controlnet"
-rm -rf "$weights/controlnet/canny"
-cp -r "$run/canny/weights" "$weights/controlnet/canny"
+# Beside the weights and linked into them: KOSMOS-G itself does without.
+mkdir -p "$weights-controlnet"
+rm -rf "$weights-controlnet/canny"
+cp -r "$run/canny/weights" "$weights-controlnet/canny"
+ln -sfn "../$(basename "$weights")-controlnet" "$weights/controlnet"
 cp "$run/neon/weights/pytorch_lora_weights.safetensors" samples/neon.safetensors
+"$python" -m scripts.draw_techniques --weights "$weights" --lora samples/neon.safetensors \
+  --output samples

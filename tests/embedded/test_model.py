@@ -1,4 +1,4 @@
-"""The embedded model: what only trained weights can show.
+"""What decides a picture, and what a request asks for.
 
 Shares are of few fixed prompts, so their thresholds lie well below the README's table.
 """
@@ -22,7 +22,6 @@ from kosmosg.evaluation.reading import Reading, true_reading
 from kosmosg.tokenizer import KosmosGTokenizer
 from tests.conftest import ROOT
 
-MINIATURE = ROOT / "weights" / "miniature"
 STEPS, GUIDANCE = 20, 5.0
 CAT = Entity(shape="cat", colour="yellow", texture="dotted")
 PLACES = {
@@ -33,16 +32,6 @@ PLACES = {
     "desert": "a <i> in the desert",
     "forest": "a <i> in the forest",
 }
-
-
-@pytest.fixture(scope="module")
-def pipeline() -> KosmosGPipeline:
-    return KosmosGPipeline.from_pretrained(MINIATURE, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def probe() -> Probe:
-    return Probe.from_pretrained(MINIATURE / "probe")
 
 
 def show(entity: Entity, seed: int = 0) -> Image.Image:
@@ -78,16 +67,16 @@ def psnr(images: Sequence[Image.Image], others: Sequence[Image.Image]) -> float:
 # ------------------------------------------------------------------ what is in the repository
 
 
-def test_the_files_are_small_and_nothing_but_tensors_and_text() -> None:
-    files = [file for file in MINIATURE.rglob("*") if file.is_file()]
+def test_the_files_are_small_and_nothing_but_tensors_and_text(embedded: Path) -> None:
+    files = [file for file in embedded.rglob("*") if file.is_file()]
     sizes = [file.stat().st_size for file in files]
     assert sum(sizes) <= 24_000_000
     assert max(sizes) <= 16_000_000
     assert {file.suffix for file in files} <= {".safetensors", ".json", ".txt", ".model"}
 
 
-def test_the_tokenizer_is_its_own_and_not_the_real_one() -> None:
-    tokenizer = KosmosGTokenizer.from_pretrained(MINIATURE / "tokenizer")
+def test_the_tokenizer_is_its_own_and_not_the_real_one(embedded: Path) -> None:
+    tokenizer = KosmosGTokenizer.from_pretrained(embedded / "tokenizer")
     assert len(tokenizer) < 1000
 
 
@@ -175,9 +164,9 @@ def test_a_negative_prompt_equal_to_the_prompt_takes_guidance_away(
 
 @pytest.mark.parametrize(("dtype", "least"), [(torch.float16, 30.0), (torch.bfloat16, 18.0)])
 def test_half_precision_stays_close(
-    pipeline: KosmosGPipeline, dtype: torch.dtype, least: float
+    embedded: Path, pipeline: KosmosGPipeline, dtype: torch.dtype, least: float
 ) -> None:
-    half = KosmosGPipeline.from_pretrained(MINIATURE, device="cpu", torch_dtype=dtype)
+    half = KosmosGPipeline.from_pretrained(embedded, device="cpu", torch_dtype=dtype)
     prompts, images = [*PLACES.values()], [[show(CAT)]] * len(PLACES)
     found = psnr(draw(half, prompts, images), draw(pipeline, prompts, images))
     assert found > least
