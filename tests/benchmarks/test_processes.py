@@ -74,7 +74,8 @@ def test_memory_of_a_task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     ballast = bytes(300 * MEGABYTE)  # in the parent: a child that inherits its peak would show it
     work = f"""
 held = b"x" * {100 * MEGABYTE}
-view = mmap.mmap(open({str(mapped)!r}, "rb").fileno(), 0, prot=mmap.PROT_READ)
+file = open({str(mapped)!r}, "rb")
+view = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
 sum(view[::4096])
 time.sleep(0.3)
 """

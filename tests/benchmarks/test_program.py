@@ -66,7 +66,7 @@ def test_what_needs_no_gpu_is_measured(report: tuple[str, dict]) -> None:
     assert found["prediction-float32"]["psnr"] == "identical"
     for name in ("conditioning-empty-float32", "attention", "channels-last"):
         psnr = found[name]["psnr"]
-        assert psnr == "identical" or psnr > 50, name
+        assert psnr == "identical" or psnr > 30, name
     # A process with torch in it takes more than these weights.
     assert found["opening-memory"]["values"][0] > 0.1
 

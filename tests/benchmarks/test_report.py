@@ -76,8 +76,11 @@ def test_targets_fidelity_and_reasons(name: str, measurement: Measurement, words
 
 
 def test_targets_are_those_of_the_full_size_and_of_their_device() -> None:
-    assert "met" not in line("prediction-float32", GOOD, size="small")
-    assert "met" not in line("peak-1", GOOD), "that one is of a GPU"
+    assert "≤ 1.03" not in line("prediction-float32", GOOD, size="small")
+    assert "≥ 0.25" not in line("peak-1", GOOD), "that one is of a GPU"
+    gpu = {"machine": SETTINGS["machine"] | {"device": "cuda", "gpu": "A Card"}}
+    gpu["machine"] |= {"gpu_memory_gb": 80.0, "cuda": "12.6"}
+    assert "≥ 0.25, met" in line("peak-1", GOOD, **gpu)
     assert Target(limit=0.25, at_least=True).met(ratio=0.3, value=0)
     assert not Target(limit=0.25, at_least=True).met(ratio=0.2, value=9)
 
