@@ -101,8 +101,9 @@ def plain_inputs(bench: Workbench, pipeline: KosmosGPipeline) -> PlainInputs:
     side = unet.config.sample_size
     noise = draw_noise([SEED], unet.config.in_channels, side, side)
     return PlainInputs(
-        prompt_embeds=condition,
-        negative_prompt_embeds=negative,
+        # Copies, since what inference mode makes is of a kind that torch.compile may refuse.
+        prompt_embeds=condition.clone(),
+        negative_prompt_embeds=negative.clone(),
         latents=noise.to(bench.device, condition.dtype),
     )
 

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kosmosg.config import FULL_SIZE
-from kosmosg.convert import OUTPUT_MATRIX, convert
+from kosmosg.convert import convert
 from kosmosg.key_table import KOSMOSG, UNET, VAE, official_key
 from kosmosg.models import KosmosG, KosmosGConfig
+from kosmosg.plan import EMBEDDING, OUTPUT_MATRIX
 from kosmosg.stable_diffusion import StableDiffusionSource
 from kosmosg.tokenizer import DICTIONARY_FILE
 from tests import tiny
@@ -26,7 +27,6 @@ from tests import tiny
 logger = logging.getLogger(__name__)
 
 SIZES: dict[str, dict[str, Any]] = {"small": tiny.SIZES, "full": FULL_SIZE}
-EMBEDDING = "gpt_model.decoder.embed_tokens.weight"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ from benchmarks.fabricate import (
 )
 from benchmarks.workbench import read_contents
 from kosmosg.checkpoint import read_checkpoint
-from kosmosg.convert import OUTPUT_MATRIX
 from kosmosg.pipeline import KosmosGPipeline
+from kosmosg.plan import OUTPUT_MATRIX
 
 
 @pytest.fixture(scope="module")
