@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from kosmosg.training.fingerprint import EDGE, fingerprint, fingerprint_of
+from kosmosg.fingerprint import EDGE, fingerprint, fingerprint_of
 
 
 def test_it_tells_contents_names_and_sizes_apart(tmp_path: Path) -> None:
