@@ -1,21 +1,28 @@
 """Models as plain functions: prompts, their pictures and seeds in, pictures out.
 
-Both go through the same decoding, so that a comparison is one of conditions alone: same noise,
-sampler, steps and guidance.
+KOSMOS-G and CLIP go through the same decoding, so that a comparison is one of conditions alone:
+same noise, sampler, steps and guidance. Any pipeline of diffusers can stand in their place.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DiffusionPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel
 
 from kosmosg.config import DEFAULT_SAMPLER
+from kosmosg.errors import WeightsError
 from kosmosg.models.loading import load_component
 from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.sampling import Request, draw_noise, sample
@@ -83,6 +90,76 @@ def clip_generator(
         condition, negative = decoder.encode_prompt(list(prompts), device, 1, True)
         assert negative is not None, "guidance was asked for"
         return _draw(decoder, condition, negative, seeds, sampling)
+
+    return generate
+
+
+def load_diffusers(source: str | Path, *, device: torch.device, dtype: torch.dtype) -> Any:
+    """Open a pipeline of diffusers, without a safety checker: a black picture is no score.
+
+    Args:
+        source: Folder or Hub repository; of its files only safetensors are read.
+        device: Where to.
+        dtype: Precision.
+
+    Raises:
+        WeightsError: If it cannot be had.
+    """
+    try:
+        pipeline: Any = DiffusionPipeline.from_pretrained(
+            source,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            local_files_only=Path(source).is_dir(),
+        )
+    except Exception as error:
+        # diffusers, transformers and the Hub client each have errors of their own.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise WeightsError(
+            f"{source} cannot be opened as a pipeline of diffusers ({reason}). Give a folder in "
+            "its layout or a Hub repository; `python -m kosmosg download stable-diffusion "
+            "text-encoder` makes such a folder of Stable Diffusion v1.5."
+        ) from error
+    if getattr(pipeline, "safety_checker", None) is not None:
+        pipeline.safety_checker = None
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def diffusers_generator(pipeline: Any, sampling: Sampling) -> Generate:
+    """Draw with a text-to-image pipeline of diffusers, which takes words alone.
+
+    If it has a U-Net, that draws from the noise and with the sampler that KOSMOS-G would have;
+    others keep their own sampler.
+
+    Args:
+        pipeline: Such as ``StableDiffusionPipeline``, on its device.
+        sampling: How to draw.
+    """
+    unet = getattr(pipeline, "unet", None)
+    if unet is not None:
+        pipeline.scheduler = make_scheduler(sampling.scheduler, pipeline.scheduler.config)
+
+    def noise(seeds: Sequence[int]) -> dict[str, Any]:
+        if unet is None:
+            return {"generator": [torch.Generator("cpu").manual_seed(seed) for seed in seeds]}
+        channels, side = unet.config.in_channels, unet.config.sample_size
+        latents = draw_noise(seeds, channels, side, side)
+        return {"latents": latents.to(device=unet.device, dtype=unet.dtype)}
+
+    @torch.inference_mode()
+    def generate(
+        prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        assert not any(images), "a pipeline for text takes no pictures"
+        output = pipeline(
+            list(prompts),
+            num_inference_steps=sampling.steps,
+            guidance_scale=sampling.guidance_scale,
+            output_type="pil",
+            **noise(seeds),
+        )
+        return list(output.images)
 
     return generate
 
