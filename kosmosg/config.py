@@ -101,7 +101,7 @@ DEFAULT_SAMPLER = SAMPLER_NAMES[0]
 DEFAULT_GUIDANCE = 6.0
 MAX_SEED = 2**32 - 1
 
-# The paper's evaluation (section 4.2; facts sheet, section 14). The batches are those of the authors'
+# The paper's evaluation (section 4.2; facts sheet, section 14). Batches are those of the authors'
 # scripts, within which noises differ.
 DREAMBENCH_STEPS, DREAMBENCH_GUIDANCE, DREAMBENCH_SAMPLER = 100, 7.5, SAMPLER_NAMES[0]
 DREAMBENCH_PICTURES, DREAMBENCH_PROMPTS_PER_BATCH = 4, 5  # pictures of each prompt

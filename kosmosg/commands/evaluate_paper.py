@@ -89,7 +89,7 @@ def _add_coco(evaluations: argparse._SubParsersAction) -> None:
     )
 
 
-def _add_drawing(parser: argparse.ArgumentParser, **published: Any) -> None:
+def _add_drawing(parser: argparse.ArgumentParser, *, batch: int, **published: Any) -> None:
     """Add what both have: the model, how it draws, where pictures and results go."""
     parser.set_defaults(published=published)
     parser.add_argument(
@@ -106,13 +106,12 @@ def _add_drawing(parser: argparse.ArgumentParser, **published: Any) -> None:
         default=config.PROTOCOL_NAMES[0],
         help=f"conventions; default: {config.PROTOCOL_NAMES[0]}",
     )
-    for name, what in (("steps", "denoising steps"), ("batch", "pictures drawn at once")):
+    for name, default, what in (
+        ("--steps", published["steps"], "denoising steps"),
+        ("--batch", batch, "pictures drawn at once"),
+    ):
         parser.add_argument(
-            *(f"--{name}",),
-            type=int,
-            default=published[name],
-            metavar="N",
-            help=f"{what}; default: {published[name]}",
+            name, type=int, default=default, metavar="N", help=f"{what}; default: {default}"
         )
     parser.add_argument(
         "--guidance-scale",

@@ -19,7 +19,7 @@ def dreambench_conventions(protocol: Protocol, wording: Wording, seed: int) -> I
     elif wording.noun:
         yield "Prompts are the paper's (appendix A), with the subject's noun before its picture."
     else:
-        yield "Prompts are the paper's (appendix A), with the subject's picture in place of its noun."
+        yield "Prompts are the paper's (appendix A), its picture in the place of the noun."
     yield (
         "DINO and CLIP-I compare with the one photograph that is kept of a subject, which is also "
         "the input; CLIP-T with DreamBooth's original prompt. They are means of cosines over all "

@@ -133,7 +133,7 @@ class DreamBench:
             yield {**self.gallery.describe(job), "text": job.text, **scores}
 
     def cards(self) -> Iterator[Card]:
-        """Show the first picture of every prompt; the photograph once, at the first of a subject."""
+        """Show the first picture of every prompt, and the photograph at the first of a subject."""
         shown: set[str] = set()
         prompts: set[tuple[str, str]] = set()
         for job, picture in zip(self.jobs, self.pictures(), strict=True):
