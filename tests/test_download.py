@@ -821,8 +821,9 @@ def test_progress_goes_to_stderr_and_nothing_to_stdout(
 
 def test_the_committed_manifest() -> None:
     committed = read_manifest(ROOT / "weights" / "manifest.toml")
-    assert list(committed.groups) == ["stable-diffusion", "text-encoder", "tokenizer", "checkpoint"]
-    assert set(committed.groups) - set(committed.default) == {"text-encoder"}
+    groups = ["stable-diffusion", "text-encoder", "tokenizer", "inception", "checkpoint"]
+    assert list(committed.groups) == groups
+    assert set(committed.groups) - set(committed.default) == {"text-encoder", "inception"}
     for file in (file for files in committed.groups.values() for file in files):
         assert file.url.startswith(("https://", "${"))
         assert "${" in file.url or PurePosixPath(file.url).suffix == file.path.suffix

@@ -388,3 +388,7 @@ def test_published_settings_are_the_defaults(
     assert {key: found[key] for key in wanted} == wanted
     assert found["protocol"] == "paper"
     assert [str(found[folder]) for folder in folders] == folders
+    assert run_recipe(name, *folders, PYTHON=str(python), BASELINE="1").returncode == 0
+    words = json.loads(written.read_text())
+    found = vars(build_parser().parse_args(words[words.index("kosmosg") + 1 :]))
+    assert (found["pipeline"], found["weights"]) == ("weights", None)
