@@ -178,7 +178,7 @@ def run_dreambench(options: argparse.Namespace) -> None:
         evaluation="dreambench",
         scoring={**found, "dino": identify(options.dino), "clip": identify(options.clip)},
         conventions=[
-            *dreambench_conventions(protocol, wording, options.seed),
+            *dreambench_conventions(protocol, wording, options.seed, options.per_prompt),
             *departures({**vars(options), **found}, published),
         ],
     )

@@ -3,17 +3,18 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kosmosg.config import COCO_BATCH, DREAMBENCH_PICTURES, DREAMBENCH_PROMPTS_PER_BATCH
+from kosmosg.config import COCO_BATCH, DREAMBENCH_PROMPTS_PER_BATCH
 from kosmosg.evaluation.coco import REAL_SIDE
 from kosmosg.evaluation.dreambench import Wording
 from kosmosg.evaluation.evaluator import Protocol
 from kosmosg.evaluation.inception import SIDE
 
 
-def dreambench_conventions(protocol: Protocol, wording: Wording, seed: int) -> Iterator[str]:
+def dreambench_conventions(
+    protocol: Protocol, wording: Wording, seed: int, per_prompt: int
+) -> Iterator[str]:
     """Say how DreamBench was drawn and scored."""
-    noises = DREAMBENCH_PICTURES * DREAMBENCH_PROMPTS_PER_BATCH
-    yield _noise(protocol, noises, seed)
+    yield _noise(protocol, per_prompt * DREAMBENCH_PROMPTS_PER_BATCH, seed)
     if not wording.pictures:
         yield "Prompts are DreamBooth's original ones in words; the model saw no photograph."
     elif wording.noun:

@@ -139,8 +139,9 @@ def draw_missing(
         processes: Those of the run; all have drawn when this returns.
     """
     share = in_batches(jobs, batch)[processes.process_index :: processes.num_processes]
-    waiting = [part for part in share if not all(map(gallery.has, part))]
-    total, left = (sum(map(len, parts)) for parts in (share, waiting))
+    missing = [[n for n, job in enumerate(part) if not gallery.has(job)] for part in share]
+    waiting = [(part, rows) for part, rows in zip(share, missing, strict=True) if rows]
+    total, left = sum(map(len, share)), sum(len(part) for part, _ in waiting)
     inputs = _Inputs()
     with tqdm(
         desc="draw" if processes.num_processes == 1 else "draw (first process)",
@@ -149,14 +150,13 @@ def draw_missing(
         initial=total - left,
         disable=not processes.is_main_process,
     ) as bar:
-        for part in waiting:
+        for part, rows in waiting:
             images = generate(
                 [job.prompt for job in part],
                 [[inputs.open(path) for path in job.images] for job in part],
                 [job.seed for job in part],
             )
-            missing = [n for n, job in enumerate(part) if not gallery.has(job)]
-            gallery.add([part[n] for n in missing], [images[n] for n in missing])
+            gallery.add([part[n] for n in rows], [images[n] for n in rows])
             bar.update(len(part))
     processes.wait_for_everyone()
 
