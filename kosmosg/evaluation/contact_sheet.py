@@ -1,7 +1,7 @@
 """A contact sheet as one HTML file, which holds its pictures and needs no network and no script."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from io import BytesIO
@@ -40,7 +40,7 @@ class Card:
     scores: Mapping[str, float] = field(default_factory=dict)
 
 
-def make_html(title: str, table: str, cards: Sequence[Card]) -> str:
+def make_html(title: str, table: str, cards: Iterable[Card]) -> str:
     """Write the sheet.
 
     Args:

@@ -7,7 +7,7 @@ can be compared with ``diff``.
 import json
 import math
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.resources import files
@@ -46,12 +46,12 @@ class Report:
     pictures: Sequence[Mapping[str, Any]]
 
 
-def write_results(report: Report, cards: Sequence[Card], folder: Path) -> str:
+def write_results(report: Report, cards: Iterable[Card], folder: Path) -> str:
     """Write results, table and contact sheet.
 
     Args:
         report: What to write.
-        cards: What the sheet shows.
+        cards: What the sheet shows; one at a time is held in memory.
         folder: Where to.
 
     Returns:

@@ -170,7 +170,7 @@ def measure(
         scores=scores,
         pictures=[*evaluator.pictures()],
     )
-    return write_results(report, [*evaluator.cards()], evaluator.gallery.folder)
+    return write_results(report, evaluator.cards(), evaluator.gallery.folder)
 
 
 def identify(source: str | Path) -> str:

@@ -48,7 +48,7 @@ def test_dino_gives_the_class_token(fabricated: Fabricated) -> None:
 
 def test_clip_reads_77_tokens_at_most(fabricated: Fabricated) -> None:
     clip = ClipExtractor(fabricated.clip, CPU)
-    long = "a" * 75
+    long = "a " * 75
     found = clip.texts([long, long + "b", "c", "a", "b"])
     assert found.shape == (5, 16)
     torch.testing.assert_close(found[0], found[1])
