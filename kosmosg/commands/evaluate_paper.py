@@ -249,8 +249,9 @@ def _prepare(options: argparse.Namespace) -> tuple["PartialState", "Drawing"]:
     check_number("--guidance-scale", options.guidance_scale, 1, 1000)
     named = choose_device(options.device) if options.device else None
     processes = find_processes(cpu=named is not None and named.type == "cpu")
-    # Of several processes each has a device of its own.
-    device = processes.device if named is None or processes.num_processes > 1 else named
+    device: Any = processes.device  # of several processes each has one of its own
+    if named is not None and processes.num_processes == 1:
+        device = named
     dtype = options.dtype or ("float16" if device.type == "cuda" else "float32")
     model = Model(
         source=options.pipeline or find_weights(options.weights), diffusers=bool(options.pipeline)

@@ -58,8 +58,8 @@ class Coco:
         drawn = self._features(len(self.jobs), self._drawn, "pictures")
         real = self._features(len(self.photographs), self._photograph, "photographs")
         if self.processes.is_main_process:
-            distance = FrechetDistance(real, self.processes.device)
-            yield self.name, distance.estimate(drawn)
+            device: Any = self.processes.device
+            yield self.name, FrechetDistance(real, device).estimate(drawn)
 
     def pictures(self) -> Iterator[dict[str, Any]]:
         """List every picture."""

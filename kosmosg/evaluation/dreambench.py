@@ -282,4 +282,4 @@ def find_photographs(folder: Path, subjects: Sequence[Subject]) -> dict[str, Pat
 
 
 def _data() -> dict:
-    return tomllib.loads(files(__package__).joinpath("dreambench.toml").read_text("utf-8"))
+    return tomllib.loads(files("kosmosg.evaluation").joinpath("dreambench.toml").read_text("utf-8"))

@@ -175,7 +175,8 @@ def extract(
             rows[part[0] : part[-1] + 1] = features.to(rows.device, rows.dtype)
             bar.update(len(part))
     # Each row is zero but in one process, so that adding up rounds nothing.
-    return reduce(rows, "sum").cpu()
+    summed: Any = reduce(rows, "sum")
+    return summed.cpu()
 
 
 def _load(kind: Any, source: str | Path, **options: Any) -> Any:

@@ -89,7 +89,7 @@ def to_json(report: Report) -> dict[str, Any]:
 
 def published(evaluation: str) -> dict[str, Any]:
     """Read what the paper prints: ``source``, ``scores`` and ``rows``."""
-    text = files(__package__).joinpath("published.toml").read_text("utf-8")
+    text = files("kosmosg.evaluation").joinpath("published.toml").read_text("utf-8")
     return tomllib.loads(text)[evaluation]
 
 

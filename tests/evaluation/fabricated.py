@@ -16,7 +16,7 @@ from tests import tiny
 
 SUBJECTS = ("can", "cat", "vase")  # of both sets
 PHOTOGRAPHS, CAPTIONS_OF_EACH = 9, 5
-TOWER = {
+TOWER: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
