@@ -18,25 +18,23 @@ from kosmosg.errors import TrainingError
 from kosmosg.processes import find_processes
 from kosmosg.training.options import LoopOptions, Precision
 
-# The authors' loss scale (facts sheet, section 12).
+# The loss scale of the authors' training scripts.
 LOSS_SCALE = GradScalerKwargs(init_scale=4.0, growth_interval=256)
 MIN_LOSS_SCALE = 1e-4
 
 
-def make_accelerator(options: LoopOptions, cpu: bool) -> Accelerator:
+def make_accelerator(options: LoopOptions) -> Accelerator:
     """Set up what moves networks to devices and their gradients between processes.
 
     Args:
         options: For the precision.
-        cpu: Stay on the CPU even if there is a GPU.
 
     Raises:
         TrainingError: If this surrounding cannot train.
     """
-    find_processes(cpu)
+    find_processes()
     try:
         accelerator = Accelerator(
-            cpu=cpu,
             mixed_precision=options.precision,
             kwargs_handlers=[LOSS_SCALE, DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
