@@ -120,8 +120,8 @@ CONTROL_TYPES = (
     *("normal", "lineart", "lineart_anime", "mlsd", "shuffle", "ip2p"),
 )
 
-# The paper's evaluation (section 4.2; facts sheet, section 14). Batches are those of the authors'
-# scripts, within which noises differ.
+# The paper's evaluation (section 4.2). Batches are those of the authors' scripts, within which
+# noises differ.
 DREAMBENCH_STEPS, DREAMBENCH_GUIDANCE, DREAMBENCH_SAMPLER = 100, 7.5, SAMPLER_NAMES[0]
 DREAMBENCH_PICTURES, DREAMBENCH_PROMPTS_PER_BATCH = 4, 5  # pictures of each prompt
 COCO_STEPS, COCO_GUIDANCE, COCO_SAMPLER = 250, 3.0, SAMPLER_NAMES[1]

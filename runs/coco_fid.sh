@@ -15,6 +15,7 @@
 # command continues a run that was stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.." # to which paths are relative
+. runs/launch.sh
 if [ $# -lt 5 ]; then
   echo "usage: $0 WEIGHTS CAPTIONS PHOTOGRAPHS FEATURES OUTPUT [OPTIONS…]" >&2
   exit 2
@@ -22,15 +23,7 @@ fi
 weights=$1 captions=$2 photographs=$3 features=$4 output=$5
 shift 5
 
-model=--weights
-[ "${BASELINE:-0}" = 0 ] || model=--pipeline
-read -ra launch <<< "${LAUNCH:-}" # such as --num_processes 4
-python=${PYTHON:-.venv/bin/python}
-config=${CONFIG:-runs/accelerate/ddp.yaml}
-
-exec "$python" -m accelerate.commands.launch --config_file "$config" ${launch[@]+"${launch[@]}"} \
-  -m kosmosg evaluate coco \
-  "$model" "$weights" --captions "$captions" --photographs "$photographs" \
-  --features "$features" --output "$output" --count "${COUNT:-30000}" \
-  --protocol "${PROTOCOL:-paper}" --steps "${STEPS:-250}" --scheduler "${SCHEDULER:-DDIM}" \
-  --guidance-scale "${GUIDANCE_SCALE:-3.0}" --batch "${BATCH:-16}" --seed "${SEED:-0}" "$@"
+evaluate coco "$weights" \
+  --captions "$captions" --photographs "$photographs" --features "$features" --output "$output" \
+  --count "${COUNT:-30000}" --steps "${STEPS:-250}" --scheduler "${SCHEDULER:-DDIM}" \
+  --guidance-scale "${GUIDANCE_SCALE:-3.0}" --batch "${BATCH:-16}" "$@"

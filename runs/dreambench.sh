@@ -14,6 +14,7 @@
 # original prompts in words. The same command continues a run that was stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.." # to which paths are relative
+. runs/launch.sh
 if [ $# -lt 3 ]; then
   echo "usage: $0 WEIGHTS SUBJECTS OUTPUT [OPTIONS…]" >&2
   exit 2
@@ -21,14 +22,6 @@ fi
 weights=$1 subjects=$2 output=$3
 shift 3
 
-model=--weights
-[ "${BASELINE:-0}" = 0 ] || model=--pipeline
-read -ra launch <<< "${LAUNCH:-}" # such as --num_processes 4
-python=${PYTHON:-.venv/bin/python}
-config=${CONFIG:-runs/accelerate/ddp.yaml}
-
-exec "$python" -m accelerate.commands.launch --config_file "$config" ${launch[@]+"${launch[@]}"} \
-  -m kosmosg evaluate dreambench \
-  "$model" "$weights" --subjects "$subjects" --output "$output" \
-  --protocol "${PROTOCOL:-paper}" --steps "${STEPS:-100}" \
-  --guidance-scale "${GUIDANCE_SCALE:-7.5}" --batch "${BATCH:-20}" --seed "${SEED:-0}" "$@"
+evaluate dreambench "$weights" \
+  --subjects "$subjects" --output "$output" --steps "${STEPS:-100}" \
+  --guidance-scale "${GUIDANCE_SCALE:-7.5}" --batch "${BATCH:-20}" "$@"

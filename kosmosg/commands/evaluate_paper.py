@@ -92,23 +92,11 @@ def _add_coco(evaluations: argparse._SubParsersAction) -> None:
 def _add_drawing(parser: argparse.ArgumentParser, *, batch: int, **published: Any) -> None:
     """Add what both have: the model, how it draws, where pictures and results go."""
     parser.set_defaults(published=published)
-    parser.add_argument(
-        "--weights", metavar="DIR", help="of KOSMOS-G; default: KOSMOSG_WEIGHTS or weights/kosmos-g"
-    )
-    parser.add_argument(
-        "--pipeline",
-        metavar="DIR_OR_ID",
-        help="a text-to-image pipeline of diffusers in KOSMOS-G's place, such as Stable Diffusion",
-    )
-    parser.add_argument(
-        "--protocol",
-        choices=config.PROTOCOL_NAMES,
-        default=config.PROTOCOL_NAMES[0],
-        help=f"conventions; default: {config.PROTOCOL_NAMES[0]}",
-    )
+    _add_model(parser)
     for name, default, what in (
         ("--steps", published["steps"], "denoising steps"),
         ("--batch", batch, "pictures drawn at once"),
+        ("--seed", 0, "the first"),
     ):
         parser.add_argument(
             name, type=int, default=default, metavar="N", help=f"{what}; default: {default}"
@@ -127,9 +115,6 @@ def _add_drawing(parser: argparse.ArgumentParser, *, batch: int, **published: An
         metavar="NAME",
         help=f"{', '.join(config.SAMPLER_NAMES)}; default: {published['scheduler']}",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the first; default: 0")
-    parser.add_argument("--device", help="default: cuda if there is one, else cpu")
-    parser.add_argument("--dtype", choices=DTYPES, help="default: float16 on cuda, else float32")
     parser.add_argument(
         "--output",
         type=Path,
@@ -139,12 +124,32 @@ def _add_drawing(parser: argparse.ArgumentParser, *, batch: int, **published: An
     )
 
 
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights", metavar="DIR", help="of KOSMOS-G; default: KOSMOSG_WEIGHTS or weights/kosmos-g"
+    )
+    parser.add_argument(
+        "--pipeline",
+        metavar="DIR_OR_ID",
+        help="a text-to-image pipeline of diffusers in KOSMOS-G's place, such as Stable Diffusion",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=config.PROTOCOL_NAMES,
+        default=config.PROTOCOL_NAMES[0],
+        help=f"conventions; default: {config.PROTOCOL_NAMES[0]}",
+    )
+    parser.add_argument("--device", help="default: cuda if there is one, else cpu")
+    parser.add_argument("--dtype", choices=DTYPES, help="default: float16 on cuda, else float32")
+
+
 def run_dreambench(options: argparse.Namespace) -> None:
     """Draw and score DreamBench."""
     from kosmosg.evaluation import dreambench
-    from kosmosg.evaluation.conventions import departures, dreambench_conventions
+    from kosmosg.evaluation.conventions import departures, dreambench_conventions, stand_in
     from kosmosg.evaluation.evaluator import PROTOCOLS
     from kosmosg.evaluation.features import ClipExtractor, DinoExtractor
+    from kosmosg.evaluation.gallery import hold
     from kosmosg.evaluation.runs import identify, measure
     from kosmosg.fingerprint import fingerprint, fingerprint_of
     from kosmosg.settings import check_integer
@@ -162,35 +167,38 @@ def run_dreambench(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     contents = fingerprint_of([fingerprint(path) for path in photographs.values()])
-    evaluator = dreambench.DreamBench(
-        jobs=jobs,
-        photographs=photographs,
-        gallery=drawing.open_gallery(options.output, jobs, processes, photographs=contents),
-        dino=DinoExtractor(options.dino, drawing.device),
-        clip=ClipExtractor(options.clip, drawing.device),
-        processes=processes,
-        batch=options.batch,
-    )
     found = {"subjects": len(subjects), "per_prompt": options.per_prompt}
     published = {"subjects": len(dreambench.load_subjects()), **options.published}
-    table = measure(
-        *(evaluator, drawing, processes),
-        evaluation="dreambench",
-        scoring={**found, "dino": identify(options.dino), "clip": identify(options.clip)},
-        conventions=[
-            *dreambench_conventions(protocol, wording, options.seed, options.per_prompt),
-            *departures({**vars(options), **found}, published),
-        ],
-    )
+    with hold(options.output, processes):
+        evaluator = dreambench.DreamBench(
+            jobs=jobs,
+            photographs=photographs,
+            gallery=drawing.open_gallery(options.output, jobs, processes, photographs=contents),
+            dino=DinoExtractor(options.dino, drawing.device),
+            clip=ClipExtractor(options.clip, drawing.device),
+            processes=processes,
+            batch=options.batch,
+        )
+        table = measure(
+            *(evaluator, drawing, processes),
+            evaluation="dreambench",
+            scoring={**found, "dino": identify(options.dino), "clip": identify(options.clip)},
+            conventions=[
+                *dreambench_conventions(protocol, wording, options.seed, options.per_prompt),
+                *stand_in(bool(options.pipeline)),
+                *departures({**vars(options), **found}, published),
+            ],
+        )
     print(table or "", end="")
 
 
 def run_coco(options: argparse.Namespace) -> None:
     """Draw COCO's captions and measure their distance."""
     from kosmosg.evaluation import coco
-    from kosmosg.evaluation.conventions import coco_conventions, departures
+    from kosmosg.evaluation.conventions import coco_conventions, departures, stand_in
     from kosmosg.evaluation.evaluator import PROTOCOLS
-    from kosmosg.evaluation.features import DinoExtractor, InceptionExtractor
+    from kosmosg.evaluation.features import InceptionExtractor, distance_extractor
+    from kosmosg.evaluation.gallery import hold
     from kosmosg.evaluation.metrics import check_torchmetrics
     from kosmosg.evaluation.runs import identify, measure
     from kosmosg.settings import check_integer
@@ -202,31 +210,32 @@ def run_coco(options: argparse.Namespace) -> None:
     captions, names = coco.read_captions(options.captions)
     jobs = coco.make_jobs(captions, protocol, count=options.count, seed=options.seed)
     photographs = coco.find_photographs(options.photographs, names)
-    inception = Path(options.features).is_file()
-    evaluator = coco.Coco(
-        jobs=jobs,
-        photographs=photographs,
-        gallery=drawing.open_gallery(options.output, jobs, processes),
-        extractor=InceptionExtractor(
-            Path(options.features), drawing.device, old_resizing=protocol.old_resizing
-        )
-        if inception
-        else DinoExtractor(options.features, drawing.device),
-        protocol=protocol,
-        processes=processes,
-        name="FID" if inception else "Fréchet distance",
-        batch=options.batch,
+    extractor = distance_extractor(
+        options.features, drawing.device, old_resizing=protocol.old_resizing
     )
+    inception = isinstance(extractor, InceptionExtractor)
     found = {"count": len(jobs), "photographs": len(photographs)}
-    table = measure(
-        *(evaluator, drawing, processes),
-        evaluation="coco",
-        scoring={**found, "features": identify(options.features)},
-        conventions=[
-            *coco_conventions(protocol, options.seed, inception=inception),
-            *departures(vars(options), options.published),
-        ],
-    )
+    with hold(options.output, processes):
+        evaluator = coco.Coco(
+            jobs=jobs,
+            photographs=photographs,
+            gallery=drawing.open_gallery(options.output, jobs, processes),
+            extractor=extractor,
+            protocol=protocol,
+            processes=processes,
+            name="FID" if inception else "Fréchet distance",
+            batch=options.batch,
+        )
+        table = measure(
+            *(evaluator, drawing, processes),
+            evaluation="coco",
+            scoring={**found, "features": identify(options.features)},
+            conventions=[
+                *coco_conventions(protocol, options.seed, inception=inception),
+                *stand_in(bool(options.pipeline)),
+                *departures(vars(options), options.published),
+            ],
+        )
     print(table or "", end="")
 
 

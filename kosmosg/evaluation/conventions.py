@@ -48,6 +48,15 @@ def coco_conventions(protocol: Protocol, seed: int, *, inception: bool) -> Itera
     )
 
 
+def stand_in(diffusers: bool) -> Iterator[str]:
+    """Say if it was not KOSMOS-G that drew."""
+    if diffusers:
+        yield (
+            "A pipeline of diffusers drew in KOSMOS-G's place; one without a U-Net keeps its own "
+            "sampler and noise."
+        )
+
+
 def departures(found: Mapping[str, Any], published: Mapping[str, Any]) -> Iterator[str]:
     """Say which settings are not the published ones."""
     others = [

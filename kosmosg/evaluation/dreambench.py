@@ -17,11 +17,7 @@ from accelerate import PartialState
 from jaxtyping import Float64
 from PIL import Image
 
-from kosmosg.config import (
-    DREAMBENCH_PICTURES,
-    DREAMBENCH_PROMPTS_PER_BATCH,
-    MAX_SEED,
-)
+from kosmosg.config import DREAMBENCH_PICTURES, DREAMBENCH_PROMPTS_PER_BATCH, MAX_SEED
 from kosmosg.errors import EvaluationError
 from kosmosg.evaluation.contact_sheet import Card
 from kosmosg.evaluation.evaluator import Finding, Job, Protocol
@@ -60,13 +56,11 @@ class Template:
         text: DreamBooth's original, with ``{}`` for the subject.
         prompt: What the paper makes of it for KOSMOS-G (table 3).
         kind: What it asks for.
-        sets: Of which subjects.
     """
 
     text: str
     prompt: str
     kind: str
-    sets: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +240,7 @@ def load_subjects(names: Sequence[str] = ()) -> list[Subject]:
 def load_templates(set_: str) -> list[Template]:
     """Read the 25 templates of ``objects`` or ``pets``, in their order."""
     return [
-        Template(kind=group["kind"], sets=tuple(group["sets"]), **line)
+        Template(kind=group["kind"], **line)
         for group in _data()["templates"]
         for line in group["lines"]
         if set_ in group["sets"]
@@ -262,6 +256,7 @@ def find_photographs(folder: Path, subjects: Sequence[Subject]) -> dict[str, Pat
 
     Raises:
         EvaluationError: Naming all that are missing.
+        ImageError: If one cannot be read: that is better known before the others are drawn.
     """
     place = folder / "dataset" if (folder / "dataset").is_dir() else folder
     found, missing = {}, []
@@ -278,6 +273,8 @@ def find_photographs(folder: Path, subjects: Sequence[Subject]) -> dict[str, Pat
             f"{', '.join(missing)}. It must be the folder 'dataset' of DreamBooth's repository "
             "(https://github.com/google/dreambooth)."
         )
+    for path in found.values():
+        open_image(path, str(path))
     return found
 
 

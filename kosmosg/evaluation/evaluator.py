@@ -50,7 +50,7 @@ class Protocol:
     Attributes:
         name: ``paper`` or ``clean``.
         shared_noise: All batches begin with the same noise, as in the authors' scripts, which set
-            the seed anew before each batch (facts sheet, section 14).
+            the seed anew before each batch.
         old_resizing: Pictures come to Inception's size without smoothing, as they did when the
             numbers of the paper were made.
     """

@@ -1,7 +1,7 @@
 """Pictures and texts → features, by networks given as a folder, a file or a Hub id.
 
-The three of the paper's scores (section 4.2; facts sheet, section 14): DINO's ViT-S/16, CLIP's
-ViT-B/32, and FID's Inception. Nothing but tensors is taken from a file.
+The three of the paper's scores (section 4.2): DINO's ViT-S/16, CLIP's ViT-B/32, and FID's
+Inception. Nothing but tensors is taken from a file.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer, ViTMod
 
 from kosmosg.errors import WeightsError
 from kosmosg.evaluation.evaluator import in_batches
-from kosmosg.evaluation.inception import FEATURES, SIDE, load_inception
+from kosmosg.evaluation.inception import FEATURES, SIDE, SUFFIXES, load_inception
 from kosmosg.evaluation.resizing import like_tensorflow, smooth
 from kosmosg.images import resize_and_crop
 from kosmosg.models.loading import check_config, check_finite
@@ -123,6 +123,19 @@ class InceptionExtractor:
             return torch.from_numpy(smooth(image, SIDE)).to(self._device)[None]
         values = np.asarray(image.convert("RGB"), dtype=np.float32).transpose(2, 0, 1)
         return like_tensorflow(torch.from_numpy(values.copy()).to(self._device)[None], SIDE)
+
+
+def distance_extractor(
+    source: str, device: torch.device, *, old_resizing: bool
+) -> InceptionExtractor | DinoExtractor:
+    """Open the features of a Fréchet distance: Inception from a file, a ViT from elsewhere.
+
+    Raises:
+        WeightsError: If it cannot be had.
+    """
+    if Path(source).suffix in SUFFIXES:
+        return InceptionExtractor(Path(source), device, old_resizing=old_resizing)
+    return DinoExtractor(source, device)
 
 
 def dino_pixels(image: Image.Image, side: int) -> Float32[np.ndarray, "3 side side"]:

@@ -8,7 +8,8 @@ its pictures would be counted among those of another.
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,16 @@ from accelerate import PartialState
 from PIL import Image
 from tqdm import tqdm
 
-from kosmosg.errors import EvaluationError
+from kosmosg.errors import EvaluationError, ImageError
 from kosmosg.evaluation.evaluator import Job, in_batches
 from kosmosg.evaluation.generators import Generate
 from kosmosg.images import open_image
+from kosmosg.lockfile import only_one
 from kosmosg.outputs import save_image
 
 logger = logging.getLogger(__name__)
 
-PICTURES, RECORD = "pictures", "run.json"
+PICTURES, RECORD, OWNER = "pictures", "run.json", ".run.lock"
 PART = ".part.png"  # what a picture's name ends with until it is whole
 PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"  # PNG specification, section 11.2.5
 
@@ -93,15 +95,20 @@ class Gallery:
         return whole
 
     def add(self, jobs: Sequence[Job], images: Sequence[Image.Image]) -> None:
-        """Write the pictures of jobs, each whole or not at all."""
+        """Write the pictures of jobs, each whole or not at all.
+
+        Raises:
+            EvaluationError: If the disk is full.
+        """
         written = []
         for job, image in zip(jobs, images, strict=True):
             path = self.path(job)
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_name(path.stem + PART)
             recipe = {"prompt": job.prompt, "seed": job.seed, **self.recipe}
-            save_image(image, part, quality=100, recipe=recipe)
-            _flush(part)
+            with _writing(part):
+                save_image(image, part, quality=100, recipe=recipe)
+                _flush(part)
             written.append((part, path))
         for part, path in written:
             part.replace(path)
@@ -110,10 +117,35 @@ class Gallery:
         """Open a picture.
 
         Raises:
-            ImageError: If it is missing or damaged.
+            EvaluationError: If it is missing or damaged.
         """
         path = self.path(job)
-        return open_image(path, str(path))
+        try:
+            return open_image(path, str(path))
+        except ImageError as error:
+            raise EvaluationError(
+                f"{path} was drawn, but cannot be read ({error}). Delete it and give the same "
+                "command again: it is drawn anew."
+            ) from error
+
+
+def hold(folder: Path, processes: PartialState) -> AbstractContextManager[None]:
+    """Hold the folder of a run, which is made if need be, for as long as it takes.
+
+    Two starts of one command would remove what the other is writing. Of several processes the main
+    one holds it for all.
+
+    Raises:
+        EvaluationError: If another run holds it.
+    """
+
+    def explain(process: str) -> EvaluationError:
+        return EvaluationError(
+            f"{folder}: another evaluation (process {process}) is at work here. Wait for it or end "
+            "it, or name another folder by --output."
+        )
+
+    return only_one(folder, OWNER, explain) if processes.is_main_process else nullcontext()
 
 
 def draw_missing(
@@ -190,8 +222,10 @@ def _check_record(folder: Path, settings: Mapping[str, Any]) -> None:
         write_whole(record, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
         return
     try:
-        found = dict(json.loads(record.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        found: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no settings")
+    except ValueError as error:
         raise EvaluationError(
             f"{record} cannot be read ({error}), so nobody knows how the pictures beside it were "
             "drawn. Name another folder by --output."
@@ -210,11 +244,28 @@ def _check_record(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file that a crash leaves as it was, or whole."""
+    """Write a text file that a crash leaves as it was, or whole.
+
+    Raises:
+        EvaluationError: If the disk is full.
+    """
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    _flush(part)
+    with _writing(part):
+        part.write_text(text, encoding="utf-8")
+        _flush(part)
     part.replace(path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say what to do where a file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise EvaluationError(
+            f"{path} cannot be written ({error.strerror or error}). What was finished before is "
+            "kept: mend that, and give the same command again."
+        ) from error
 
 
 def _flush(path: Path) -> None:

@@ -28,6 +28,7 @@ from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.sampling import Request, draw_noise, sample
 from kosmosg.schedulers import make_scheduler
 from kosmosg.stable_diffusion import load_clip_tokenizer, load_scheduler, make_decoder
+from kosmosg.techniques.pipelines import generators_after
 
 Generate = Callable[
     [Sequence[str], Sequence[Sequence[Image.Image]], Sequence[int]], list[Image.Image]
@@ -45,7 +46,7 @@ class Sampling:
 
 def kosmosg_generator(pipeline: KosmosGPipeline, sampling: Sampling) -> Generate:
     """Draw with KOSMOS-G; every seed draws its picture as the pipeline itself does."""
-    decoder = pipeline.decoder_with(sampling.scheduler)
+    decoder = pipeline.decoder_with(sampling.scheduler, sampling.steps)
 
     def generate(
         prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], seeds: Sequence[int]
@@ -70,11 +71,11 @@ def clip_generator(
     Raises:
         WeightsError: If a part is missing or damaged.
     """
-    scheduler = make_scheduler(sampling.scheduler, load_scheduler(directory / "scheduler").config)
+    config = load_scheduler(directory / "scheduler").config
     decoder = make_decoder(
         load_component(UNet2DConditionModel, directory / "unet", dtype=dtype),
         load_component(AutoencoderKL, directory / "vae", dtype=dtype),
-        scheduler,
+        make_scheduler(sampling.scheduler, config, sampling.steps),
     )
     decoder.register_modules(
         text_encoder=load_component(CLIPTextModel, directory / "text_encoder", dtype=dtype),
@@ -130,7 +131,7 @@ def diffusers_generator(pipeline: Any, sampling: Sampling) -> Generate:
     """Draw with a text-to-image pipeline of diffusers, which takes words alone.
 
     If it has a U-Net, that draws from the noise and with the sampler that KOSMOS-G would have;
-    others keep their own sampler.
+    others keep their own sampler. The VAE decodes one picture after the other, as ours does.
 
     Args:
         pipeline: Such as ``StableDiffusionPipeline``, on its device.
@@ -138,14 +139,21 @@ def diffusers_generator(pipeline: Any, sampling: Sampling) -> Generate:
     """
     unet = getattr(pipeline, "unet", None)
     if unet is not None:
-        pipeline.scheduler = make_scheduler(sampling.scheduler, pipeline.scheduler.config)
+        pipeline.scheduler = make_scheduler(
+            sampling.scheduler, pipeline.scheduler.config, sampling.steps
+        )
+    if hasattr(vae := getattr(pipeline, "vae", None), "enable_slicing"):
+        vae.enable_slicing()
 
     def noise(seeds: Sequence[int]) -> dict[str, Any]:
         if unet is None:
             return {"generator": [torch.Generator("cpu").manual_seed(seed) for seed in seeds]}
         channels, side = unet.config.in_channels, unet.config.sample_size
         latents = draw_noise(seeds, channels, side, side)
-        return {"latents": latents.to(device=unet.device, dtype=unet.dtype)}
+        return {
+            "latents": latents.to(device=unet.device, dtype=unet.dtype),
+            "generator": generators_after(latents, seeds),
+        }
 
     @torch.inference_mode()
     def generate(
@@ -179,5 +187,6 @@ def _draw(
         noise=draw_noise(seeds, config.in_channels, config.sample_size, config.sample_size),
         steps=sampling.steps,
         guidance_scale=sampling.guidance_scale,
+        seeds=seeds,
     )
     return sample(decoder, request)[0]

@@ -23,6 +23,7 @@ from kosmosg.models.loading import check_finite
 
 SIDE = 299  # of the pictures it takes, in pixels
 FEATURES = 2048
+SUFFIXES = (".pth", ".pt", ".safetensors")  # of files with its weights
 CLASSIFIER = "fc."  # of no use here
 DAMAGE = (OSError, RuntimeError, EOFError, AttributeError, TypeError)  # what a bad file leads to
 REMEDY = (

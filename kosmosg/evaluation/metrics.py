@@ -1,7 +1,6 @@
 """Scores as functions of features, which know neither pictures nor networks.
 
-Similarities are cosines, as the paper prints them; its scripts say a hundred times that (facts
-sheet, section 14).
+Similarities are cosines, as the paper prints them; the authors' scripts say a hundred times that.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -108,7 +107,10 @@ def check_torchmetrics() -> None:
         EvaluationError: If it is not installed.
     """
     if find_spec("torchmetrics") is None:
-        raise EvaluationError("FID needs torchmetrics. Install it: pip install 'kosmosg[eval]'.")
+        raise EvaluationError(
+            "FID needs torchmetrics. Install what belongs to evaluation, in the folder of the "
+            "project: pip install -e '.[eval]'."
+        )
 
 
 class _AsGiven(nn.Module):

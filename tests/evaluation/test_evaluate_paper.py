@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from kosmosg.cli import build_parser, main
 from kosmosg.evaluation import runs
+from kosmosg.evaluation.gallery import OWNER
 from kosmosg.outputs import read_recipe
 from kosmosg.pipeline import KosmosGPipeline
 from tests.conftest import ROOT
@@ -50,8 +52,8 @@ def words_of(
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Read everything that a run leaves."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    """Read everything that a run leaves, but for the number of its process."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != OWNER]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
@@ -257,10 +259,12 @@ def test_a_pipeline_of_diffusers_in_its_place(
         ("dreambench", ["--guidance-scale", "0.5"], "--guidance-scale is 0.5"),
         ("dreambench", ["--seed", "4294967295", "--protocol", "clean"], "Lower --seed"),
         ("dreambench", ["--dino", "nobody/none"], "nobody/none cannot be loaded"),
+        ("dreambench", ["--scheduler", "LCM", "--steps", "99"], "LCM takes at most"),
         ("dreambench", ["--pipeline", "somewhere"], "not both"),
         ("dreambench", ["--device", "tpu"], "device 'tpu' cannot be used"),
         ("coco", ["--captions", "none.json"], "none.json cannot be used"),
         ("coco", ["--photographs", "nowhere"], "nowhere lacks 9 of 9 photographs"),
+        ("coco", ["--features", "none.pth"], "the file with the weights of FID's Inception"),
         ("coco", ["--count", "1"], "--count is 1"),
         ("coco", ["--count", "46"], "45 captions, fewer than the 46"),
         ("coco", ["--weights", "nowhere"], "There are no weights in nowhere"),
@@ -279,6 +283,39 @@ def test_mistakes(
     assert main([*words, *more]) == 1
     assert message in capsys.readouterr().err
     assert not [*tmp_path.rglob("*.png")]
+
+
+def test_a_broken_photograph_is_found_before_anything_is_drawn(
+    fabricated: Fabricated, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subjects = tmp_path / "dataset"
+    shutil.copytree(fabricated.subjects, subjects)
+    file = subjects / "cat" / "04.jpg"
+    file.write_bytes(file.read_bytes()[:-200])
+    words = words_of("dreambench", fabricated, tmp_path / "run", model=tiny_weights)
+    assert main([*words, "--subjects", str(subjects)]) == 1
+    assert f"{file} is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_broken_photograph_of_coco(
+    fabricated: Fabricated, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ends a run; mended, the same command goes on without drawing."""
+    photographs = tmp_path / "val2014"
+    shutil.copytree(fabricated.photographs, photographs)
+    file = sorted(photographs.iterdir())[4]
+    whole = file.read_bytes()
+    file.write_bytes(b"<html>not found</html>")
+    words = words_of("coco", fabricated, tmp_path / "run", model=tiny_weights)
+    words += ["--photographs", str(photographs)]
+    assert main(words) == 1
+    assert f"{file} is not a picture" in capsys.readouterr().err
+    pictures = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    assert len(pictures) == 20
+    file.write_bytes(whole)
+    assert main(words) == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")} == pictures
 
 
 def test_photographs_that_changed(

@@ -10,11 +10,13 @@ import pytest
 from accelerate import PartialState
 from PIL import Image
 
-from kosmosg.errors import EvaluationError, ImageError
+from kosmosg.errors import EvaluationError
+from kosmosg.evaluation import gallery as gallery_module
 from kosmosg.evaluation.evaluator import Job
-from kosmosg.evaluation.gallery import Gallery, draw_missing
+from kosmosg.evaluation.gallery import Gallery, draw_missing, hold, write_whole
 from kosmosg.outputs import read_recipe
 from tests.evaluation.fabricated import photograph
+from tests.training.disks import no_space
 
 SETTINGS = {"steps": 50, "scale": 7.5, "photographs": "sha256:1234"}
 
@@ -142,9 +144,10 @@ def test_a_record_that_is_gone_or_damaged(tmp_path: Path, alone: PartialState) -
     gallery = open_gallery(tmp_path / "run", alone)
     draw(make_jobs(1), gallery, alone)
     record = tmp_path / "run" / "run.json"
-    record.write_text('{"steps": ')
-    with pytest.raises(EvaluationError, match="cannot be read"):
-        open_gallery(tmp_path / "run", alone)
+    for content in ('{"steps": ', "[[1, 2]]", "\udcff"):
+        record.write_text(content, errors="surrogateescape")
+        with pytest.raises(EvaluationError, match=r"run\.json cannot be read"):
+            open_gallery(tmp_path / "run", alone)
     record.unlink()
     with pytest.raises(EvaluationError, match=r"no run\.json says how"):
         open_gallery(tmp_path / "run", alone)
@@ -152,5 +155,34 @@ def test_a_record_that_is_gone_or_damaged(tmp_path: Path, alone: PartialState) -
 
 def test_a_picture_that_cannot_be_read(tmp_path: Path, alone: PartialState) -> None:
     gallery, (job,) = open_gallery(tmp_path / "run", alone), make_jobs(1)
-    with pytest.raises(ImageError, match=r"00\.png"):
+    with pytest.raises(EvaluationError, match=r"00\.png was drawn, but cannot be read"):
         gallery.read(job)
+
+
+def test_what_the_disk_did_not_take_is_drawn_by_the_next_run(
+    tmp_path: Path, alone: PartialState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery, jobs = open_gallery(tmp_path / "run", alone), make_jobs(6)
+    draw(jobs[:4], gallery, alone)
+    with monkeypatch.context() as full:
+        full.setattr(gallery_module, "save_image", no_space)
+        with pytest.raises(EvaluationError, match=r"04.*cannot be written \(No space left on dev"):
+            draw(jobs, gallery, alone)
+        full.setattr(gallery_module, "_flush", no_space)
+        with pytest.raises(EvaluationError, match=r"a\.md.* cannot be written"):
+            write_whole(tmp_path / "a.md", "text")
+    assert not (tmp_path / "a.md").exists()
+    assert draw(jobs, open_gallery(tmp_path / "run", alone), alone).calls == [[14, 15]]
+
+
+def test_one_run_at_a_time(tmp_path: Path, alone: PartialState) -> None:
+    with hold(tmp_path / "run", alone):
+        with (
+            pytest.raises(EvaluationError, match=r"run: another evaluation .* at work here"),
+            hold(tmp_path / "run", alone),
+        ):
+            pass
+        with hold(tmp_path / "other", alone):
+            pass
+    with hold(tmp_path / "run", alone):
+        pass

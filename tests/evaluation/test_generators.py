@@ -11,14 +11,24 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from kosmosg.errors import WeightsError
-from kosmosg.evaluation.generators import Sampling, diffusers_generator, load_diffusers
+from kosmosg.errors import SettingError, WeightsError
+from kosmosg.evaluation.generators import (
+    Sampling,
+    diffusers_generator,
+    kosmosg_generator,
+    load_diffusers,
+)
+from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.sampling import draw_noise
 from kosmosg.schedulers import make_scheduler
 from tests.evaluation.fabricated import Fabricated
 
 ON_CPU: dict[str, Any] = {"device": torch.device("cpu"), "dtype": torch.float32}
 PROMPTS = ["a dog", "a cat"]
+
+
+def largest_difference(one: Image.Image, other: Image.Image) -> int:
+    return int(np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max())
 
 
 def test_stable_diffusion_begins_with_the_noise_of_kosmosg(fabricated: Fabricated) -> None:
@@ -35,8 +45,35 @@ def test_stable_diffusion_begins_with_the_noise_of_kosmosg(fabricated: Fabricate
         guidance_scale=3.0,
     ).images
     for one, other in zip(found, expected, strict=True):
-        assert np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max() <= 1
+        assert largest_difference(one, other) <= 1
         assert np.asarray(one).std() > 1  # not black, though its safety checker flags everything
+
+
+@pytest.mark.parametrize("diffusers", [True, False])
+def test_noise_on_the_way_comes_from_the_seed_too(
+    fabricated: Fabricated, tiny_weights: Path, diffusers: bool
+) -> None:
+    """A picture is the same beside others and alone, and another with another seed."""
+    sampling = Sampling(steps=3, guidance_scale=3.0, scheduler="EulerAncestral")
+    if diffusers:
+        generate = diffusers_generator(load_diffusers(fabricated.pipeline, **ON_CPU), sampling)
+    else:
+        pipeline = KosmosGPipeline.from_pretrained(tiny_weights, device="cpu")
+        generate = kosmosg_generator(pipeline, sampling)
+    _, beside, other = generate(["a dog", "a cat", "a cat"], [(), (), ()], [4, 9, 5])
+    (alone,) = generate(["a cat"], [()], [9])
+    assert largest_difference(alone, beside) <= 1
+    assert largest_difference(alone, other) > 10
+
+
+def test_steps_that_a_sampler_does_not_take(fabricated: Fabricated, tiny_weights: Path) -> None:
+    sampling = Sampling(steps=100, guidance_scale=1.0, scheduler="LCM")
+    plain = load_diffusers(fabricated.pipeline, **ON_CPU)
+    ours = KosmosGPipeline.from_pretrained(tiny_weights, device="cpu")
+    with pytest.raises(SettingError, match="LCM takes at most"):
+        diffusers_generator(plain, sampling)
+    with pytest.raises(SettingError, match="LCM takes at most"):
+        kosmosg_generator(ours, sampling)
 
 
 class Squares(DiffusionPipeline):

@@ -163,7 +163,7 @@ def test_a_distance_needs_two_of_each() -> None:
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "find_spec", lambda name: None)
-    with pytest.raises(EvaluationError, match=r"pip install 'kosmosg\[eval\]'"):
+    with pytest.raises(EvaluationError, match=r"pip install -e '\.\[eval\]'"):
         FrechetDistance(torch.zeros(2, 3), CPU)
 
 
