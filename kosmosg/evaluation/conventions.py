@@ -20,7 +20,9 @@ def dreambench_conventions(
     elif wording.noun:
         yield "Prompts are the paper's (appendix A), with the subject's noun before its picture."
     else:
-        yield "Prompts are the paper's (appendix A), its picture in the place of the noun."
+        yield (
+            "Prompts are the paper's (appendix A), the subject's picture in the place of its noun."
+        )
     yield (
         "DINO and CLIP-I compare with the one photograph that is kept of a subject, which is also "
         "the input; CLIP-T with DreamBooth's original prompt. They are means of cosines over all "

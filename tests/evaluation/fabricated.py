@@ -1,6 +1,12 @@
-"""DreamBooth's and COCO's sets, DINO and CLIP, and a Stable Diffusion: made up, small, and real."""
+"""DreamBooth's and COCO's sets, DINO and CLIP, and a Stable Diffusion: made up, small, and real.
 
+``python -m tests.evaluation.fabricated FOLDER`` writes them with a small random KOSMOS-G, so that
+the evaluations can be tried without any download.
+"""
+
+import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +51,13 @@ class Fabricated:
     pipeline: Path
 
 
-def fabricate(folder: Path) -> Fabricated:
-    """Make everything."""
+def fabricate(folder: Path, subjects: Sequence[str] = SUBJECTS) -> Fabricated:
+    """Make everything.
+
+    Args:
+        folder: Where to; nothing of it may be there.
+        subjects: Of DreamBooth's; none means all.
+    """
     made = Fabricated(
         subjects=folder / "dreambooth" / "dataset",
         captions=folder / "coco" / "captions_val2014.json",
@@ -55,7 +66,7 @@ def fabricate(folder: Path) -> Fabricated:
         clip=folder / "clip",
         pipeline=folder / "stable-diffusion",
     )
-    write_dreambooth(made.subjects)
+    write_dreambooth(made.subjects, subjects)
     write_coco(made.captions, made.photographs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -72,9 +83,9 @@ def photograph(seed: int, size: tuple[int, int]) -> Image.Image:
     return rough.resize(size, Image.Resampling.BICUBIC)
 
 
-def write_dreambooth(folder: Path) -> None:
+def write_dreambooth(folder: Path, subjects: Sequence[str]) -> None:
     """Write the photograph that is kept of each subject, and one that is not."""
-    for number, subject in enumerate(load_subjects(SUBJECTS)):
+    for number, subject in enumerate(load_subjects(subjects)):
         (folder / subject.name).mkdir(parents=True)
         kept = photograph(number, (96 + 10 * number, 80))
         kept.save(folder / subject.name / f"{subject.photograph}.jpg", quality=95)
@@ -146,3 +157,18 @@ def enliven(model: Any) -> Any:
         if isinstance(module, torch.nn.Linear):
             torch.nn.init.normal_(module.weight, std=module.in_features**-0.5)
     return model
+
+
+def main() -> None:
+    """Write made-up sets and small random networks, KOSMOS-G among them."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    if folder.exists():
+        parser.error(f"{folder} is there already; name a new folder")
+    fabricate(folder, subjects=())
+    tiny.write_weights(folder / "weights")
+
+
+if __name__ == "__main__":
+    main()
