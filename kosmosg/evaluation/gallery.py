@@ -124,7 +124,7 @@ class Gallery:
             return open_image(path, str(path))
         except ImageError as error:
             raise EvaluationError(
-                f"{path} was drawn, but cannot be read ({error}). Delete it and give the same "
+                f"{path} was drawn, but cannot be read any more. Delete it and give the same "
                 "command again: it is drawn anew."
             ) from error
 
