@@ -69,8 +69,9 @@ class FrechetDistance:
         from torchmetrics.image.fid import FrechetInceptionDistance
 
         _check_rows(real, "photographs")
+        # One process has all features, and asks no other for its own.
         self._metric = FrechetInceptionDistance(
-            feature=_AsGiven(real.shape[1]), reset_real_features=False
+            feature=_AsGiven(real.shape[1]), reset_real_features=False, sync_on_compute=False
         ).to(device)
         self._update(real, real=True)
 
