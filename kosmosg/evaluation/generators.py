@@ -142,7 +142,8 @@ def diffusers_generator(pipeline: Any, sampling: Sampling) -> Generate:
         pipeline.scheduler = make_scheduler(
             sampling.scheduler, pipeline.scheduler.config, sampling.steps
         )
-    if hasattr(vae := getattr(pipeline, "vae", None), "enable_slicing"):
+    vae = getattr(pipeline, "vae", None)
+    if vae is not None and hasattr(vae, "enable_slicing"):
         vae.enable_slicing()
 
     def noise(seeds: Sequence[int]) -> dict[str, Any]:
