@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from kosmosg.errors import TrainingError, WeightsError
+from kosmosg.fingerprint import fingerprint
 from kosmosg.models import KosmosG, KosmosGConfig
 from kosmosg.models.loading import REMEDY, check_config, load_component
 from kosmosg.tokenizer import KosmosGTokenizer
-from kosmosg.training.fingerprint import fingerprint
 from kosmosg.weights import check_layout
 
 
