@@ -70,7 +70,10 @@ def make_examples(lora: Path) -> dict[str, list[Example]]:
     def styled(scale: float) -> Example:
         technique = {"lora": LoRA(file=lora, scale=scale)}
         return Example(
-            prompt="a <i> on the beach", images=[cat], technique=technique, note=f"LoRA at {scale:g}"
+            prompt="a <i> on the beach",
+            images=[cat],
+            technique=technique,
+            note=f"LoRA at {scale:g}",
         )
 
     def controlled(prompt: str, scale: float) -> Example:
