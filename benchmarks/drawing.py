@@ -116,7 +116,8 @@ def draw_plain(bench: Workbench, decoder: StableDiffusionPipeline, inputs: Plain
             tick()
             return state
 
-        output: Any = decoder(
+        draw_pictures: Any = decoder
+        output = draw_pictures(
             prompt_embeds=inputs.prompt_embeds,
             negative_prompt_embeds=inputs.negative_prompt_embeds,
             latents=inputs.latents,

@@ -71,7 +71,7 @@ def interleave(
     """
     results: dict[str, list[T]] = {name: [] for name in trials}
     for number in range(-warm_ups, rounds):
-        for name in list(trials) if number % 2 == 0 else reversed(trials):
+        for name in list(trials)[:: 1 if number % 2 == 0 else -1]:
             gc.collect()  # so that no trial pays for what another left behind
             result = trials[name]()
             if number >= 0:

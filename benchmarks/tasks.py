@@ -93,15 +93,14 @@ def first_plain_picture(directory: str, precision: str, device: str, steps: int)
     from benchmarks.request import GUIDANCE
 
     dtype = getattr(torch, precision)
-    parts: Any = {
+    parts: dict[str, Any] = {
         "unet": UNet2DConditionModel.from_pretrained(f"{directory}/unet", torch_dtype=dtype),
         "vae": AutoencoderKL.from_pretrained(f"{directory}/vae", torch_dtype=dtype),
         "scheduler": DPMSolverMultistepScheduler.from_pretrained(f"{directory}/scheduler"),
     }
-    absent = ("text_encoder", "tokenizer", "safety_checker", "feature_extractor")
-    plain: Any = StableDiffusionPipeline(
-        **parts, **dict.fromkeys(absent), requires_safety_checker=False
-    ).to(device)
+    for absent in ("text_encoder", "tokenizer", "safety_checker", "feature_extractor"):
+        parts[absent] = None
+    plain: Any = StableDiffusionPipeline(**parts, requires_safety_checker=False).to(device)
     plain.set_progress_bar_config(disable=True)
     embeddings = torch.randn(
         2, 1, 77, parts["unet"].config.cross_attention_dim, device=device, dtype=dtype
