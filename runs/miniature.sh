@@ -6,8 +6,8 @@
 #   hardware   2 CPU cores with bfloat16, 6 GB of memory, 3 GB of disk; a GPU is used if there is one
 #   duration   about 4 hours: U-Net 70 minutes, the VAE and CLIP 30 each, stage 1 10, stage 2 20,
 #              stage 3 30, the VAE's decoder and the probe 15 each, all else 15
-#   expected   the table in README.md; at its end stage 1 has a loss of §LM§, stage 2 of §ALIGN§
-#              and stage 3 of §INSTRUCT§
+#   expected   the table in README.md; at its end stage 1 has a loss of 0.75, stage 2 of 0.06
+#              and stage 3 of 0.10
 #
 # Everything is seeded. The same command continues a run that was stopped: a part that is finished is
 # not done again, one that was interrupted goes on from its last checkpoint, and one whose settings

@@ -18,7 +18,7 @@ from kosmosg.evaluation.sheets import Cell, lay_out
 from kosmosg.mixing import mix
 from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.settings import Settings
-from kosmosg.techniques import Control, InitImage, LoRA
+from kosmosg.techniques import InitImage, LoRA
 
 EXAMPLES = 3  # of each technique
 STEPS, GUIDANCE, SEED, SAMPLER = 30, 5.0, 1, "DPMSolverMultistep"
@@ -49,7 +49,7 @@ def draw_techniques(pipeline: KosmosGPipeline, lora: Path) -> Image.Image:
     """Draw three examples of each technique, one row per technique.
 
     Args:
-        pipeline: The miniature, with a ControlNet for edges.
+        pipeline: The miniature.
         lora: File of a LoRA for its U-Net.
 
     Raises:
@@ -76,11 +76,6 @@ def make_examples(lora: Path) -> dict[str, list[Example]]:
             note=f"LoRA at {scale:g}",
         )
 
-    def controlled(prompt: str, scale: float) -> Example:
-        technique = {"control": Control(kind="canny", image=street, scale=scale)}
-        note = f"edges at {scale:g}"
-        return Example(prompt=prompt, images=[cat], technique=technique, shown=[street], note=note)
-
     def begun(strength: float) -> Example:
         technique = {"init": InitImage(image=street, strength=strength)}
         note = f"strength {strength:g}"
@@ -92,11 +87,6 @@ def make_examples(lora: Path) -> dict[str, list[Example]]:
 
     return {
         "LoRA": [styled(scale) for scale in (0.0, 0.75, 1.0)],
-        "ControlNet for edges": [
-            controlled("a <i> on the beach", 0.5),
-            controlled("a <i> on the beach", 1.0),
-            controlled("a <i> in the snow", 1.0),
-        ],
         "Image to image": [begun(strength) for strength in (0.5, 0.7, 0.9)],
         "Inpainting": [
             painted(there, cat),
@@ -107,7 +97,7 @@ def make_examples(lora: Path) -> dict[str, list[Example]]:
 
 
 def draw_street() -> Picture:
-    """Draw a cat on a street: the picture that others start from or are laid out by."""
+    """Draw a cat on a street: the picture that others start from."""
     entity = Entity(shape="cat", colour="red", texture="plain")
     figure = Figure(entity=entity, accessory="none")
     description = Description(figures=(figure,), relation=None, scene="city", style="picture")

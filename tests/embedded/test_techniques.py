@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image
 
-from kosmosg import Control, InitImage, KosmosGPipeline, LoRA
+from kosmosg import InitImage, KosmosGPipeline, LoRA
 from kosmosg.data.miniature import portrait
 from kosmosg.evaluation.cases import to_image
 from kosmosg.evaluation.probe import Probe
@@ -31,16 +31,6 @@ def draw(pipeline: KosmosGPipeline, **technique: Any) -> list[Image.Image]:
     return pipeline(prompts, [[cat]] * len(PLACES), **settings).images
 
 
-def edges(image: Image.Image) -> np.ndarray:
-    found = image.convert("L").filter(ImageFilter.FIND_EDGES).filter(ImageFilter.GaussianBlur(1))
-    return np.asarray(found, dtype=np.float64)[2:-2, 2:-2].ravel()  # the frame is no edge
-
-
-def likeness(image: Image.Image, other: Image.Image) -> float:
-    """Correlation of the edges."""
-    return float(np.corrcoef(edges(image), edges(other))[0, 1])
-
-
 def test_the_lora_changes_the_style_and_its_strength_counts(
     pipeline: KosmosGPipeline, probe: Probe
 ) -> None:
@@ -50,18 +40,6 @@ def test_the_lora_changes_the_style_and_its_strength_counts(
     }
     assert "neon" not in styles[0.0]
     assert styles[1.0].count("neon") >= 3
-
-
-def test_the_controlnet_lays_the_picture_out(
-    pipeline: KosmosGPipeline, probe: Probe, street: Image.Image
-) -> None:
-    free = draw(pipeline)
-    bound = draw(pipeline, control=Control(kind="canny", image=street))
-    closer = [likeness(b, street) - likeness(f, street) for f, b in zip(free, bound, strict=True)]
-    assert np.mean(closer) > 0.1
-    # The entity still is that of the input picture, not that of the layout.
-    colours = [reading.figures[0].entity.colour for reading in probe.read(bound)]
-    assert colours.count("yellow") >= 3
 
 
 def test_inpainting_puts_the_entity_into_the_picture(
