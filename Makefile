@@ -2,11 +2,13 @@ PYTHON ?= python3
 PORT ?= 5000
 REQUEST ?= samples/yellow-cat.json
 WEIGHTS ?=
+SIZE ?= full
+BENCH ?=
 # What is drawn with unless WEIGHTS= or KOSMOSG_WEIGHTS names others: the small trained model.
 DRAW_WITH = $(or $(WEIGHTS),$(KOSMOSG_WEIGHTS),weights/miniature)
 RUN = .venv/bin/python
 
-.PHONY: help setup predict serve test check
+.PHONY: help setup predict serve test check bench
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
 
@@ -35,3 +37,6 @@ check: setup  ## lint, format, types, layers, documents
 	.venv/bin/lint-imports
 	$(RUN) scripts/cog_schema.py predict.py --output .cog/openapi_schema.json
 	$(RUN) -m scripts.check_docs
+
+bench: setup  ## measure speed and memory: SIZE=small for a try, BENCH="--only conditioning"
+	$(RUN) -m benchmarks --size $(SIZE) $(BENCH)

@@ -55,3 +55,7 @@ class DataError(KosmosGError):
 
 class TrainingError(KosmosGError):
     """A training run cannot start, go on or be resumed."""
+
+
+class EvaluationError(KosmosGError):
+    """An evaluation cannot start, go on or be summed up."""

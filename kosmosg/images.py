@@ -115,8 +115,16 @@ def target_pixels(image: Image.Image, size: int) -> Float64[np.ndarray, "3 size 
     return (np.asarray(crop, dtype=np.float64) / 255.0 * 2.0 - 1.0).transpose(2, 0, 1)
 
 
-def resize_and_crop(image: Image.Image, size: int, filter_: Image.Resampling) -> Image.Image:
-    """Scale the shorter side to ``size`` and cut out the central square.
+def resize_and_crop(
+    image: Image.Image, size: int, filter_: Image.Resampling, *, kept: int | None = None
+) -> Image.Image:
+    """Scale the shorter side to ``size`` and cut out a central square.
+
+    Args:
+        image: Of any size.
+        size: In pixels.
+        filter_: How to scale.
+        kept: Side of the square; ``size`` by default.
 
     Raises:
         ImageError: If one side is more than fifty times the other.
@@ -126,9 +134,10 @@ def resize_and_crop(image: Image.Image, size: int, filter_: Image.Resampling) ->
     scaled = int(size * long / short)
     width, height = (size, scaled) if image.width <= image.height else (scaled, size)
     image = image.resize((width, height), filter_)
+    side = size if kept is None else kept
     # NOTE(reference): Python's round() goes to the even number at one half.
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return image.crop((left, top, left + size, top + size))
+    left, top = round((width - side) / 2), round((height - side) / 2)
+    return image.crop((left, top, left + side, top + side))
 
 
 def _known_formats() -> list[str]:

@@ -13,17 +13,11 @@ import torch
 from transformers import AutoTokenizer, Kosmos2Config, Kosmos2Model
 
 from kosmosg.config import FULL_SIZE, SD15_REPOSITORY
-from kosmosg.convert import (
-    Conversion,
-    Plan,
-    check_output,
-    initial_aligner,
-    shorten,
-    write_directory,
-)
+from kosmosg.convert import Conversion, check_output, write_directory
 from kosmosg.errors import CheckpointError
 from kosmosg.key_table import KOSMOSG
 from kosmosg.models import KosmosG, KosmosGConfig
+from kosmosg.plan import Plan, initial_aligner, shorten
 from kosmosg.sizes import check_sizes
 from kosmosg.stable_diffusion import StableDiffusionSource
 from kosmosg.tokenizer import KosmosGTokenizer

@@ -73,6 +73,42 @@ def bootstrap_ratio(
     return Estimate(value=value, low=float(low), high=float(high), samples=len(one))
 
 
+def bootstrap_mean(
+    values: Sequence[float] | np.ndarray, clusters: Sequence[str], *, seed: int = 0
+) -> Estimate:
+    """Estimate a mean over values that belong together in clusters, by the percentile bootstrap.
+
+    Pictures of one subject resemble each other, so whole clusters are drawn.
+
+    Args:
+        values: At least one.
+        clusters: The cluster of each value.
+        seed: Decides the resampling.
+
+    Returns:
+        Without an interval (not a number) if there is one cluster only.
+    """
+    numbers = np.asarray(values, dtype=float)
+    names, members = np.unique(np.asarray(clusters), return_inverse=True)
+    sums, counts = np.bincount(members, weights=numbers), np.bincount(members)
+    picks = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
+    means = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
+    low, high = np.percentile(means, (2.5, 97.5)) if len(names) > 1 else (math.nan, math.nan)
+    return Estimate(
+        value=float(numbers.mean()), low=float(low), high=float(high), samples=len(names)
+    )
+
+
+def around(value: float, resampled: Sequence[float], samples: int) -> Estimate:
+    """Set an interval around a number, as wide as it scatters when it is resampled.
+
+    For what resampling moves to one side, such as a Fréchet distance, which grows with repeated
+    pictures: the scatter says how sure the number is, the place of the resampled ones does not.
+    """
+    spread = NORMAL_95 * float(np.std(resampled, ddof=1))
+    return Estimate(value=value, low=value - spread, high=value + spread, samples=samples)
+
+
 def _share(counts: np.ndarray) -> np.ndarray:
     right, total = counts.sum(axis=-2).T
     return right / _nonzero(total)

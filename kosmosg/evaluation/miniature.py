@@ -1,6 +1,6 @@
 """The paper's tables in miniature, over what stages 2 and 3 never saw (sections 4.2 and 4.3)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from PIL import Image
@@ -14,6 +14,7 @@ from kosmosg.evaluation.cases import (
     scene_case,
     two_case,
 )
+from kosmosg.evaluation.evaluator import Finding
 from kosmosg.evaluation.generators import Generate
 from kosmosg.evaluation.intervals import Estimate, bootstrap_ratio
 from kosmosg.evaluation.reading import Reading
@@ -240,3 +241,31 @@ def evaluate_row(
         estimates=estimates,
         ceiling=dict(summarise(score_all(cases, truth, row.score, read))),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowEvaluator:
+    """One line of the table as an evaluator; what decides it is said at ``evaluate_row``."""
+
+    row: Row
+    read: Read
+    prompts: int = 200
+    seed: int = 0
+    batch: int = 25
+    compared: RowResult | None = None
+    progress: Progress | None = None
+
+    def __call__(self, generate: Generate) -> Iterator[Finding]:
+        """Measure the shares of the line."""
+        yield from self.measure(generate).estimates.items()
+
+    def measure(self, generate: Generate) -> RowResult:
+        """Fill the line, with all that a report shows of it."""
+        return evaluate_row(
+            *(self.row, generate, self.read),
+            prompts=self.prompts,
+            seed=self.seed,
+            batch=self.batch,
+            compared=self.compared,
+            progress=self.progress,
+        )

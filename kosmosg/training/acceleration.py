@@ -2,12 +2,11 @@
 
 import warnings
 from contextlib import AbstractContextManager, nullcontext
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, GradScalerKwargs
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
@@ -16,23 +15,12 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from kosmosg.errors import TrainingError
+from kosmosg.processes import find_processes
 from kosmosg.training.options import LoopOptions, Precision
 
 # The loss scale of the authors' training scripts.
 LOSS_SCALE = GradScalerKwargs(init_scale=4.0, growth_interval=256)
 MIN_LOSS_SCALE = 1e-4
-# One process encodes pictures and writes results while the others wait for it.
-PATIENCE = timedelta(hours=12)
-
-
-def find_processes(cpu: bool = False) -> PartialState:
-    """Find the processes of a run and the device of this one.
-
-    Args:
-        cpu: Stay on the CPU even if there is a GPU.
-    """
-    # Processes without a GPU only know of each other if they are told to stay on the CPU.
-    return PartialState(cpu=cpu or not torch.accelerator.is_available(), timeout=PATIENCE)
 
 
 def make_accelerator(options: LoopOptions) -> Accelerator:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kosmosg.errors import TrainingError
 from kosmosg.lockfile import only_one
-from kosmosg.training.acceleration import find_processes
+from kosmosg.processes import find_processes
 from kosmosg.training.checkpoint import Checkpoint, CheckpointFolder, check_identity, read_identity
 from kosmosg.training.disk import reason
 from kosmosg.training.options import CHANGEABLE, LoopOptions

@@ -11,6 +11,7 @@ from kosmosg.config import AlignerConfig
 from kosmosg.data.entities import EntityOptions
 from kosmosg.data.prepare import CaptionLimits, DocumentPreparer, PromptPreparer
 from kosmosg.errors import TrainingError, WeightsError
+from kosmosg.fingerprint import fingerprint, fingerprint_of
 from kosmosg.models import Reconstruction
 from kosmosg.models.loading import REMEDY, check_config, load_component, load_module
 from kosmosg.stable_diffusion import (
@@ -19,7 +20,6 @@ from kosmosg.stable_diffusion import (
     load_scheduler,
 )
 from kosmosg.training.data import DataOptions
-from kosmosg.training.fingerprint import fingerprint, fingerprint_of
 from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions
 from kosmosg.training.stage import Stage, Stream

@@ -17,12 +17,12 @@ from kosmosg.config import SD15_SCHEDULER
 from kosmosg.data.miniature.stream import PictureStream
 from kosmosg.errors import TrainingError
 from kosmosg.evaluation.probe import Probe
+from kosmosg.fingerprint import fingerprint
 from kosmosg.models.loading import check_config, load_component
+from kosmosg.processes import find_processes
 from kosmosg.stable_diffusion import encode_captions, load_clip_tokenizer, make_pndm
-from kosmosg.training.acceleration import find_processes
 from kosmosg.training.data import DataOptions, picture_preparer
 from kosmosg.training.diffusion import Diffusion
-from kosmosg.training.fingerprint import fingerprint
 from kosmosg.training.latents import LatentStream, encode_pictures
 from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kosmosg.errors import KosmosGError, TrainingError
+from kosmosg.fingerprint import fingerprint_of
 from kosmosg.sizes import read_part
-from kosmosg.training.fingerprint import fingerprint_of
 
 
 @dataclass(frozen=True, kw_only=True)

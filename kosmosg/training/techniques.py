@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from kosmosg.errors import TrainingError
+from kosmosg.fingerprint import fingerprint
+from kosmosg.processes import find_processes
 from kosmosg.stable_diffusion import encode_captions, load_scheduler
 from kosmosg.techniques.control_maps import canny
-from kosmosg.training.acceleration import find_processes
 from kosmosg.training.data import DataOptions
 from kosmosg.training.diffusion import Diffusion
-from kosmosg.training.fingerprint import fingerprint
 from kosmosg.training.latents import LatentStream, MapMaker, encode_pictures
 from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions

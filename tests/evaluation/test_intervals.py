@@ -2,9 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from kosmosg.evaluation.intervals import bootstrap_ratio, wilson
+from kosmosg.evaluation.intervals import around, bootstrap_mean, bootstrap_ratio, wilson
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,38 @@ def test_nothing_to_compare_with() -> None:
     found = bootstrap_ratio([(1, 1)] * 5, [(0, 1)] * 5)
     assert math.isnan(found.value)
     assert math.isnan(found.low)
+
+
+def test_a_mean_over_clusters() -> None:
+    """Clusters of other sizes: the mean is one of values, and whole clusters are drawn."""
+    values, clusters = [1.0, 1.0, 1.0, 0.0], ["a", "a", "a", "b"]
+    found = bootstrap_mean(values, clusters)
+    assert (found.value, found.samples) == (0.75, 2)
+    assert (found.low, found.high) == (0.0, 1.0)
+
+
+def test_values_of_a_cluster_make_a_mean_no_surer() -> None:
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=50)
+    once = bootstrap_mean(means, [str(n) for n in range(50)])
+    often = bootstrap_mean(means.repeat(20), [str(n) for n in range(50) for _ in range(20)])
+    assert often.samples == once.samples == 50
+    assert often.value == pytest.approx(once.value)
+    assert (often.low, often.high) == pytest.approx((once.low, once.high))
+    error = 1.96 * means.std() / math.sqrt(50)
+    assert once.low == pytest.approx(once.value - error, abs=0.05)
+    assert once.high == pytest.approx(once.value + error, abs=0.05)
+
+
+def test_one_cluster_has_no_interval() -> None:
+    found = bootstrap_mean([0.2, 0.4], ["a", "a"])
+    assert found.value == pytest.approx(0.3)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+def test_an_interval_around_a_number() -> None:
+    found = around(10.0, [11.0, 13.0], samples=5)
+    assert (found.value, found.samples) == (10.0, 5)
+    assert found.high - 10.0 == pytest.approx(1.96 * math.sqrt(2), abs=1e-3)
+    assert 10.0 - found.low == pytest.approx(1.96 * math.sqrt(2), abs=1e-3)

@@ -18,8 +18,17 @@ from kosmosg.data.miniature import SCENES, SHAPES, Description, render
 from kosmosg.data.miniature.vocabulary import write_clip_tokenizer
 from kosmosg.errors import WeightsError
 from kosmosg.evaluation.cases import Case, make_cases
+from kosmosg.evaluation.evaluator import Evaluator
 from kosmosg.evaluation.generators import Sampling, clip_generator, kosmosg_generator
-from kosmosg.evaluation.miniature import FIRST_ROW, RATIO, ROWS, Row, RowResult, evaluate_row
+from kosmosg.evaluation.miniature import (
+    FIRST_ROW,
+    RATIO,
+    ROWS,
+    Row,
+    RowEvaluator,
+    RowResult,
+    evaluate_row,
+)
 from kosmosg.evaluation.probe import Probe, ProbeConfig
 from kosmosg.evaluation.reading import SIDE_BY_SIDE, STACKED, Reading, true_reading
 from kosmosg.evaluation.report import make_sheet, make_table, to_json, write_report
@@ -174,6 +183,13 @@ def test_numbers_do_not_depend_on_the_batch() -> None:
         progress=lambda *step: steps.append(step),
     )
     assert steps == [(5, 14), (10, 14), (14, 14)]
+
+
+def test_a_row_is_an_evaluator() -> None:
+    row = BY_KEY["scene"]
+    oracle = Oracle(row, elsewhere)
+    evaluator: Evaluator = RowEvaluator(row=row, read=oracle.read, prompts=PROMPTS, seed=SEED)
+    assert dict(evaluator(oracle.generate)) == measure("scene", elsewhere).estimates
 
 
 def test_the_report(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Gradient checkpointing, kernels and surroundings."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from kosmosg.training import acceleration
 from kosmosg.training.acceleration import (
     attention_kernels,
     enable_gradient_checkpointing,
-    find_processes,
     make_accelerator,
 )
 from kosmosg.training.stage import Stage, trainable
@@ -107,15 +105,6 @@ def test_the_kernel_for_bfloat16_on_a_cpu() -> None:
     for device, precision in ((cpu, "no"), (torch.device("cuda"), "bf16")):
         with attention_kernels(device, precision):  # type: ignore[arg-type]
             assert torch.backends.cuda.flash_sdp_enabled()
-
-
-def test_processes_wait_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one of them encodes pictures."""
-    told: dict[str, Any] = {}
-    monkeypatch.setattr(acceleration, "PartialState", lambda **named: told.update(named))
-    find_processes(cpu=True)
-    assert told["cpu"]
-    assert told["timeout"] >= timedelta(hours=2)
 
 
 def test_old_sharding_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

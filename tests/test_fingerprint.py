@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kosmosg.training.fingerprint import WINDOW, WINDOWS, fingerprint, fingerprint_of
+from kosmosg.fingerprint import WINDOW, WINDOWS, fingerprint, fingerprint_of
 
 
 def test_it_tells_contents_names_and_sizes_apart(tmp_path: Path) -> None:

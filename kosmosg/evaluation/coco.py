@@ -1,0 +1,155 @@
+"""COCO: pictures of 30 000 captions, against all photographs of the set (paper, section 4.2)."""
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from PIL import Image
+
+from kosmosg.config import COCO_BATCH, COCO_CAPTIONS, MAX_SEED
+from kosmosg.errors import EvaluationError
+from kosmosg.evaluation.contact_sheet import Card
+from kosmosg.evaluation.evaluator import Finding, Job, Protocol
+from kosmosg.evaluation.features import FeatureExtractor, extract
+from kosmosg.evaluation.gallery import Gallery, draw_missing
+from kosmosg.evaluation.generators import Generate
+from kosmosg.evaluation.metrics import FrechetDistance
+from kosmosg.evaluation.resizing import central_square
+from kosmosg.images import open_image, resize_and_crop
+
+REAL_SIDE = 256  # to which the authors bring the photographs
+PER_FOLDER = 1000
+SHOWN = 200  # pictures on the sheet
+
+
+@dataclass(kw_only=True)
+class Coco:
+    """The evaluator.
+
+    Attributes:
+        jobs: The pictures to draw.
+        photographs: What they are compared with.
+        gallery: Where the pictures are.
+        extractor: The features in whose space the distance is.
+        protocol: Decides how photographs are prepared.
+        processes: Those of the run; all of them call the evaluator, and the main one gets results.
+        name: Of the distance.
+        batch: Pictures drawn at once.
+    """
+
+    jobs: Sequence[Job]
+    photographs: Sequence[Path]
+    gallery: Gallery
+    extractor: FeatureExtractor
+    protocol: Protocol
+    processes: PartialState
+    name: str = "FID"
+    batch: int = COCO_BATCH
+
+    def __call__(self, generate: Generate) -> Iterator[Finding]:
+        """Draw what is missing, and measure the distance."""
+        draw_missing(
+            *(self.jobs, generate, self.gallery), batch=self.batch, processes=self.processes
+        )
+        drawn = self._features(len(self.jobs), self._drawn, "pictures")
+        real = self._features(len(self.photographs), self._photograph, "photographs")
+        if self.processes.is_main_process:
+            device: Any = self.processes.device
+            yield self.name, FrechetDistance(real, device).estimate(drawn)
+
+    def pictures(self) -> Iterator[dict[str, Any]]:
+        """List every picture."""
+        return map(self.gallery.describe, self.jobs)
+
+    def cards(self) -> Iterator[Card]:
+        """Show the first pictures."""
+        for job in self.jobs[:SHOWN]:
+            yield Card(
+                group="captions", inputs=(), prompt=job.prompt, output=self.gallery.read(job)
+            )
+
+    def _features(self, count: int, read: Callable[[int], Image.Image], what: str) -> Any:
+        return extract(count, read, self.extractor, self.processes, what)
+
+    def _drawn(self, number: int) -> Image.Image:
+        return self.gallery.read(self.jobs[number])
+
+    def _photograph(self, number: int) -> Image.Image:
+        path = self.photographs[number]
+        image = open_image(path, str(path))
+        if self.protocol.old_resizing:
+            return resize_and_crop(image, REAL_SIDE, Image.Resampling.BILINEAR)
+        return central_square(image)  # and from there to the network's size at once
+
+
+def make_jobs(
+    captions: Sequence[str], protocol: Protocol, *, count: int = COCO_CAPTIONS, seed: int = 0
+) -> list[Job]:
+    """Draw captions with Python's generator, as the authors do, and list their pictures.
+
+    Args:
+        captions: All of a set, in the order of its file.
+        protocol: Decides the seeds of the noise.
+        count: How many captions.
+        seed: Decides which, and is the first seed of the noise.
+
+    Raises:
+        EvaluationError: If there are fewer, or the last seed would be too large.
+    """
+    if len(captions) < count:
+        raise EvaluationError(
+            f"There are {len(captions)} captions, fewer than the {count} asked for. Lower --count, "
+            "or give the captions of the whole set."
+        )
+    if seed + count - 1 > MAX_SEED:
+        raise EvaluationError(f"--seed is {seed}; with {count} pictures it must be lower.")
+    chosen = random.Random(seed).sample(captions, count)  # noqa: S311  # no secret
+    return [
+        Job(
+            name=f"{number // PER_FOLDER:02d}/{number:05d}",
+            prompt=caption,
+            images=(),
+            seed=protocol.seed(seed, number=number, place=number % COCO_BATCH),
+            text=caption,
+        )
+        for number, caption in enumerate(chosen)
+    ]
+
+
+def read_captions(file: Path) -> tuple[list[str], list[str]]:
+    """Read captions and file names of photographs from COCO's JSON.
+
+    Raises:
+        EvaluationError: If it is no such file.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        captions = [str(entry["caption"]) for entry in content["annotations"]]
+        names = [str(entry["file_name"]) for entry in content["images"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EvaluationError(
+            f"{file} cannot be used ({error!r}). It must be COCO's captions_val2014.json, with "
+            "'images' and 'annotations'."
+        ) from error
+    return captions, names
+
+
+def find_photographs(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Find all photographs of a set.
+
+    Raises:
+        EvaluationError: If some are missing.
+    """
+    paths = [folder / Path(name).name for name in names]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing or not paths:
+        shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
+        raise EvaluationError(
+            f"{folder} lacks {len(missing)} of {len(paths)} photographs: {shown}. It must be the "
+            "folder of pictures that the captions belong to (val2014)."
+        )
+    return paths

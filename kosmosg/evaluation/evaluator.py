@@ -1,0 +1,81 @@
+"""What all evaluations have in common: a model goes in, names with numbers come out.
+
+An evaluator is whatever can be called with a model as a plain function (``generators.Generate``)
+and yields what it found: the miniature's rows, DreamBench, COCO. So any model can be put in
+KOSMOS-G's place, and a new measurement needs nothing of the others.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from kosmosg.config import PROTOCOL_NAMES
+from kosmosg.evaluation.generators import Generate
+from kosmosg.evaluation.intervals import Estimate
+
+Item = TypeVar("Item")
+# A part of a score stands behind it: "DINO", then "DINO/subject/cat".
+Finding = tuple[str, Estimate]
+Evaluator = Callable[[Generate], Iterator[Finding]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One picture to draw.
+
+    Attributes:
+        name: Its file below the folder of pictures, without the suffix.
+        prompt: Text with markers, as the model gets it.
+        images: Files of the pictures at the markers.
+        seed: Of its noise.
+        text: What it should show, in words alone.
+        subject: Whom it should show, where several pictures do.
+        kind: What the prompt asks for, where there are several kinds.
+    """
+
+    name: str
+    prompt: str
+    images: tuple[Path, ...]
+    seed: int
+    text: str
+    subject: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """The conventions of an evaluation.
+
+    Attributes:
+        name: ``paper`` or ``clean``.
+        shared_noise: All batches begin with the same noise, as in the authors' scripts, which set
+            the seed anew before each batch.
+        old_resizing: Pictures come to Inception's size without smoothing, as they did when the
+            numbers of the paper were made.
+    """
+
+    name: str
+    shared_noise: bool
+    old_resizing: bool
+
+    def seed(self, first: int, *, number: int, place: int) -> int:
+        """Choose the seed of a picture.
+
+        Args:
+            first: The seed of the run.
+            number: Which of all pictures it is, from 0.
+            place: Which of its batch in the authors' scripts, from 0.
+        """
+        return first + (place if self.shared_noise else number)
+
+
+PROTOCOLS = {
+    name: Protocol(name=name, shared_noise=old, old_resizing=old)
+    for name, old in zip(PROTOCOL_NAMES, (True, False), strict=True)
+}
+
+
+def in_batches(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """Cut into batches, the last of which may be shorter."""
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,0 +1,252 @@
+"""The Inception network that FID is defined by, as the public conversions of its weights name it.
+
+It is the one that TensorFlow's authors published in 2015, which differs from later ones: averages
+leave padding out, and the last block takes a maximum (Heusel et al., arXiv 1706.08500; the files
+are ``weights-inception-2015-12-05-6726825d.pth`` of torch-fidelity and
+``pt_inception-2015-12-05-6726825d.pth`` of pytorch-fid, which hold the same tensors).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kosmosg.errors import WeightsError
+from kosmosg.models.loading import check_finite
+
+SIDE = 299  # of the pictures it takes, in pixels
+FEATURES = 2048
+SUFFIXES = (".pth", ".pt", ".safetensors")  # of files with its weights
+CLASSIFIER = "fc."  # of no use here
+DAMAGE = (OSError, RuntimeError, EOFError, AttributeError, TypeError)  # what a bad file leads to
+REMEDY = (
+    "It must be the file with the weights of FID's Inception, such as torch-fidelity's "
+    "weights-inception-2015-12-05-6726825d.pth, or the same as safetensors."
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution with its norm: the name of its parameters, channels out, kernel, stride."""
+
+    name: str
+    channels: int
+    kernel: int | tuple[int, int] = 1
+    stride: int = 1
+
+
+# The last layers of a branch may be two that look at the same.
+Branch = Sequence[Layer | tuple[Layer, Layer]]
+
+
+class Convolution(nn.Module):
+    """Convolution, batch norm, rectifier."""
+
+    def __init__(
+        self, channels: int, out: int, kernel: int | tuple[int, int], stride: int, padding: bool
+    ):
+        super().__init__()
+        height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+        around = (height // 2, width // 2) if padding else 0
+        self.conv = nn.Conv2d(channels, out, (height, width), stride, around, bias=False)
+        self.bn = nn.BatchNorm2d(out, eps=0.001)
+
+    def forward(
+        self, pixels: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch out rows columns"]:
+        """Apply it."""
+        return functional.relu(self.bn(self.conv(pixels)))
+
+
+class Block(nn.Module):
+    """Branches beside each other, whose channels are joined; the last one pools.
+
+    Args:
+        channels: Of the input.
+        branches: All but the last.
+        pooled: Channels of the convolution behind the pooling; 0 if there is none, and then the
+            block halves the sides.
+        maximum: Pool by the maximum, not the mean.
+    """
+
+    def __init__(
+        self, channels: int, branches: Sequence[Branch], pooled: int, *, maximum: bool = False
+    ):
+        super().__init__()
+        self._branches, self._pooled, self._maximum = branches, pooled, maximum
+        self.channels = pooled or channels
+        for branch in branches:
+            before = channels
+            for step in branch:
+                layers = step if isinstance(step, tuple) else (step,)
+                for each in layers:
+                    padding = each.stride == 1
+                    layer = Convolution(before, each.channels, each.kernel, each.stride, padding)
+                    self.add_module(each.name, layer)
+                before = sum(each.channels for each in layers)
+            self.channels += before
+        if pooled:
+            self.branch_pool = Convolution(channels, pooled, 1, 1, True)
+
+    def forward(
+        self, pixels: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch out rows columns"]:
+        """Join what the branches make of the same input."""
+        outputs = [self._follow(branch, pixels) for branch in self._branches]
+        return torch.cat([*outputs, self._pool(pixels)], dim=1)
+
+    def _follow(self, branch: Branch, pixels: Tensor) -> Tensor:
+        for step in branch:
+            layers = step if isinstance(step, tuple) else (step,)
+            pixels = torch.cat([self.get_submodule(each.name)(pixels) for each in layers], dim=1)
+        return pixels
+
+    def _pool(self, pixels: Tensor) -> Tensor:
+        if not self._pooled:
+            return functional.max_pool2d(pixels, 3, stride=2)
+        if self._maximum:
+            pixels = functional.max_pool2d(pixels, 3, stride=1, padding=1)
+        else:
+            pixels = functional.avg_pool2d(pixels, 3, 1, padding=1, count_include_pad=False)
+        return self.branch_pool(pixels)
+
+
+class Inception(nn.Module):
+    """Pictures to 2048 features."""
+
+    def __init__(self):
+        super().__init__()
+        stem = {
+            "Conv2d_1a_3x3": Convolution(3, 32, 3, 2, False),
+            "Conv2d_2a_3x3": Convolution(32, 32, 3, 1, False),
+            "Conv2d_2b_3x3": Convolution(32, 64, 3, 1, True),
+            "MaxPool_1": nn.MaxPool2d(3, 2),
+            "Conv2d_3b_1x1": Convolution(64, 80, 1, 1, False),
+            "Conv2d_4a_3x3": Convolution(80, 192, 3, 1, False),
+            "MaxPool_2": nn.MaxPool2d(3, 2),
+        }
+        for name, module in stem.items():
+            self.add_module(name, module)
+        channels = 192
+        for name, (branches, pooled, maximum) in _blocks().items():
+            block = Block(channels, branches, pooled, maximum=maximum)
+            self.add_module(f"Mixed_{name}", block)
+            channels = block.channels
+        assert channels == FEATURES
+
+    def forward(
+        self, pixels: Float[Tensor, "batch 3 299 299"]
+    ) -> Float[Tensor, "batch {FEATURES}"]:
+        """Compute the features.
+
+        Args:
+            pixels: Values from 0 to 255, RGB.
+        """
+        states = (pixels - 128) / 128
+        for module in self.children():
+            states = module(states)
+        return states.mean(dim=(2, 3))
+
+
+def load_inception(file: Path) -> Inception:
+    """Load the network's weights; of a ``.pth`` file, which is a pickle, tensors alone.
+
+    Raises:
+        WeightsError: If the file is missing, damaged, of another network, or holds more.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            tensors = load_file(file)
+        else:
+            tensors = torch.load(file, map_location="cpu", weights_only=True)
+        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER)}
+        network = Inception()
+        network.load_state_dict(kept, strict=True)
+    except (*DAMAGE, SafetensorError, UnpicklingError) as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{file} cannot be loaded ({reason[:300]}). {REMEDY}") from error
+    check_finite(kept, file.name)
+    return network.eval().requires_grad_(False)
+
+
+def _blocks() -> dict[str, tuple[Sequence[Branch], int, bool]]:
+    """List branches, channels of the pooling branch, and whether it takes a maximum."""
+    halve = _double(96, "branch3x3dbl", stride=2)
+    return {
+        "5b": (_wide(), 32, False),
+        "5c": (_wide(), 64, False),
+        "5d": (_wide(), 64, False),
+        "6a": ([[Layer("branch3x3", 384, 3, 2)], halve], 0, True),
+        "6b": (_long(128), 192, False),
+        "6c": (_long(160), 192, False),
+        "6d": (_long(160), 192, False),
+        "6e": (_long(192), 192, False),
+        "7a": (
+            [
+                [Layer("branch3x3_1", 192), Layer("branch3x3_2", 320, 3, 2)],
+                [
+                    Layer("branch7x7x3_1", 192),
+                    Layer("branch7x7x3_2", 192, (1, 7)),
+                    Layer("branch7x7x3_3", 192, (7, 1)),
+                    Layer("branch7x7x3_4", 192, 3, 2),
+                ],
+            ],
+            0,
+            True,
+        ),
+        "7b": (_forked(), 192, False),
+        "7c": (_forked(), 192, True),
+    }
+
+
+def _wide() -> Sequence[Branch]:
+    return [
+        [Layer("branch1x1", 64)],
+        [Layer("branch5x5_1", 48), Layer("branch5x5_2", 64, 5)],
+        _double(96, "branch3x3dbl"),
+    ]
+
+
+def _double(channels: int, name: str, stride: int = 1) -> Branch:
+    return [
+        Layer(f"{name}_1", 64),
+        Layer(f"{name}_2", channels, 3),
+        Layer(f"{name}_3", channels, 3, stride),
+    ]
+
+
+def _long(channels: int) -> Sequence[Branch]:
+    flat, tall = (1, 7), (7, 1)
+    return [
+        [Layer("branch1x1", 192)],
+        [
+            Layer("branch7x7_1", channels),
+            Layer("branch7x7_2", channels, flat),
+            Layer("branch7x7_3", 192, tall),
+        ],
+        [
+            Layer("branch7x7dbl_1", channels),
+            Layer("branch7x7dbl_2", channels, tall),
+            Layer("branch7x7dbl_3", channels, flat),
+            Layer("branch7x7dbl_4", channels, tall),
+            Layer("branch7x7dbl_5", 192, flat),
+        ],
+    ]
+
+
+def _forked() -> Sequence[Branch]:
+    def fork(name: str) -> tuple[Layer, Layer]:
+        return Layer(f"{name}a", 384, (1, 3)), Layer(f"{name}b", 384, (3, 1))
+
+    return [
+        [Layer("branch1x1", 320)],
+        [Layer("branch3x3_1", 384), fork("branch3x3_2")],
+        [Layer("branch3x3dbl_1", 448), Layer("branch3x3dbl_2", 384, 3), fork("branch3x3dbl_3")],
+    ]

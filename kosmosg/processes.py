@@ -1,0 +1,19 @@
+"""The processes of a run: how many there are, and which of them this one is."""
+
+from datetime import timedelta
+
+import torch
+from accelerate import PartialState
+
+# One process encodes pictures, writes results or is slower than the others, while these wait.
+PATIENCE = timedelta(hours=12)
+
+
+def find_processes(cpu: bool = False) -> PartialState:
+    """Find the processes of a run and the device of this one.
+
+    Args:
+        cpu: Stay on the CPU even if there is a GPU.
+    """
+    # Processes without a GPU only know of each other if they are told to stay on the CPU.
+    return PartialState(cpu=cpu or not torch.accelerator.is_available(), timeout=PATIENCE)

@@ -1,0 +1,29 @@
+"""What the tests of evaluation share."""
+
+from collections.abc import Iterator
+
+import pytest
+from accelerate import PartialState
+
+from kosmosg.processes import find_processes
+from tests.evaluation.fabricated import Fabricated, fabricate
+from tests.training.conftest import forget_accelerate
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate() -> Iterator[None]:
+    """Accelerate keeps processes for as long as the interpreter lives."""
+    yield
+    forget_accelerate()
+
+
+@pytest.fixture
+def alone() -> PartialState:
+    """The only process of a run."""
+    return find_processes(cpu=True)
+
+
+@pytest.fixture(scope="session")
+def fabricated(tmp_path_factory: pytest.TempPathFactory) -> Fabricated:
+    """DreamBooth's set, COCO's, and networks to score them, all made up and small."""
+    return fabricate(tmp_path_factory.mktemp("fabricated"))

@@ -1,0 +1,116 @@
+"""COCO: which captions, which photographs, and distances that are known."""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import PartialState
+from PIL import Image
+
+from kosmosg.config import MAX_SEED
+from kosmosg.errors import EvaluationError
+from kosmosg.evaluation.coco import Coco, find_photographs, make_jobs, read_captions
+from kosmosg.evaluation.evaluator import PROTOCOLS
+from kosmosg.evaluation.features import DinoExtractor
+from kosmosg.evaluation.gallery import Gallery
+from kosmosg.evaluation.resizing import central_square
+from kosmosg.images import open_image
+from tests.evaluation.fabricated import CAPTIONS_OF_EACH, PHOTOGRAPHS, Fabricated
+
+CPU = torch.device("cpu")
+PAPER, CLEAN = PROTOCOLS["paper"], PROTOCOLS["clean"]
+CAPTIONS = [f"caption {n}" for n in range(100)]
+
+
+def test_captions_are_drawn_as_in_the_authors_script() -> None:
+    random.seed(0)
+    expected = random.sample([{"caption": caption} for caption in CAPTIONS], 40)
+    jobs = make_jobs(CAPTIONS, PAPER, count=40)
+    assert [job.prompt for job in jobs] == [entry["caption"] for entry in expected]
+    assert [job.prompt for job in make_jobs(CAPTIONS, PAPER, count=40, seed=1)] != [
+        job.prompt for job in jobs
+    ]
+
+
+def test_seeds_and_names() -> None:
+    assert [job.seed for job in make_jobs(CAPTIONS, PAPER, count=40, seed=5)] == [
+        5 + n % 16 for n in range(40)
+    ]
+    jobs = make_jobs(CAPTIONS * 25, CLEAN, count=2100, seed=5)
+    assert [job.seed for job in jobs] == [*range(5, 2105)]
+    assert [jobs[n].name for n in (0, 999, 1000)] == ["00/00000", "00/00999", "01/01000"]
+    assert len({job.name for job in jobs}) == 2100
+
+
+def test_too_many() -> None:
+    with pytest.raises(EvaluationError, match="100 captions, fewer than the 30000"):
+        make_jobs(CAPTIONS, PAPER)
+    with pytest.raises(EvaluationError, match="--seed is"):
+        make_jobs(CAPTIONS, CLEAN, count=2, seed=MAX_SEED)
+
+
+def test_files(fabricated: Fabricated, tmp_path: Path) -> None:
+    captions, names = read_captions(fabricated.captions)
+    assert len(captions) == PHOTOGRAPHS * CAPTIONS_OF_EACH
+    assert captions[1] == "a dog number 1 on the beach"
+    paths = find_photographs(fabricated.photographs, names)
+    assert [path.name for path in paths] == names
+    with pytest.raises(EvaluationError, match=r"lacks 9 of 9 photographs: COCO_val2014_0+\.jpg, "):
+        find_photographs(tmp_path, names)
+    with pytest.raises(EvaluationError, match="lacks 0 of 0"):
+        find_photographs(fabricated.photographs, [])
+    for content in ("", "[]", '{"annotations": []}', '{"annotations": [{}], "images": []}'):
+        (tmp_path / "captions.json").write_text(content)
+        with pytest.raises(EvaluationError, match=r"captions_val2014\.json"):
+            read_captions(tmp_path / "captions.json")
+    (tmp_path / "captions.json").write_text(
+        json.dumps({"annotations": [], "images": [{"file_name": "../../secret.jpg"}]})
+    )
+    (outside,) = read_captions(tmp_path / "captions.json")[1]
+    with pytest.raises(EvaluationError, match=r": secret\.jpg"):
+        find_photographs(tmp_path, [outside])
+
+
+def evaluator(fabricated: Fabricated, folder: Path, processes: PartialState, protocol: str) -> Coco:
+    captions, names = read_captions(fabricated.captions)
+    return Coco(
+        jobs=make_jobs(captions, PROTOCOLS[protocol], count=2 * PHOTOGRAPHS),
+        photographs=find_photographs(fabricated.photographs, names),
+        gallery=Gallery.open(folder, {}, {}, processes),
+        extractor=DinoExtractor(fabricated.dino, CPU),
+        protocol=PROTOCOLS[protocol],
+        processes=processes,
+        batch=5,
+    )
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_photographs_themselves_are_no_distance_away(
+    fabricated: Fabricated, tmp_path: Path, alone: PartialState, protocol: str
+) -> None:
+    coco = evaluator(fabricated, tmp_path / "same", alone, protocol)
+    squares = [central_square(open_image(path)) for path in coco.photographs]
+    drawn = iter([*squares, *squares])
+
+    def photographs(
+        prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        return [next(drawn) for _ in prompts]
+
+    def nothing(
+        prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        return [Image.new("RGB", (32, 32), (0, 0, 200 + seed % 2)) for seed in seeds]
+
+    found = dict(coco(photographs))
+    assert set(found) == {"FID"}
+    far = dict(evaluator(fabricated, tmp_path / "far", alone, protocol)(nothing))["FID"]
+    # Each photograph came twice, which makes the covariance smaller by 16/17 of an eighth's step;
+    # in the older protocol it was scaled twice besides.
+    assert -1e-3 < found["FID"].value < 0.05 * far.value
+    assert far.low < far.value < far.high
+    assert far.samples == 2 * PHOTOGRAPHS
+    assert len([*coco.cards()]) == len([*coco.pictures()]) == 2 * PHOTOGRAPHS
