@@ -108,7 +108,7 @@ class ControlNetStage(DecoderStage):
 
 
 def make_maps_visible(controlnet: ControlNetModel) -> None:
-    """Let the network that reads the map begin with weights that keep the size of what goes through.
+    """Let the network that reads the map begin with weights that keep its size.
 
     With torch's initial values next to nothing of the map comes out of its seven layers, and the
     last one, which begins at zero, has nothing to learn from.
