@@ -5,8 +5,10 @@
 #
 #   command    runs/miniature_techniques.sh [FOLDER]  default folder: outputs/miniature_techniques
 #   hardware   2 CPU cores with bfloat16, 3 GB of memory, 1 GB of disk; a GPU is used if there is one
-#   duration   not yet measured
-#   expected   not yet measured
+#   duration   about 45 minutes, of which the ControlNet takes 38
+#   expected   samples/techniques.png; the LoRA ends with a loss of 0.11, the ControlNet with 0.064. A
+#              cat that an edge map puts far to the left or right covers 88 % or more of where it is to
+#              be, and without the map 62 %
 #
 # Everything is seeded, and the same command continues a run that was stopped.
 set -euo pipefail
@@ -27,7 +29,7 @@ settings=(--decoder "$weights" --min-side 64 --batch-size 32 --warmup-steps 50 -
 "${launch[@]}" train lora --output "$run/neon" --data "$run/data/neon" --rank 4 \
   --steps 600 --learning-rate 1e-3 "${settings[@]}"
 "${launch[@]}" train controlnet --output "$run/canny" --data "$run/data/pictures" --kind canny \
-  --steps 3000 --learning-rate 5e-4 "${settings[@]}"
+  --steps 9000 --learning-rate 1e-3 "${settings[@]}"
 # Beside the weights and linked into them: KOSMOS-G itself does without.
 mkdir -p "$weights-controlnet"
 rm -rf "$weights-controlnet/canny"

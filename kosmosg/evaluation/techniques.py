@@ -23,6 +23,8 @@ from kosmosg.techniques import Control, InitImage, LoRA
 EXAMPLES = 3  # of each technique
 STEPS, GUIDANCE, SEED, SAMPLER = 30, 5.0, 1, "DPMSolverMultistep"
 CAT = Entity(shape="cat", colour="yellow", texture="dotted")
+RED_CAT = Entity(shape="cat", colour="red", texture="plain")
+LAYOUTS = {"left": 1, "right": 39}  # seeds of pictures with a figure there
 HOUSE = Entity(shape="house", colour="pink", texture="plain")
 
 
@@ -76,10 +78,12 @@ def make_examples(lora: Path) -> dict[str, list[Example]]:
             note=f"LoRA at {scale:g}",
         )
 
-    def controlled(prompt: str, scale: float) -> Example:
-        technique = {"control": Control(kind="canny", image=street, scale=scale)}
-        note = f"edges at {scale:g}"
-        return Example(prompt=prompt, images=[cat], technique=technique, shown=[street], note=note)
+    def controlled(prompt: str, side: str) -> Example:
+        layout = to_image(draw_layout(side).image)
+        technique = {"control": Control(kind="canny", image=layout)}
+        return Example(
+            prompt=prompt, images=[cat], technique=technique, shown=[layout], note="edges"
+        )
 
     def begun(strength: float) -> Example:
         technique = {"init": InitImage(image=street, strength=strength)}
@@ -93,9 +97,9 @@ def make_examples(lora: Path) -> dict[str, list[Example]]:
     return {
         "LoRA": [styled(scale) for scale in (0.0, 0.75, 1.0)],
         "ControlNet for edges": [
-            controlled("a <i> on the beach", 0.5),
-            controlled("a <i> on the beach", 1.0),
-            controlled("a <i> in the snow", 1.0),
+            controlled("a <i> in the snow", "left"),
+            controlled("a <i> in the snow", "right"),
+            controlled("a <i> on the beach", "left"),
         ],
         "Image to image": [begun(strength) for strength in (0.5, 0.7, 0.9)],
         "Inpainting": [
@@ -106,10 +110,14 @@ def make_examples(lora: Path) -> dict[str, list[Example]]:
     }
 
 
+def draw_layout(side: str) -> Picture:
+    """Draw a cat far to the ``left`` or the ``right``: where others are to be."""
+    return portrait(RED_CAT, np.random.default_rng(LAYOUTS[side]))
+
+
 def draw_street() -> Picture:
-    """Draw a cat on a street: the picture that others start from or are laid out by."""
-    entity = Entity(shape="cat", colour="red", texture="plain")
-    figure = Figure(entity=entity, accessory="none")
+    """Draw a cat on a street: the picture that others start from."""
+    figure = Figure(entity=RED_CAT, accessory="none")
     description = Description(figures=(figure,), relation=None, scene="city", style="picture")
     return render(description, np.random.default_rng(3))
 
