@@ -18,7 +18,7 @@ from kosmosg.prompt import Prompt, parse_prompt, parse_text
 from kosmosg.settings import check_number
 from kosmosg.tokenizer import KosmosGTokenizer
 
-Images = Sequence[Image.Image]
+Images = Image.Image | Sequence[Image.Image]
 Texts = str | Sequence[str]
 
 
@@ -49,11 +49,11 @@ class Conditioner:
                 "tokenizer."
             )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def conditions(
         self,
         prompts: Sequence[str],
-        images: Sequence[Images],
+        images: Sequence[Sequence[Image.Image]],
         image_weights: Sequence[float] | None = None,
     ) -> Float[Tensor, "batch queries dim"]:
         """Encode prompts with their pictures, as one right-padded batch.
@@ -82,7 +82,7 @@ class Conditioner:
         weights = [check_number("an image weight", each, 0, 3) for each in image_weights]
         return self._encode(parsed, pixels, torch.tensor(weights) if weights else None)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def negatives(self, texts: Sequence[str]) -> Float[Tensor, "batch queries dim"]:
         """Encode negative prompts, each on its own; a blank one is the null condition.
 
@@ -95,11 +95,12 @@ class Conditioner:
         ]
         return torch.cat(rows)
 
-    @torch.inference_mode()
     def null_condition(self) -> Float[Tensor, "1 queries dim"]:
         """Return the unconditional condition, computed at the first call and then kept."""
         if self._null is None:
-            self._null = self.kosmosg.null_condition()
+            # What is kept may later be used where gradients are wanted.
+            with torch.inference_mode(False), torch.no_grad():
+                self._null = self.kosmosg.null_condition()
         return self._null
 
     def _encode(
@@ -116,19 +117,18 @@ class Conditioner:
 
 def pair(
     prompt: Texts, images: Images | Sequence[Images] | None, negative_prompt: Texts | None
-) -> tuple[list[str], list[Images], list[str]]:
+) -> tuple[list[str], list[list[Image.Image]], list[str]]:
     """Bring one prompt or several, their pictures and negative prompts, into lists of one length.
 
     Raises:
-        PromptError: If the numbers do not fit.
+        PromptError: If the numbers do not fit, or something is no picture.
     """
-    given: list[Any] = list(images or [])
-    pictures: list[Any]
     if isinstance(prompt, str):
-        prompts, pictures = [prompt], [given]
+        prompts, pictures = [prompt], [_list(images)]
     else:
         prompts = list(prompt)
-        pictures = [[] for _ in prompts] if images is None else [list(each) for each in given]
+        given = [images] if isinstance(images, Image.Image) else images
+        pictures = [[] for _ in prompts] if given is None else [_list(each) for each in given]
     if not prompts or len(prompts) != len(pictures):
         raise PromptError(
             f"There are {len(prompts)} prompts and {len(pictures)} sequences of images. Give at "
@@ -144,6 +144,20 @@ def pair(
             "all, or one for each."
         )
     return prompts, pictures, negatives
+
+
+def _list(images: Any) -> list[Image.Image]:
+    """Make a list of the pictures of one prompt, which may be a single one, or none."""
+    if images is None:
+        return []
+    listed: list[Any] = [images] if isinstance(images, Image.Image | str) else list(images)
+    for number, image in enumerate(listed, start=1):
+        if not isinstance(image, Image.Image):
+            raise PromptError(
+                f"Image {number} of a prompt is a {type(image).__name__}, not a picture of Pillow. "
+                "Open files with PIL.Image.open."
+            )
+    return listed
 
 
 def interpolate(

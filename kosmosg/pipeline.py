@@ -147,7 +147,7 @@ class KosmosGPipeline:
         """Side in pixels of the pictures that the decoder was trained on."""
         return self.decoder.unet.config.sample_size * self.decoder.vae_scale_factor
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_prompt(
         self,
         prompt: Texts,
@@ -159,8 +159,8 @@ class KosmosGPipeline:
 
         Args:
             prompt: A prompt, or several.
-            images: The pictures of a prompt, in the order of its markers; for several prompts, one
-                sequence each.
+            images: The picture of a prompt, or several in the order of its markers; for several
+                prompts, a picture or a sequence each.
             negative_prompt: Text only; one for all prompts or one each. ``None`` and ``""`` are
                 the null condition.
             image_weights: How much of each picture counts, over all prompts: 0 to 3, 1 is all.

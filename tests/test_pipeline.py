@@ -125,12 +125,37 @@ def test_negative_prompts_one_for_each(pipe: KosmosGPipeline) -> None:
         (["a", "b"], None, ["x", "y", "z"]),
         ("<i>", None, None),
         ("a", [RED], None),
-        ("a", None, 3),
+        (["<i>", "<i>"], RED, None),
+        (["<i>", "<i>"], [RED], None),
     ],
 )
 def test_numbers_that_do_not_fit(pipe: KosmosGPipeline, prompt, images, negative) -> None:
-    with pytest.raises((PromptError, TypeError)):
+    with pytest.raises(PromptError):
         pipe.encode_prompt(prompt, images, negative)
+
+
+def test_one_picture_needs_no_list(pipe: KosmosGPipeline) -> None:
+    listed, _ = pipe.encode_prompt(["<i>", "a cat", "<i>"], [[RED], [], [BLUE]])
+    bare, _ = pipe.encode_prompt(["<i>", "a cat", "<i>"], [RED, [], BLUE])
+    torch.testing.assert_close(bare, listed, atol=0, rtol=0)
+    one, _ = pipe.encode_prompt("<i>", RED)
+    torch.testing.assert_close(one, pipe.encode_prompt("<i>", [RED])[0], atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("wrong", [[None], "cat.jpg", [np.zeros((8, 8, 3))]])
+def test_what_is_no_picture(pipe: KosmosGPipeline, wrong: Any) -> None:
+    with pytest.raises(PromptError, match=r"Image 1 .* PIL\.Image\.open"):
+        pipe.encode_prompt("<i>", wrong)
+
+
+def test_conditions_can_be_learned_from(tiny_weights: Path) -> None:
+    """Whatever was drawn before, in whatever mode."""
+    pipe = KosmosGPipeline.from_pretrained(tiny_weights)
+    draw(pipe)
+    scale = torch.ones((), requires_grad=True)
+    for condition in pipe.encode_prompt("<i>", RED):
+        (condition * scale).square().sum().backward()
+    assert scale.grad
 
 
 def test_markers_in_a_negative_prompt_are_text(pipe: KosmosGPipeline) -> None:

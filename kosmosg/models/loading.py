@@ -96,9 +96,9 @@ def load_model(kind: type[Model], directory: Path, *, dtype: torch.dtype) -> Mod
         "missing tensors": expected.keys() - shared,
         "unexpected tensors": tensors.keys() - shared,
         "mismatched tensors": [
-            f"{key} {list(tensors[key].shape)} instead of {list(expected[key].shape)}"
+            f"{key} {_describe(tensors[key])} instead of {_describe(expected[key])}"
             for key in shared
-            if tensors[key].shape != expected[key].shape
+            if _describe(tensors[key]) != _describe(expected[key])
         ],
     }
     for label, keys in differences.items():
@@ -121,6 +121,11 @@ def misfit(name: str, directory: Path, label: str, keys: Iterable[object]) -> We
     keys = sorted(map(str, keys))
     shown = ", ".join(keys[:5]) + (" …" if len(keys) > 5 else "")
     return WeightsError(f"{name}: {len(keys)} {label} in {directory}: {shown}. {REMEDY}")
+
+
+def _describe(tensor: Tensor) -> str:
+    kind = "numbers" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
+    return f"{list(tensor.shape)} of {kind}"
 
 
 def check_config(file: Path, name: str) -> dict[str, Any]:

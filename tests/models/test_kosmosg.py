@@ -265,7 +265,14 @@ KEY = "aligner.queries"
 DAMAGES = {
     "missing": (lambda t: t.pop(KEY), r"1 missing tensors .*aligner\.queries"),
     "left over": (lambda t: t.update(extra=torch.zeros(1)), "1 unexpected tensors .*extra"),
-    "shape": (lambda t: t.update({KEY: torch.zeros(2, 2)}), "aligner.queries|mismatch"),
+    "shape": (
+        lambda t: t.update({KEY: torch.zeros(2, 2)}),
+        r"1 mismatched tensors .*aligner\.queries \[2, 2\] of numbers instead of",
+    ),
+    "whole numbers": (
+        lambda t: t.update({KEY: t[KEY].long()}),
+        r"1 mismatched tensors .*aligner\.queries \[.*\] of int64 instead of",
+    ),
     "nan": (lambda t: t[KEY].__setitem__((0, 0), float("nan")), f"{KEY} holds values"),
     "infinity": (lambda t: t[KEY].__setitem__((0, 0), float("inf")), f"{KEY} holds values"),
 }
