@@ -97,14 +97,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     model = content.get("model", content)
     if not isinstance(model, Mapping):
         raise CheckpointError(f"The 'model' entry of {path} is no dictionary of tensors.")
-    tensors = {key: value for key, value in model.items() if isinstance(value, Tensor)}
+    tensors = {
+        key: value
+        for key, value in model.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors. Is it a KOSMOS-G checkpoint?")
     foreign = [str(key) for key in model if key not in tensors]
     if foreign:
         raise CheckpointError(
-            f"{path}: these entries of the model are not tensors: {', '.join(foreign[:10])}. "
-            "Nothing was converted."
+            f"{path}: these entries of the model are no tensors with names: "
+            f"{', '.join(foreign[:10])}. Nothing was converted."
         )
     return tensors
 

@@ -213,3 +213,9 @@ def test_placeholders_swallow_everything() -> None:
 def test_random_programs_only_ever_raise_ours(tmp_path: Path, program: bytes) -> None:
     with suppress(CheckpointError):
         read_checkpoint(raw_archive(tmp_path / "fuzz.pt", program))
+
+
+def test_entries_that_are_no_weights_are_named(tmp_path: Path) -> None:
+    path = save(tmp_path / "k.pt", {"model": {"weight": WEIGHT, 7: WEIGHT, "note": "hello"}})
+    with pytest.raises(CheckpointError, match=r"no tensors with names: 7, note\. Nothing"):
+        read_checkpoint(path)
