@@ -47,3 +47,7 @@ class DataError(KosmosGError):
 
 class TrainingError(KosmosGError):
     """A training run cannot start, go on or be resumed."""
+
+
+class CurationError(KosmosGError):
+    """Training data cannot be made from what was given, or where it was to be made."""

@@ -1,0 +1,225 @@
+"""The steps as a Ray Data pipeline, on this machine or on a cluster.
+
+A row is a portion. Steps without a model are tasks, which Ray starts on whatever core is free;
+each step with a model has a pool of workers that hold it. Ray keeps as many portions on their way
+as its object store has room for, and holds the earlier steps back when the later ones are slower.
+What a dead worker was at is given to another one.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from kosmosg.curation.drafts import Listing, Portion
+from kosmosg.curation.ledger import Ledger
+from kosmosg.curation.steps import Step, advance
+from kosmosg.errors import CurationError
+
+logger = logging.getLogger(__name__)
+
+RETRIES = 4  # of a portion whose worker dies
+BROKEN = 8  # portions that may be lost before a run stops
+IN_FLIGHT = 2  # portions that a worker with a model has at hand: one to work on, one waiting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A portion to be made."""
+
+    number: int
+    listing: Listing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A step, as the engine needs to know it.
+
+    Attributes:
+        name: Of the step.
+        make: Makes it where it is to work.
+        model: Whether it holds a model, which takes long to load.
+    """
+
+    name: str
+    make: Callable[[], Step]
+    model: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """How much of a machine the workers of a stage take.
+
+    Attributes:
+        count: How many; nothing: as many as there is room for.
+        cpus: Cores of each.
+        gpus: GPUs of each, or parts of one.
+    """
+
+    count: int | None
+    cpus: float
+    gpus: float = 0.0
+
+
+def share_out(
+    stages: Sequence[Stage],
+    cpus: float,
+    gpus: float,
+    wishes: Mapping[str, tuple[int | None, float | None]],
+) -> dict[str, Workers]:
+    """Decide how many workers each stage has, and how large they are.
+
+    Without wishes, every GPU holds each model once. Without GPUs there is one worker for each
+    model, and at least one part of the cores is left for the other stages.
+
+    Args:
+        stages: All of them.
+        cpus: Cores of all machines.
+        gpus: GPUs of all machines.
+        wishes: Number of workers and GPUs of each, by the name of a stage.
+
+    Raises:
+        CurationError: If that does not fit together.
+    """
+    models = [stage for stage in stages if stage.model]
+    cores = min(1.0, cpus / (len(models) + 1))
+    shares = {}
+    for stage in stages:
+        count, part = wishes.get(stage.name, (None, None))
+        if stage.model:
+            if part is None:
+                part = math.floor(100 / len(models)) / 100 if gpus else 0.0
+            count = count or max(1, int(gpus))
+        shares[stage.name] = Workers(count=count, cpus=cores, gpus=part or 0.0)
+    held = [(shares[stage.name], stage.name) for stage in models]
+    for kind, there, wanted in (
+        ("GPUs", gpus, sum((each.count or 1) * each.gpus for each, _ in held)),
+        ("cores", cpus, sum((each.count or 1) * each.cpus for each, _ in held) + cores),
+    ):
+        if wanted > there + 1e-6:
+            raise CurationError(
+                f"The workers want {wanted:g} {kind}, and there are {there:g}. Choose fewer of "
+                f"them, or smaller parts: {', '.join(name for _, name in held)}."
+            )
+    return shares
+
+
+def run_here(jobs: Sequence[Job], stages: Sequence[Stage], ledger: Ledger) -> Iterator[int]:
+    """Make portions one after the other in this process, without Ray.
+
+    Yields:
+        The numbers of the finished shards.
+    """
+    steps = [stage.make() for stage in stages]
+    for job in jobs:
+        portion = begin(job)
+        for step in steps:
+            portion = advance(portion, step)
+        ledger.write(portion)
+        yield job.number
+
+
+def run_on_ray(
+    jobs: Sequence[Job], stages: Sequence[Stage], ledger: Ledger, workers: Mapping[str, Workers]
+) -> Iterator[int]:
+    """Make portions on the machines that Ray has.
+
+    Yields:
+        The numbers of the finished shards, in any order.
+
+    Raises:
+        CurationError: If the run cannot go on.
+    """
+    import ray
+
+    _set_up(ray.data.DataContext.get_current())
+    rows = [{"job": job} for job in jobs]
+    cores = min(each.cpus for each in workers.values())
+    data = ray.data.from_items(rows, override_num_blocks=len(rows))
+    data = data.map(_begin, num_cpus=cores, max_retries=RETRIES)
+    for stage in stages:
+        data = _add_stage(data, stage, workers[stage.name])
+    data = data.map(partial(_write, ledger=ledger), num_cpus=cores, max_retries=RETRIES)
+    try:
+        for row in data.iter_rows():
+            yield row["number"]
+    except (ray.exceptions.RayError, ray.data.exceptions.RayDataUserCodeException) as error:
+        raise CurationError(
+            f"The run stopped: {find_cause(error)}. Mend that, then run the command again; what "
+            "is finished is kept."
+        ) from error
+
+
+def begin(job: Job) -> Portion:
+    """Make a portion of empty drafts."""
+    return Portion(number=job.number, drafts=tuple(job.listing.drafts()))
+
+
+def find_cause(error: BaseException) -> str:
+    """Return what began a chain of errors, in one line."""
+    while True:
+        inner = error.__cause__ or getattr(error, "cause", None)
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip().rstrip(".")[:500]
+
+
+class _Worker:
+    """Holds a step; Ray makes it where it is to work."""
+
+    def __init__(self, make: Callable[[], Step]):
+        self._step = make()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"portion": advance(row["portion"], self._step)}
+
+
+def _begin(row: dict[str, Any]) -> dict[str, Any]:
+    return {"portion": begin(row["job"])}
+
+
+def _advance(row: dict[str, Any], make: Callable[[], Step]) -> dict[str, Any]:
+    return {"portion": advance(row["portion"], make())}
+
+
+def _write(row: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
+    ledger.write(row["portion"])
+    return {"number": row["portion"].number}
+
+
+def _add_stage(data: Any, stage: Stage, workers: Workers) -> Any:
+    import ray
+
+    if stage.model:
+        pool = ray.data.ActorPoolStrategy(
+            size=workers.count, max_tasks_in_flight_per_actor=IN_FLIGHT
+        )
+        return data.map(
+            _Worker,
+            fn_constructor_args=(stage.make,),
+            compute=pool,
+            num_cpus=workers.cpus,
+            num_gpus=workers.gpus,
+            max_restarts=-1,
+            max_task_retries=RETRIES,
+        )
+    return data.map(
+        partial(_advance, make=stage.make),
+        compute=ray.data.TaskPoolStrategy(size=workers.count),
+        num_cpus=workers.cpus,
+        max_retries=RETRIES,
+    )
+
+
+def _set_up(context: Any) -> None:
+    """Set Ray Data up for rows that are large, and for samples that kill a worker each time."""
+    context.max_errored_blocks = BROKEN
+    context.target_max_block_size = None  # a portion is not divided
+    context.enable_fallback_to_arrow_object_ext_type = True  # portions travel as Python objects
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -1,0 +1,108 @@
+"""Where the files of a sample lie: on a disk, inside of a tar file, or on the web."""
+
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import requests
+from requests.exceptions import BaseHTTPError
+
+from kosmosg.curation.drafts import Rejected
+from kosmosg.data.samples import read_range
+from kosmosg.wire import BreakError, Policy, RefusalError, Wire
+
+# A picture, not weights: what does not come within a minute is left out.
+PICTURE_POLICY = Policy(
+    read_timeout=20.0, attempts=3, longest_wait=30.0, window=60.0, largest=50 * 10**6
+)
+MAX_BYTES = 200 * 10**6  # as much as a picture's file may have where it is opened
+
+
+class Stretch(NamedTuple):
+    """A file, or some bytes of it."""
+
+    path: Path
+    offset: int = 0
+    size: int | None = None
+
+
+class Address(NamedTuple):
+    """A file on the web."""
+
+    url: str
+
+
+Place = Stretch | Address
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetcher:
+    """Reads files wherever they lie; threads may share it, each has connections of its own."""
+
+    policy: Policy = PICTURE_POLICY
+    _own: threading.local = field(default_factory=threading.local, repr=False, compare=False)
+
+    def read(self, place: Place) -> bytes:
+        """Read a file.
+
+        Raises:
+            Rejected: If it is not there, is too large, or does not come.
+        """
+        if isinstance(place, Stretch):
+            return _read_stretch(place)
+        for attempt in range(self.policy.attempts):
+            try:
+                return self._download(place.url)
+            except RefusalError as refusal:
+                raise Rejected("download", str(refusal)) from None
+            except BreakError as broken:
+                problem = str(broken)
+                backoff = self.policy.first_wait * 2**attempt
+                wait = min(max(backoff, broken.retry_after), self.policy.longest_wait)
+            if attempt + 1 < self.policy.attempts:
+                time.sleep(wait)
+        raise Rejected("download", f"given up after {self.policy.attempts} tries: {problem}")
+
+    def _download(self, url: str) -> bytes:
+        with self._wire().get(url, 0, None) as response:
+            return _read_body(response, self.policy)
+
+    def _wire(self) -> Wire:
+        if not hasattr(self._own, "wire"):
+            self._own.wire = Wire(self.policy, token="")
+        return self._own.wire
+
+
+def _read_stretch(place: Stretch) -> bytes:
+    try:
+        size = place.path.stat().st_size if place.size is None else place.size
+        if size > MAX_BYTES:
+            raise Rejected("unreadable", f"larger than {MAX_BYTES // 10**6} MB")
+        with place.path.open("rb") as file:
+            return read_range(file, place.offset, size)
+    except OSError as error:
+        raise Rejected("unreadable", error.strerror or str(error)) from error
+
+
+def _read_body(response: requests.Response, policy: Policy) -> bytes:
+    """Read an answer within the bounds of length and time, whatever its server says or does."""
+    length = response.headers.get("Content-Length", "").strip()
+    wanted = int(length) if length.isdecimal() and len(length) < 19 else None
+    if wanted is not None and wanted > policy.largest:
+        raise RefusalError(f"larger than {policy.largest // 10**6} MB", "")
+    end = time.monotonic() + policy.window
+    data = bytearray()
+    try:
+        while chunk := response.raw.read1(policy.chunk, decode_content=False):
+            data += chunk
+            if len(data) > policy.largest:
+                raise RefusalError(f"larger than {policy.largest // 10**6} MB", "")
+            if time.monotonic() > end:
+                raise BreakError(f"only {len(data)} bytes came in {policy.window:.0f} s")
+    except (requests.RequestException, BaseHTTPError, OSError) as error:
+        raise BreakError(f"the connection broke ({type(error).__name__})") from None
+    if wanted is not None and len(data) < wanted:
+        raise BreakError(f"the connection broke after {len(data)} bytes")
+    return bytes(data)
