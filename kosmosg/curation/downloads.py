@@ -21,7 +21,7 @@ from kosmosg.curation.sources import Source, bundle, open_tars, printable, walk
 from kosmosg.data.prepare import CaptionLimits, check_caption
 from kosmosg.data.samples import CaptionRules, CaptionSample, StoredPicture, open_picture
 from kosmosg.data.shard_writer import encode_sample
-from kosmosg.data.shards import IMAGE_EXTENSIONS
+from kosmosg.data.shards import IMAGE_EXTENSIONS, encodable
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import CurationError
 from kosmosg.tokenizer import KosmosGTokenizer
@@ -124,7 +124,7 @@ class ReadDownloads:
             caption = metadata.get("caption")
         if not isinstance(caption, str) or not caption.strip():
             raise Rejected("no-caption", f"{caption!r:.80}")
-        return " ".join(caption.split())
+        return encodable(" ".join(caption.split()))
 
 
 def read_size(metadata: Mapping[str, Any]) -> tuple[int, int]:

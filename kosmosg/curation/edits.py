@@ -22,6 +22,7 @@ from kosmosg.curation.places import Fetcher, Stretch
 from kosmosg.curation.sources import Source, bundle, printable
 from kosmosg.data.samples import EditSample, StoredPicture, open_picture
 from kosmosg.data.shard_writer import ImageFormat, encode_sample
+from kosmosg.data.shards import encodable
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import CurationError
 
@@ -121,7 +122,7 @@ def read_prompt(data: bytes) -> tuple[str, str]:
         raise BadSample("metadata", f"{PROMPT_FILE} does not parse ({error})") from error
     match prompt:
         case {"input": str(caption), "edit": str(instruction)} if instruction.strip():
-            return caption.strip(), instruction.strip()
+            return encodable(caption.strip()), encodable(instruction.strip())
     raise BadSample("metadata", f"{PROMPT_FILE} has no 'input' and 'edit', but {prompt!r:.120}")
 
 

@@ -1,0 +1,250 @@
+"""Ray Data as the engine: the same bytes as without it, also when workers die."""
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kosmosg.curation.drafts import Draft, Outcome
+from kosmosg.curation.engine import (
+    Job,
+    Stage,
+    Workers,
+    find_cause,
+    run_here,
+    run_on_ray,
+    share_out,
+)
+from kosmosg.curation.ledger import Ledger
+from kosmosg.curation.recipes import Recipe, make_openimages
+from kosmosg.errors import CurationError
+from tests.curation.test_openimages import make, shards
+from tests.curation.world import OPTIONS, draw, mortal_finder, oracles, write_pictures
+
+COUNT, PER_SHARD = 20, 4
+CPUS = 2
+
+
+def nothing() -> Any:
+    raise AssertionError("never made")
+
+
+MODELS = tuple(Stage(name=name, make=nothing, model=True) for name in ("caption", "masks"))
+STAGES = (Stage(name="read", make=nothing), *MODELS, Stage(name="cut", make=nothing))
+
+
+def test_shares_without_gpus() -> None:
+    shares = share_out(STAGES, 2, 0, {})
+    assert set(shares) == {"read", "caption", "masks", "cut"}
+    cores = shares["caption"].cpus
+    assert shares["caption"] == shares["masks"] == Workers(count=1, cpus=cores)
+    assert shares["read"] == shares["cut"] == Workers(count=None, cpus=cores)
+    assert 3 * cores <= 2  # both models, and one task beside them
+    assert share_out(STAGES, 16, 0, {})["caption"].cpus == 1
+    assert share_out(STAGES[:1], 4, 0, {}) == {"read": Workers(count=None, cpus=1.0)}
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 8])
+def test_every_gpu_holds_every_model(gpus: int) -> None:
+    shares = share_out(STAGES, 64, gpus, {})
+    assert shares["caption"] == shares["masks"] == Workers(count=gpus, cpus=1, gpus=0.5)
+    assert shares["read"].gpus == 0
+
+
+def test_wishes() -> None:
+    wishes: dict[str, tuple[int | None, float | None]] = {
+        "caption": (5, 1.0),
+        "masks": (2, 0.5),
+        "read": (3, None),
+    }
+    shares = share_out(STAGES, 64, 6, wishes)
+    assert shares["caption"] == Workers(count=5, cpus=1, gpus=1)
+    assert shares["masks"] == Workers(count=2, cpus=1, gpus=0.5)
+    assert (shares["read"].count, shares["read"].gpus) == (3, 0)
+    assert share_out(STAGES, 64, 4, {"masks": (1, None)})["caption"].count == 4
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "wishes", "message"),
+    [
+        (64, 5, {"caption": (5, 1.0), "masks": (1, 1.0)}, "want 6 GPUs, and there are 5"),
+        (4, 0, {"caption": (9, None)}, "want 11 cores, and there are 4"),
+        (4, 0, {"caption": (1, 1.0)}, "want 1 GPUs, and there are 0"),
+    ],
+)
+def test_wishes_that_cannot_be_met(cpus: int, gpus: int, wishes: Any, message: str) -> None:
+    """Ray would wait for ever."""
+    with pytest.raises(CurationError, match=message):
+        share_out(STAGES, cpus, gpus, wishes)
+
+
+def test_the_cause_of_an_error() -> None:
+    try:
+        try:
+            raise KeyError("the cause")
+        except KeyError as error:
+            raise RuntimeError("what came of it") from error
+    except RuntimeError as error:
+        assert find_cause(error) == "'the cause'"
+    assert find_cause(ValueError("first line\nlast line.\n")) == "last line"
+    assert find_cause(ValueError()) == "ValueError"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("world") / "pictures", COUNT)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Ledger:
+    return make(recipe_of(pictures), tmp_path_factory.mktemp("made") / "set", PER_SHARD)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, float]]:
+    ray = pytest.importorskip("ray")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(
+        num_cpus=CPUS,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=200 * 2**20,
+    )
+    yield ray.cluster_resources()
+    ray.shutdown()
+
+
+def recipe_of(pictures: Path, **models: Any) -> Recipe:
+    return make_openimages(
+        pictures, OPTIONS, per_shard=PER_SHARD, models=replace(oracles(COUNT), **models)
+    )
+
+
+def begin(recipe: Recipe, directory: Path) -> Ledger:
+    ledger = Ledger(directory=directory, per_shard=PER_SHARD)
+    ledger.begin(recipe.settings)
+    return ledger
+
+
+def jobs_of(recipe: Recipe, ledger: Ledger) -> list[Job]:
+    return [
+        Job(number=number, listing=listing)
+        for number, listing in enumerate(recipe.source.listings)
+        if number not in ledger.finished()
+    ]
+
+
+def run(recipe: Recipe, ledger: Ledger, cluster: dict[str, float]) -> list[int]:
+    workers = share_out(recipe.stages, cluster["CPU"], 0, {})
+    return sorted(run_on_ray(jobs_of(recipe, ledger), recipe.stages, ledger, workers))
+
+
+class MortalRead:
+    """Reads, but for once takes its process with it."""
+
+    name = "read"
+    batch = 64
+
+    def __init__(self, make: Any, marker: Path):
+        self._step, self._marker = make(), marker
+
+    def __call__(self, drafts: Sequence[Draft]) -> Sequence[Outcome]:
+        if drafts[0].key == "012.png" and not self._marker.exists():
+            self._marker.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self._step(drafts)
+
+
+@pytest.mark.slow
+def test_workers_that_die_in_the_middle(
+    pictures: Path, undisturbed: Ledger, cluster: dict[str, float], tmp_path: Path
+) -> None:
+    """One that holds a model and one that does not: each is replaced, and nothing is missing."""
+    fatal = draw(9).caption.text
+    recipe = recipe_of(pictures, finder=partial(mortal_finder, fatal, tmp_path / "model"))
+    first = recipe.stages[0]
+    mortal = replace(first, make=partial(MortalRead, first.make, tmp_path / "reader"))
+    recipe = replace(recipe, stages=(mortal, *recipe.stages[1:]))
+    ledger = begin(recipe, tmp_path / "set")
+    assert run(recipe, ledger, cluster) == [0, 1, 2, 3, 4]
+    for marker in ("model", "reader"):
+        assert int((tmp_path / marker).read_text()) != os.getpid()  # somebody has died
+    assert shards(ledger.directory) == shards(undisturbed.directory)
+    assert without_times(ledger) == without_times(undisturbed)
+
+
+def without_times(ledger: Ledger) -> list[dict[str, Any]]:
+    records = list(ledger.records())
+    for record in records:
+        for step in record["steps"]:
+            del step["seconds"]
+    return records
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on(
+    pictures: Path, undisturbed: Ledger, cluster: dict[str, float], tmp_path: Path
+) -> None:
+    recipe = recipe_of(pictures)
+    ledger = begin(recipe, tmp_path / "set")
+    numbers = run_here(jobs_of(recipe, ledger), recipe.stages, ledger)
+    assert [next(numbers), next(numbers)] == [0, 1]
+    numbers.close()
+    times = {path: path.stat().st_mtime_ns for path in ledger.directory.glob("*.tar")}
+    ledger.begin(recipe.settings)
+    assert run(recipe, ledger, cluster) == [2, 3, 4]
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert shards(ledger.directory) == shards(undisturbed.directory)
+
+
+class Fatal:
+    """A step that kills whoever works on one of the portions."""
+
+    name = "read"
+    batch = 64
+
+    def __init__(self, make: Any, everything: bool):
+        self._step, self._everything = make(), everything
+
+    def __call__(self, drafts: Sequence[Draft]) -> Sequence[Outcome]:
+        if self._everything:
+            raise RuntimeError("the graphics card is on fire")
+        if drafts[0].key == "008.png":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self._step(drafts)
+
+
+@pytest.mark.slow
+def test_a_portion_that_kills_every_worker_is_left_out(
+    pictures: Path, undisturbed: Ledger, cluster: dict[str, float], tmp_path: Path
+) -> None:
+    recipe = recipe_of(pictures)
+    first = replace(recipe.stages[0], make=partial(Fatal, recipe.stages[0].make, False))
+    fatal = replace(recipe, stages=(first, *recipe.stages[1:]))
+    ledger = begin(fatal, tmp_path / "set")
+    assert run(fatal, ledger, cluster) == [0, 1, 3, 4]
+    assert ledger.finished() == {0, 1, 3, 4}
+    assert run(recipe, ledger, cluster) == [2]
+    assert shards(ledger.directory) == shards(undisturbed.directory)
+
+
+@pytest.mark.slow
+def test_what_fails_for_everything_stops_the_run(
+    pictures: Path, cluster: dict[str, float], tmp_path: Path
+) -> None:
+    recipe = make_openimages(pictures, OPTIONS, per_shard=8, models=oracles(COUNT))
+    first = replace(recipe.stages[0], make=partial(Fatal, recipe.stages[0].make, True))
+    recipe = replace(recipe, stages=(first, *recipe.stages[1:]))
+    ledger = begin(recipe, tmp_path / "set")
+    with pytest.raises(CurationError, match="graphics card is on fire"):
+        list(run_here(jobs_of(recipe, ledger), recipe.stages, ledger))
+    many = [job for _ in range(5) for job in jobs_of(recipe, ledger)]
+    workers = share_out(recipe.stages, cluster["CPU"], 0, {})
+    with pytest.raises(CurationError, match="The run stopped: .*graphics card is on fire"):
+        list(run_on_ray(many, recipe.stages, ledger, workers))
+    assert not ledger.finished()
