@@ -15,7 +15,7 @@ from transformers import (
 
 from kosmosg.curation.drafts import Draft, Outcome, Rejected, one_by_one
 from kosmosg.curation.models import choose_dtype, find_model, load_model, load_part
-from kosmosg.curation.pictures import opened
+from kosmosg.curation.pictures import all_opened
 
 Captioner = Callable[[Sequence[Image.Image]], list[str]]
 
@@ -68,7 +68,7 @@ class Caption:
 
     def __call__(self, drafts: Sequence[Draft]) -> list[Outcome]:
         """Caption the pictures of some drafts."""
-        captions = iter(self._captioner([opened(draft) for draft in drafts]))
+        captions = iter(self._captioner(all_opened(drafts)))
         return one_by_one(lambda draft: _with_caption(draft, next(captions)), drafts)
 
 

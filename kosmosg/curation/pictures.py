@@ -16,6 +16,7 @@ from kosmosg.data.shards import IMAGE_EXTENSIONS
 from kosmosg.data.skipping import BadSample
 
 FLAT = 8  # levels of 255: so far a single colour varies once it has been a JPEG
+DECODERS = 4  # threads
 FAST_PNG = 1  # compression of what lives for some minutes
 
 
@@ -94,3 +95,9 @@ def opened(draft: Draft) -> Image.Image:
     """Decode the picture of a draft that has been read."""
     assert draft.picture is not None, draft.key
     return open_picture(draft.picture)
+
+
+def all_opened(drafts: Sequence[Draft]) -> list[Image.Image]:
+    """Decode the pictures of some drafts side by side, for a GPU that waits for them."""
+    with ThreadPoolExecutor(DECODERS) as pool:
+        return list(pool.map(opened, drafts))

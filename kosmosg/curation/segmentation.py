@@ -12,7 +12,7 @@ from transformers import AutoImageProcessor, AutoTokenizer, CLIPSegForImageSegme
 
 from kosmosg.curation.drafts import Draft, Outcome
 from kosmosg.curation.models import choose_dtype, find_model, load_model, load_part
-from kosmosg.curation.pictures import opened
+from kosmosg.curation.pictures import all_opened
 
 Logits = Float16[np.ndarray, "side side"]
 Segmenter = Callable[[Sequence[Image.Image], Sequence[Sequence[str]]], list[tuple[Logits, ...]]]
@@ -86,7 +86,5 @@ class FindMasks:
 
     def __call__(self, drafts: Sequence[Draft]) -> list[Outcome]:
         """Look at the pictures of some drafts."""
-        found = self._segmenter(
-            [opened(draft) for draft in drafts], [draft.tags for draft in drafts]
-        )
+        found = self._segmenter(all_opened(drafts), [draft.tags for draft in drafts])
         return [replace(draft, logits=logits) for draft, logits in zip(drafts, found, strict=True)]
