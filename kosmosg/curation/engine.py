@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 RETRIES = 4  # of a portion whose worker dies
 BROKEN = 8  # portions that may be lost before a run stops
+STUCK = 6 * 3600.0  # seconds without progress; fetching models takes long
 IN_FLIGHT = 2  # portions that a worker with a model has at hand: one to work on, one waiting
 
 
@@ -71,8 +72,8 @@ def share_out(
 ) -> dict[str, Workers]:
     """Decide how many workers each stage has, and how large they are.
 
-    Without wishes, every GPU holds each model once. Without GPUs there is one worker for each
-    model, and at least one part of the cores is left for the other stages.
+    Without wishes, every GPU holds each model once, and without GPUs there is one worker for each
+    model. The cores are shared out among them, and one share is left for the other stages.
 
     Args:
         stages: All of them.
@@ -81,29 +82,27 @@ def share_out(
         wishes: Number of workers and GPUs of each, by the name of a stage.
 
     Raises:
-        CurationError: If that does not fit together.
+        CurationError: If there are too few GPUs: Ray would wait for ever.
     """
     models = [stage for stage in stages if stage.model]
-    cores = min(1.0, cpus / (len(models) + 1))
-    shares = {}
-    for stage in stages:
-        count, part = wishes.get(stage.name, (None, None))
-        if stage.model:
-            if part is None:
-                part = math.floor(100 / len(models)) / 100 if gpus else 0.0
-            count = count or max(1, int(gpus))
-        shares[stage.name] = Workers(count=count, cpus=cores, gpus=part or 0.0)
-    held = [(shares[stage.name], stage.name) for stage in models]
-    for kind, there, wanted in (
-        ("GPUs", gpus, sum((each.count or 1) * each.gpus for each, _ in held)),
-        ("cores", cpus, sum((each.count or 1) * each.cpus for each, _ in held) + cores),
-    ):
-        if wanted > there + 1e-6:
-            raise CurationError(
-                f"The workers want {wanted:g} {kind}, and there are {there:g}. Choose fewer of "
-                f"them, or smaller parts: {', '.join(name for _, name in held)}."
-            )
-    return shares
+    counts = {stage.name: wishes.get(stage.name, (None, None))[0] for stage in stages}
+    parts = dict.fromkeys(counts, 0.0)
+    for stage in models:
+        counts[stage.name] = counts[stage.name] or max(1, int(gpus))
+        wished = wishes.get(stage.name, (None, None))[1]
+        parts[stage.name] = _part(min(1.0, gpus), len(models)) if wished is None else wished
+    wanted = sum((counts[stage.name] or 1) * parts[stage.name] for stage in models)
+    if wanted > gpus:
+        raise CurationError(
+            f"The workers want {wanted:g} GPUs, and there are {gpus:g}. Choose fewer of them, or "
+            f"smaller parts, for {', '.join(stage.name for stage in models)}."
+        )
+    workers = sum(counts[stage.name] or 1 for stage in models)
+    cores = min(1.0, _part(cpus, workers + 1))
+    return {
+        stage.name: Workers(count=counts[stage.name], cpus=cores, gpus=parts[stage.name])
+        for stage in stages
+    }
 
 
 def run_here(jobs: Sequence[Job], stages: Sequence[Stage], ledger: Ledger) -> Iterator[int]:
@@ -133,6 +132,7 @@ def run_on_ray(
         CurationError: If the run cannot go on.
     """
     import ray
+    from ray.data.exceptions import ExecutionTimeoutError, SystemException
 
     _set_up(ray.data.DataContext.get_current())
     rows = [{"job": job} for job in jobs]
@@ -145,7 +145,7 @@ def run_on_ray(
     try:
         for row in data.iter_rows():
             yield row["number"]
-    except (ray.exceptions.RayError, ray.data.exceptions.RayDataUserCodeException) as error:
+    except (ray.exceptions.RayError, SystemException, ExecutionTimeoutError) as error:
         raise CurationError(
             f"The run stopped: {find_cause(error)}. Mend that, then run the command again; what "
             "is finished is kept."
@@ -166,6 +166,11 @@ def find_cause(error: BaseException) -> str:
         error = inner
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1].strip().rstrip(".")[:500]
+
+
+def _part(whole: float, parts: int) -> float:
+    """Divide, and round down, so that the parts fit into the whole."""
+    return math.floor(100 * whole / parts) / 100
 
 
 class _Worker:
@@ -218,6 +223,7 @@ def _add_stage(data: Any, stage: Stage, workers: Workers) -> Any:
 def _set_up(context: Any) -> None:
     """Set Ray Data up for rows that are large, and for samples that kill a worker each time."""
     context.max_errored_blocks = BROKEN
+    context.execution_no_progress_timeout_s = STUCK
     context.target_max_block_size = None  # a portion is not divided
     context.enable_fallback_to_arrow_object_ext_type = True  # portions travel as Python objects
     context.enable_progress_bars = False

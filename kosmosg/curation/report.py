@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from kosmosg.curation.drafts import RULES
 from kosmosg.curation.ledger import KEPT, Ledger
@@ -207,11 +207,7 @@ def mark(caption: str, spans: Iterable[tuple[int, int]]) -> str:
 
 def _small(picture: Image.Image) -> Image.Image:
     """Bring a picture to the size it has on the sheet, whole, on grey."""
-    small = picture.copy()
-    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    ground = Image.new("RGB", (SIDE, SIDE), "#dddddd")
-    ground.paste(small, ((SIDE - small.width) // 2, (SIDE - small.height) // 2))
-    return ground
+    return ImageOps.pad(picture, (SIDE, SIDE), Image.Resampling.LANCZOS, "#dddddd")
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -4,7 +4,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -79,6 +79,7 @@ def test_logits_are_enlarged_to_the_picture() -> None:
     assert np.allclose([left, top, right, bottom], [80, 80, 160, 240], atol=7)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_squares_hold_the_mask_and_stay_inside(data: st.DataObject) -> None:
     height, width = data.draw(st.integers(5, 40)), data.draw(st.integers(5, 40))
@@ -128,7 +129,7 @@ def test_the_two_pictures_of_an_entity() -> None:
     masked = open_file(outcome, "masked0.png")
     assert (masked[:15] == 255).all()
     assert (masked[65:] == 255).all()
-    assert np.array_equal(masked[26:54], wanted[26:54])
+    assert np.array_equal(masked[26:54, 5:75], wanted[26:54, 5:75])
 
 
 def open_file(outcome: Draft, name: str) -> np.ndarray:

@@ -69,18 +69,28 @@ def test_wishes() -> None:
     assert share_out(STAGES, 64, 4, {"masks": (1, None)})["caption"].count == 4
 
 
+@pytest.mark.parametrize("cpus", [1, 2, 3, 7, 30])
+@pytest.mark.parametrize("gpus", [0, 1, 3, 8])
+def test_there_is_room_for_all_workers_and_a_task(cpus: int, gpus: int) -> None:
+    """Otherwise Ray would wait for ever."""
+    for wishes in ({}, {"caption": (9, 0.0)}):
+        shares = share_out(STAGES, cpus, gpus, wishes)
+        models = [shares[stage.name] for stage in MODELS]
+        cores = sum((each.count or 0) * each.cpus for each in models)
+        assert 0 < cores + shares["read"].cpus <= cpus
+        assert sum((each.count or 0) * each.gpus for each in models) <= gpus
+
+
 @pytest.mark.parametrize(
-    ("cpus", "gpus", "wishes", "message"),
+    ("gpus", "wishes", "message"),
     [
-        (64, 5, {"caption": (5, 1.0), "masks": (1, 1.0)}, "want 6 GPUs, and there are 5"),
-        (4, 0, {"caption": (9, None)}, "want 11 cores, and there are 4"),
-        (4, 0, {"caption": (1, 1.0)}, "want 1 GPUs, and there are 0"),
+        (5, {"caption": (5, 1.0), "masks": (1, 1.0)}, "want 6 GPUs, and there are 5"),
+        (0, {"caption": (1, 1.0)}, "want 1 GPUs, and there are 0"),
     ],
 )
-def test_wishes_that_cannot_be_met(cpus: int, gpus: int, wishes: Any, message: str) -> None:
-    """Ray would wait for ever."""
+def test_wishes_that_cannot_be_met(gpus: int, wishes: Any, message: str) -> None:
     with pytest.raises(CurationError, match=message):
-        share_out(STAGES, cpus, gpus, wishes)
+        share_out(STAGES, 64, gpus, wishes)
 
 
 def test_the_cause_of_an_error() -> None:
@@ -245,6 +255,6 @@ def test_what_fails_for_everything_stops_the_run(
         list(run_here(jobs_of(recipe, ledger), recipe.stages, ledger))
     many = [job for _ in range(5) for job in jobs_of(recipe, ledger)]
     workers = share_out(recipe.stages, cluster["CPU"], 0, {})
-    with pytest.raises(CurationError, match="The run stopped: .*graphics card is on fire"):
+    with pytest.raises(CurationError, match=r"The run stopped: .*graphics card is on fire"):
         list(run_on_ray(many, recipe.stages, ledger, workers))
     assert not ledger.finished()

@@ -1,7 +1,7 @@
 """Answers of language models: lists are read, and only what the caption says is believed."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kosmosg.curation.drafts import Draft, Rejected, Rejection
@@ -76,6 +76,7 @@ def test_no_lists(text: str, reason: str) -> None:
 words = st.text(st.sampled_from("ab ,.'-#:\n()\u00e9"), max_size=25)
 
 
+@settings(deadline=None)
 @given(caption=words, answer=words, ended=st.booleans())
 def test_nothing_comes_out_that_is_not_in_the_caption(
     caption: str, answer: str, ended: bool

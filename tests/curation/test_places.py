@@ -76,7 +76,7 @@ def test_threads_share_a_fetcher(site: Site) -> None:
         ([Reply(status=503)], "given up after 3 tries: status 503", 3),
         ([Reply(body=bytes(20_001))], "larger than 0 MB", 1),
         ([Reply(body=bytes(20_001), framing="chunked")], "larger than 0 MB", 1),
-        ([Reply(headers={"Content-Type": "text/html"})], "a web page", 1),
+        ([Reply(headers={"Content-Type": "text/html"})], "the server sends a web page", 1),
         ([Reply(cut=50)], "given up after 3 tries: the connection broke", 3),
         ([Reply(status=302, headers={"Location": "file:///etc/passwd"})], "not an address", 1),
     ],
