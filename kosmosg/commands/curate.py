@@ -231,12 +231,17 @@ def _parse_workers(
             wishes[stage] = (int(count), float(gpus) if times else None)
         except ValueError:
             wishes[stage] = (0, None)
-        if stage not in stages or (wishes[stage][0] or 0) < 1 or (wishes[stage][1] or 0) < 0:
+        if stage not in stages or not _possible(*wishes[stage]):
             raise CurationError(
                 f"--workers {text}: wanted STAGE=N or STAGE=NxGPUS, such as {stages[0]}=2, with "
-                f"one of {', '.join(stages)} and at least one worker."
+                f"one of {', '.join(stages)}, at least one worker, and GPUs up to 1 or whole."
             )
     return wishes
+
+
+def _possible(count: int | None, gpus: float | None) -> bool:
+    """Tell whether there can be so many workers: Ray divides one GPU, but not several."""
+    return bool(count and count > 0) and (gpus is None or 0 <= gpus <= 1 or gpus in range(2, 65))
 
 
 def _openimages(options: argparse.Namespace) -> "Recipe":

@@ -126,6 +126,7 @@ def test_defaults_are_the_published_ones() -> None:
         (["--workers", "read=no", "--in-process"], "--workers read=no"),
         (["--workers", "read=0", "--in-process"], "at least one worker"),
         (["--workers", "read=1x-1", "--in-process"], "--workers read=1x-1"),
+        (["--workers", "read=1x1.5", "--in-process"], "GPUs up to 1 or whole"),
     ],
 )
 def test_mistakes(
