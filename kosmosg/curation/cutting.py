@@ -70,7 +70,7 @@ class CutOut:
         sample = CompositionalSample(
             caption=draft.caption, entities=entities, target=self._resize(image)
         )
-        files = encode_sample(sample, self.image_format, source=draft.key)
+        files = encode_sample(sample, self.image_format, source=draft.source)
         return replace(draft, tags=tuple(tags[span.tag] for span in spans), files=files)
 
     def _cut(

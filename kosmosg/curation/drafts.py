@@ -38,6 +38,7 @@ class Draft:
     Attributes:
         key: What the source calls it, such as a path or an address.
         places: Where its files lie, by what they are.
+        source: Where its picture is from, for those who look for its author.
         picture: The central square, encoded without loss.
         caption: What is said of it.
         tags: Entities, as they stand in the caption.
@@ -48,6 +49,7 @@ class Draft:
 
     key: str
     places: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
     picture: StoredPicture | None = None
     caption: str = ""
     tags: tuple[str, ...] = ()

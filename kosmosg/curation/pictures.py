@@ -1,5 +1,6 @@
 """From a file to the square picture that all later steps look at."""
 
+import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -57,7 +58,20 @@ class ReadPictures:
             raise Rejected("one-colour", f"about {image.getpixel((0, 0))}")
         if image.width > self.max_side:
             image = image.resize((self.max_side,) * 2, Image.Resampling.LANCZOS)
-        return replace(draft, picture=store(image))
+        return replace(draft, picture=store(image), source=self._find_source(draft))
+
+    def _find_source(self, draft: Draft) -> str:
+        """Return the address that a downloader has noted beside a picture, or its key."""
+        if "json" not in draft.places:
+            return draft.key
+        try:
+            noted = json.loads(self.fetcher.read(draft.places["json"]))
+        except (Rejected, BadSample, ValueError, RecursionError):
+            return draft.key
+        match noted:
+            case {"url": str(url)}:
+                return url
+        return draft.key
 
 
 def find_picture(places: Mapping[str, Place]) -> Place:

@@ -108,6 +108,7 @@ def picture() -> Image.Image:
 def draft(caption: str, **found: np.ndarray) -> Draft:
     return Draft(
         key="a.jpg",
+        source="https://host/a.jpg",
         picture=store(picture()),
         caption=caption,
         tags=tuple(name.replace("_", " ") for name in found),
@@ -123,6 +124,7 @@ def test_the_two_pictures_of_an_entity() -> None:
     assert outcome.dropped == (("dog", "empty-mask"),)
     assert outcome.picture is None
     assert sorted(outcome.files) == ["crop0.png", "json", "masked0.png", "target.png"]
+    assert b'"source": "https://host/a.jpg"' in outcome.files["json"]
     box = (10, 10, 50, 50)
     wanted = np.asarray(picture().resize((80, 80), Image.Resampling.BICUBIC, box))
     assert np.array_equal(open_file(outcome, "crop0.png"), wanted)

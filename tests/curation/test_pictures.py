@@ -124,3 +124,24 @@ def test_each_outcome_is_that_of_its_draft(tmp_path: Path) -> None:
             assert np.array_equal(np.asarray(opened(outcome)), np.asarray(square))
         else:
             assert reason(outcome) == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("noted", "source"),
+    [
+        ('{"url": "https://host/a.png"}', "https://host/a.png"),
+        ('{"url": null}', "a.png"),
+        ("[]", "a.png"),
+        ("{", "a.png"),
+        (None, "a.png"),
+    ],
+)
+def test_where_a_picture_is_from(tmp_path: Path, noted: str | None, source: str) -> None:
+    noise(120, 120).save(tmp_path / "a.png")
+    places = {"png": Stretch(tmp_path / "a.png")}
+    if noted is not None:
+        (tmp_path / "a.json").write_text(noted)
+        places["json"] = Stretch(tmp_path / "a.json")
+    (outcome,) = ReadPictures()([Draft(key="a.png", places=places)])
+    assert isinstance(outcome, Draft)
+    assert outcome.source == source
