@@ -14,7 +14,7 @@ setup: .venv/complete  ## create the environment in .venv
 .venv/complete: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install torch==2.13.0
-	grep -v '^torch==' requirements.txt | .venv/bin/pip install -r /dev/stdin -r requirements-dev.txt
+	sed '/^# In the container alone/,$$d' requirements.txt | .venv/bin/pip install -r /dev/stdin -r requirements-dev.txt
 	touch $@
 
 predict: setup  ## draw one request: REQUEST=samples/….json WEIGHTS=directory

@@ -16,7 +16,8 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 from cog import BasePredictor, Input, Path
 
 from kosmosg.errors import KosmosGError
-from kosmosg.serving import Drawing, Service
+from kosmosg.inputs import Drawing
+from kosmosg.serving import Service
 
 
 class Predictor(BasePredictor):
@@ -40,7 +41,16 @@ class Predictor(BasePredictor):
         num_images: int = Input(description="Number of images to generate.", default=4, ge=1, le=8),
         width: int | None = Input(description="Width in pixels, a multiple of 8. Leave blank for the size the model was trained at.", default=None, ge=64, le=1024),
         height: int | None = Input(description="Height in pixels, a multiple of 8. Leave blank for the size the model was trained at.", default=None, ge=64, le=1024),
-        scheduler: str = Input(description="Sampler.", choices=["DPMSolverMultistep", "DDIM", "PNDM"], default="DPMSolverMultistep"),
+        scheduler: str = Input(description="Sampler.", choices=["DPMSolverMultistep", "DDIM", "PNDM", "UniPC", "Euler", "EulerAncestral", "KarrasDPM", "LCM"], default="DPMSolverMultistep"),
+        lora_weights: Path | None = Input(description="LoRA for the Stable Diffusion v1.5 U-Net, a .safetensors file.", default=None),
+        lora_scale: float = Input(description="Strength of the LoRA.", default=1.0, ge=0, le=2),
+        control_image: Path | None = Input(description="Image that fixes the layout through a ControlNet.", accept="image/*", default=None),
+        control_type: str = Input(description="Which ControlNet reads control_image.", choices=["canny", "depth", "openpose", "scribble", "softedge", "segmentation", "normal", "lineart", "lineart_anime", "mlsd", "shuffle", "ip2p"], default="canny"),
+        control_preprocess: bool = Input(description="Derive the control map from control_image. Switch off if it already is one.", default=True),
+        control_scale: float = Input(description="Strength of the ControlNet.", default=1.0, ge=0, le=2),
+        init_image: Path | None = Input(description="Start from this image instead of noise.", accept="image/*", default=None),
+        init_mask: Path | None = Input(description="Repaint only the white parts of this mask of init_image.", accept="image/*", default=None),
+        prompt_strength: float = Input(description="How far to move away from init_image; 1 ignores it.", default=0.8, ge=0, le=1),
         seed: int | None = Input(description="Seed of the first image; image n uses seed + n. Leave blank for a random one.", default=None, ge=0, le=4294967295),
         output_format: str = Input(description="Format of the output images.", choices=["webp", "jpg", "png"], default="webp"),
         output_quality: int = Input(description="Quality of the output images, 0 to 100. Not used for png.", default=90, ge=0, le=100),
@@ -58,6 +68,15 @@ class Predictor(BasePredictor):
             width=width,
             height=height,
             scheduler=scheduler,
+            lora_weights=lora_weights,
+            lora_scale=lora_scale,
+            control_image=control_image,
+            control_type=control_type,
+            control_preprocess=control_preprocess,
+            control_scale=control_scale,
+            init_image=init_image,
+            init_mask=init_mask,
+            prompt_strength=prompt_strength,
             seed=seed,
             output_format=output_format,
             output_quality=output_quality,

@@ -3,18 +3,25 @@
 ``from kosmosg import KosmosGPipeline`` opens weights and draws; see README.md.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kosmosg.pipeline import KosmosGPipeline
+    from kosmosg.techniques import Control, InitImage, LoRA
 
-__all__ = ["KosmosGPipeline"]
+__all__ = ["Control", "InitImage", "KosmosGPipeline", "LoRA"]
+
+_HOMES = {
+    "Control": "kosmosg.techniques",
+    "InitImage": "kosmosg.techniques",
+    "KosmosGPipeline": "kosmosg.pipeline",
+    "LoRA": "kosmosg.techniques",
+}
 
 
 def __getattr__(name: str) -> Any:
     # torch and diffusers take seconds to import; `kosmosg --help` needs neither.
-    if name == "KosmosGPipeline":
-        from kosmosg.pipeline import KosmosGPipeline
-
-        return KosmosGPipeline
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'kosmosg' has no attribute {name!r}")

@@ -13,13 +13,14 @@ from kosmosg.commands import (
     evaluate,
     generate,
     miniature,
+    mix,
     new,
     train,
 )
 from kosmosg.errors import KosmosGError
 
 # In the order of --help.
-COMMANDS = (generate, convert, download, new, train, miniature, curate, evaluate)
+COMMANDS = (generate, mix, convert, download, new, train, miniature, curate, evaluate)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """Prompts and pictures → conditions: everything up to what the U-Net takes in place of CLIP's."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from kosmosg.data import collate
-from kosmosg.errors import PromptError, WeightsError
+from kosmosg.errors import PromptError, SettingError, WeightsError
 from kosmosg.images import clip_pixels, to_rgb
 from kosmosg.models import KosmosG
 from kosmosg.prompt import Prompt, parse_prompt, parse_text
+from kosmosg.settings import check_number
 from kosmosg.tokenizer import KosmosGTokenizer
 
 Images = Sequence[Image.Image]
@@ -49,18 +51,36 @@ class Conditioner:
 
     @torch.inference_mode()
     def conditions(
-        self, prompts: Sequence[str], images: Sequence[Images]
+        self,
+        prompts: Sequence[str],
+        images: Sequence[Images],
+        image_weights: Sequence[float] | None = None,
     ) -> Float[Tensor, "batch queries dim"]:
         """Encode prompts with their pictures, as one right-padded batch.
 
+        Args:
+            prompts: At least one.
+            images: The pictures of each, in the order of its markers.
+            image_weights: How much of each picture counts, over all prompts: 1 all of it, 0 as
+                little as of an even grey one, more than 1 exaggerates.
+
         Raises:
             PromptError: If markers and images do not fit, or a prompt is too long.
+            SettingError: If there is not one weight for each picture, or one is out of bounds.
             WeightsError: If the tokenizer is not the model's.
         """
         parsed = [parse_prompt(text, len(each)) for text, each in zip(prompts, images, strict=True)]
         size = self.kosmosg.image_size
         pixels = [clip_pixels(to_rgb(image), size) for each in images for image in each]
-        return self._encode(parsed, pixels)
+        if image_weights is None:
+            return self._encode(parsed, pixels)
+        if len(image_weights) != len(pixels):
+            raise SettingError(
+                f"There are {len(image_weights)} image weights for {len(pixels)} images. Give one "
+                "for each, in their order."
+            )
+        weights = [check_number("an image weight", each, 0, 3) for each in image_weights]
+        return self._encode(parsed, pixels, torch.tensor(weights) if weights else None)
 
     @torch.inference_mode()
     def negatives(self, texts: Sequence[str]) -> Float[Tensor, "batch queries dim"]:
@@ -83,11 +103,15 @@ class Conditioner:
         return self._null
 
     def _encode(
-        self, prompts: Sequence[Prompt], pixels: Sequence[np.ndarray] = ()
+        self,
+        prompts: Sequence[Prompt],
+        pixels: Sequence[np.ndarray] = (),
+        image_weights: Tensor | None = None,
     ) -> Float[Tensor, "batch queries dim"]:
         self.check_vocabulary()
         tokens = [self.tokenizer.encode(prompt, self.kosmosg.image_slots) for prompt in prompts]
-        return self.kosmosg(collate(tokens, pixels).to(self.kosmosg.device, self.kosmosg.dtype))
+        batch = replace(collate(tokens, pixels), image_weights=image_weights)
+        return self.kosmosg(batch.to(self.kosmosg.device, self.kosmosg.dtype))
 
 
 def pair(
@@ -120,3 +144,10 @@ def pair(
             "all, or one for each."
         )
     return prompts, pictures, negatives
+
+
+def interpolate(
+    first: Float[Tensor, "1 queries dim"], second: Float[Tensor, "1 queries dim"], share: float
+) -> Float[Tensor, "1 queries dim"]:
+    """Mix two conditions: ``share`` 0 is the first, 1 the second, in between a straight line."""
+    return torch.lerp(first, second, share)

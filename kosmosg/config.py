@@ -23,6 +23,11 @@ class AlignerConfig:
     queries: int  # length of the condition
     norm_eps: float
 
+    @property
+    def max_tokens(self) -> int:
+        """Longest sequence that the position table can number."""
+        return self.position_rows - FIRST_POSITION_ROW
+
 
 # fairseq's padding row is 1, and its learned positions start one row behind it.
 FIRST_POSITION_ROW = 2
@@ -91,12 +96,26 @@ SD15_SCHEDULER: dict[str, Any] = {
 }
 SD15_REPOSITORY = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
+# How stage 3 varies its samples (paper, section 2.3, and the authors' scripts): probability that an
+# entity keeps its background, that a sample's entities lose their words, an edit its caption.
+KEEP_BACKGROUND = DROP_TEXT = DROP_CAPTION = 0.5
+
 # Normalisation of CLIP's input, per channel in RGB order, for pixels in [0, 1].
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 DEFAULT_STEPS = 50
-SAMPLER_NAMES = ("DPMSolverMultistep", "DDIM", "PNDM")
+SAMPLER_NAMES = (
+    *("DPMSolverMultistep", "DDIM", "PNDM", "UniPC"),
+    *("Euler", "EulerAncestral", "KarrasDPM", "LCM"),
+)
 DEFAULT_SAMPLER = SAMPLER_NAMES[0]
 DEFAULT_GUIDANCE = 6.0
 MAX_SEED = 2**32 - 1
+LORA_SCALE = 1.0
+CONTROL_SCALE = 1.0
+PROMPT_STRENGTH = 0.8
+CONTROL_TYPES = (
+    *("canny", "depth", "openpose", "scribble", "softedge", "segmentation"),
+    *("normal", "lineart", "lineart_anime", "mlsd", "shuffle", "ip2p"),
+)

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kosmosg.errors import DownloadError
-from kosmosg.lockfile import LOCK, OWNER, LockFile, only_one
+from kosmosg.lockfile import LOCK, OWNER, LockFile, only_download
 from kosmosg.transfer import Wanted, fetch, part_length, require_space, sha256_of
 from kosmosg.wire import HUB, Policy, Wire
 
@@ -158,7 +158,7 @@ def download(
     _require_named(manifest, urls)
     endpoint = (mirror or os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
     targets = {file: weights / file.path for file in files}
-    with only_one(weights):
+    with only_download(weights):
         lock = LockFile.read(weights)
         for target in targets.values():
             _require_inside(target, weights)

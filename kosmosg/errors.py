@@ -25,6 +25,14 @@ class WeightsError(KosmosGError):
     """A weights directory is missing, incomplete or damaged."""
 
 
+class LoRAError(KosmosGError):
+    """A LoRA file is damaged, of another kind, or for another base model."""
+
+
+class ControlError(KosmosGError):
+    """A ControlNet is missing or does not fit, or its map cannot be made."""
+
+
 class CheckpointError(KosmosGError):
     """A checkpoint cannot be converted."""
 

@@ -3,18 +3,19 @@
 ``manifest.lock`` keeps size and SHA-256 of everything that was fetched or found, so that a file
 without a published hash cannot change unnoticed between two machines or two days. It also keeps
 the time stamp of the file that was hashed: as long as size and time stamp stay, gigabytes are not
-hashed again. ``.download.lock`` lets one process at a time work in the directory.
+hashed again. ``.download.lock`` lets one process at a time work in the directory; the folders of
+training runs are held in the same way.
 """
 
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kosmosg.errors import DownloadError
+from kosmosg.errors import DownloadError, KosmosGError
 
 LOCK = "manifest.lock"
 OWNER = ".download.lock"
@@ -88,38 +89,55 @@ class LockFile:
 
 
 @contextmanager
-def only_one(weights: Path) -> Iterator[None]:
-    """Hold the weights directory, which is made if need be, for this process.
+def only_one(directory: Path, owner: str, explain: Callable[[str], KosmosGError]) -> Iterator[None]:
+    """Hold a directory, which is made if need be, for this process.
 
     The kernel gives the lock back when the process ends, however it ends; the file that carries
     it stays, since removing it would let two others hold two different files of that name.
 
+    Args:
+        directory: What to hold.
+        owner: Name of the file that carries the lock.
+        explain: Makes an error of the number of the process that holds it.
+
     Raises:
-        DownloadError: Another process holds it, or it cannot be written.
+        KosmosGError: Made by ``explain``, if another process holds it.
+        OSError: If it cannot be written.
     """
-    try:
-        weights.mkdir(parents=True, exist_ok=True)
-        owner = os.open(weights / OWNER, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise DownloadError(
-            f"{weights}: cannot be written ({error.strerror}). Choose another directory."
-        ) from error
+    directory.mkdir(parents=True, exist_ok=True)
+    carrier = os.open(directory / owner, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
-            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(carrier, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid = os.pread(owner, 20, 0).decode(errors="replace").strip() or "unknown"
-            raise DownloadError(
-                f"{weights}: another download (process {pid}) is at work here. Wait for it, or "
-                "end it; what it has fetched is kept."
-            ) from None
-        os.truncate(owner, 0)
-        os.pwrite(owner, f"{os.getpid()}\n".encode(), 0)
+            pid = os.pread(carrier, 20, 0).decode(errors="replace").strip() or "unknown"
+            raise explain(pid) from None
+        os.truncate(carrier, 0)
+        os.pwrite(carrier, f"{os.getpid()}\n".encode(), 0)
         yield
+    finally:
+        os.close(carrier)
+
+
+@contextmanager
+def only_download(weights: Path) -> Iterator[None]:
+    """Hold the weights directory, which is made if need be, for the downloads of this process.
+
+    Raises:
+        DownloadError: Another process holds it, or something in it cannot be read or written.
+    """
+
+    def explain(process: str) -> DownloadError:
+        return DownloadError(
+            f"{weights}: another download (process {process}) is at work here. Wait for it, or "
+            "end it; what it has fetched is kept."
+        )
+
+    try:
+        with only_one(weights, OWNER, explain):
+            yield
     except OSError as error:
         raise DownloadError(
             f"{error.filename or weights}: cannot be read or written ({error.strerror or error}). "
-            "Mend that, then run the command again."
+            "Mend that or choose another directory, then run the command again."
         ) from error
-    finally:
-        os.close(owner)

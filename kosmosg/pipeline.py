@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    SchedulerMixin,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -25,11 +30,17 @@ from kosmosg.models import KosmosG
 from kosmosg.models.loading import load_component
 from kosmosg.safety import SafetyChecker
 from kosmosg.sampling import Progress, Request, Timings, draw_noise, sample, synchronise
-from kosmosg.schedulers import make_scheduler
+from kosmosg.schedulers import make_scheduler, name_of
 from kosmosg.settings import Settings
 from kosmosg.stable_diffusion import load_scheduler, make_decoder
+from kosmosg.techniques import Control, InitImage, LoRA, Techniques
+from kosmosg.techniques import control as controls
+from kosmosg.techniques import init_image as init_images
+from kosmosg.techniques.canvas import choose_size
+from kosmosg.techniques.control import ControlNets
+from kosmosg.techniques.lora import attached
 from kosmosg.tokenizer import KosmosGTokenizer
-from kosmosg.weights import check_layout, write_model_index
+from kosmosg.weights import CONTROLNETS, check_layout, write_model_index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +71,12 @@ class KosmosGPipeline:
         tokenizer: KosmosGTokenizer,
         decoder: StableDiffusionPipeline,
         safety_checker: SafetyChecker | None = None,
+        controlnets: ControlNets | None = None,
     ):
         self.conditioner = Conditioner(kosmosg, tokenizer)
         self.decoder = decoder
         self.safety_checker = safety_checker
+        self.controlnets = controlnets or ControlNets([CONTROLNETS])
         self._check_fit()
 
     @classmethod
@@ -98,6 +111,8 @@ class KosmosGPipeline:
                 load_scheduler(directory / "scheduler"),
             ),
             SafetyChecker.from_pretrained(directory, dtype=dtype),
+            # Weights that are no Stable Diffusion v1.5 may come with ControlNets of their own.
+            ControlNets([directory / CONTROLNETS.name, CONTROLNETS]),
         )
         return pipeline.to(device)
 
@@ -138,6 +153,7 @@ class KosmosGPipeline:
         prompt: Texts,
         images: Images | Sequence[Images] | None = None,
         negative_prompt: Texts | None = None,
+        image_weights: Sequence[float] | None = None,
     ) -> tuple[Float[Tensor, "batch queries dim"], Float[Tensor, "batch queries dim"]]:
         """Turn prompts into conditions for any Stable Diffusion v1.5 pipeline.
 
@@ -147,6 +163,7 @@ class KosmosGPipeline:
                 sequence each.
             negative_prompt: Text only; one for all prompts or one each. ``None`` and ``""`` are
                 the null condition.
+            image_weights: How much of each picture counts, over all prompts: 0 to 3, 1 is all.
 
         Returns:
             ``prompt_embeds`` and ``negative_prompt_embeds``, each ``(batch, 77, 768)`` at full
@@ -154,10 +171,11 @@ class KosmosGPipeline:
 
         Raises:
             PromptError: If markers and images do not fit, or a prompt is too long.
+            SettingError: If the weights do not fit the pictures.
         """
         prompts, pictures, negatives = pair(prompt, images, negative_prompt)
         return (
-            self.conditioner.conditions(prompts, pictures),
+            self.conditioner.conditions(prompts, pictures, image_weights),
             self.conditioner.negatives(negatives),
         )
 
@@ -173,8 +191,12 @@ class KosmosGPipeline:
         guidance_scale: float = DEFAULT_GUIDANCE,
         width: int | None = None,
         height: int | None = None,
-        scheduler: str = DEFAULT_SAMPLER,
+        scheduler: str | SchedulerMixin = DEFAULT_SAMPLER,
         seed: int | None = None,
+        image_weights: Sequence[float] | None = None,
+        lora: LoRA | None = None,
+        control: Control | None = None,
+        init: InitImage | None = None,
         check_safety: bool = True,
         progress: Progress | None = None,
     ) -> KosmosGOutput:
@@ -185,12 +207,17 @@ class KosmosGPipeline:
             images: See ``encode_prompt``.
             negative_prompt: See ``encode_prompt``.
             num_images_per_prompt: All pictures of a prompt follow each other.
-            num_inference_steps: 1 to 999.
+            num_inference_steps: 1 to 999; at most 50 with LCM.
             guidance_scale: At least 1; 1 switches guidance off.
-            width: In pixels, a multiple of 8; the size the decoder was trained at by default.
+            width: In pixels, a multiple of 8. By default the size that the decoder was trained
+                at, in the proportions of a picture to start from or to be controlled by.
             height: Likewise.
-            scheduler: A name in ``schedulers.SAMPLERS``.
+            scheduler: A name in ``schedulers.SAMPLERS``, or a scheduler of diffusers.
             seed: Picture n is drawn from ``seed + n``; random by default.
+            image_weights: See ``encode_prompt``.
+            lora: A correction of the U-Net, for this call alone.
+            control: What fixes the layout, through a ControlNet.
+            init: What to start from in place of noise, and what of it to keep.
             check_safety: Ask the safety checker, if the weights have one. It only flags; what to
                 do with a flagged picture is up to the caller.
             progress: Called with steps done and steps in all.
@@ -198,65 +225,98 @@ class KosmosGPipeline:
         Raises:
             PromptError: If markers and images do not fit, or a prompt is too long.
             SettingError: If a number or name lies outside what is allowed.
+            LoRAError: If the LoRA is damaged or for another U-Net.
+            ControlError: If a ControlNet is missing or does not fit.
             OutOfMemoryError: If not even one picture fits into memory.
         """
+        techniques = Techniques(lora=lora, control=control, init=init)
         settings = Settings.check(
             num_images_per_prompt=num_images_per_prompt,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
-            width=self.default_size if width is None else width,
-            height=self.default_size if height is None else height,
-            scheduler=scheduler,
+            size=self._choose_size(width, height, techniques),
+            scheduler=name_of(scheduler),
             seed=seed,
-            multiple=max(8, self.decoder.vae_scale_factor),  # 8 is what diffusers checks for
         )
         prompts, pictures, negatives = pair(prompt, images, negative_prompt)
-        decoder = self.decoder_with(scheduler)
+        decoder = self.decoder_with(scheduler, settings.num_inference_steps)
+        if init:
+            init.check_steps(settings.num_inference_steps)
 
-        start = time.perf_counter()
-        with reporting_out_of_memory("The prompt and its images do not"):
-            condition, negative = self.encode_prompt(prompts, pictures, negatives)
-        synchronise(condition)
-        encode_seconds = time.perf_counter() - start
-
-        seeds = settings.seeds(len(prompts))
-        with reporting_out_of_memory("The noise of all pictures does not"):
-            request = Request(
-                condition=condition.repeat_interleave(settings.num_images_per_prompt, dim=0),
-                negative=negative.repeat_interleave(settings.num_images_per_prompt, dim=0),
-                noise=self._draw_noise(seeds, settings),
-                steps=settings.num_inference_steps,
-                guidance_scale=settings.guidance_scale,
-            )
-        drawn, timings = sample(decoder, request, progress)
+        with attached(self.decoder.unet, lora):
+            start = time.perf_counter()
+            with reporting_out_of_memory("The prompt and its images do not"):
+                condition, negative = self.encode_prompt(
+                    prompts, pictures, negatives, image_weights
+                )
+            synchronise(condition)
+            encode_seconds = time.perf_counter() - start
+            seeds = settings.seeds(len(prompts))
+            request = self._request(condition, negative, seeds, settings, techniques)
+            drawn, timings = sample(decoder, request, progress)
         timings.encode = encode_seconds
         flagged = [False] * len(drawn)
         if check_safety and self.safety_checker:
             flagged = self.safety_checker.flagged(drawn)
         rows = [n // settings.num_images_per_prompt for n in range(len(seeds))]
+        extra = techniques.recipe()
+        if image_weights is not None:
+            extra["image_weights"] = list(image_weights)
         recipes = [
-            settings.recipe(prompts[row], negatives[row], seed)
+            settings.recipe(prompts[row], negatives[row], seed) | extra
             for row, seed in zip(rows, seeds, strict=True)
         ]
         return KosmosGOutput(
             images=drawn, seeds=seeds, recipes=recipes, flagged=flagged, timings=timings
         )
 
-    def decoder_with(self, scheduler: str) -> StableDiffusionPipeline:
+    def decoder_with(
+        self, scheduler: str | SchedulerMixin, steps: int | None = None
+    ) -> StableDiffusionPipeline:
         """Pair the decoder's networks with a fresh scheduler; no request leaves one behind.
 
         Raises:
-            SettingError: If the name is unknown.
+            SettingError: If the name is unknown, or it cannot take so many steps.
         """
-        fresh = make_scheduler(scheduler, self.decoder.scheduler.config)
+        fresh = make_scheduler(scheduler, self.decoder.scheduler.config, steps)
         return make_decoder(self.decoder.unet, self.decoder.vae, fresh)
 
-    def _draw_noise(
-        self, seeds: Sequence[int], settings: Settings
-    ) -> Float[Tensor, "rows channels height width"]:
-        scale = self.decoder.vae_scale_factor
-        channels = self.decoder.unet.config.in_channels
-        return draw_noise(seeds, channels, settings.height // scale, settings.width // scale)
+    def _choose_size(
+        self, width: int | None, height: int | None, techniques: Techniques
+    ) -> tuple[int, int]:
+        return choose_size(
+            width,
+            height,
+            default=self.default_size,
+            multiple=max(8, self.decoder.vae_scale_factor),  # 8 is what diffusers checks for
+            guides=techniques.guides,
+        )
+
+    def _request(
+        self,
+        condition: Tensor,
+        negative: Tensor,
+        seeds: Sequence[int],
+        settings: Settings,
+        techniques: Techniques,
+    ) -> Request:
+        """Bring everything that decides the pictures to the same size and number of rows."""
+        size = settings.width, settings.height
+        unet, vae, scale = self.decoder.unet, self.decoder.vae, self.decoder.vae_scale_factor
+        control, init = techniques.control, techniques.init
+        with reporting_out_of_memory("The noise of all pictures, or what guides them, does not"):
+            return Request(
+                condition=condition.repeat_interleave(settings.num_images_per_prompt, dim=0),
+                negative=negative.repeat_interleave(settings.num_images_per_prompt, dim=0),
+                noise=draw_noise(
+                    seeds, unet.config.in_channels, size[1] // scale, size[0] // scale
+                ),
+                steps=settings.num_inference_steps,
+                guidance_scale=settings.guidance_scale,
+                seeds=seeds,
+                control=control and controls.prepare(control, size, self.controlnets, unet),
+                start=init and init_images.prepare(init, size, vae, scale),
+            )
 
     def _check_fit(self) -> None:
         dim = self.kosmosg.config.aligner_config.dim

@@ -8,7 +8,7 @@ in chunks, and on any device, up to the rounding of that device's matrix product
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,9 @@ from torch import Tensor
 
 from kosmosg.errors import OutOfMemoryError, WeightsError
 from kosmosg.memory import reporting_out_of_memory
+from kosmosg.techniques.control import ControlMap
+from kosmosg.techniques.init_image import Start
+from kosmosg.techniques.pipelines import choose_pipeline, generators_after
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,10 @@ class Request:
         noise: Initial latents, standard normal, with the pictures' sides over the VAE's scale.
         steps: Number of denoising steps.
         guidance_scale: 1 switches guidance off.
+        seeds: What the noise was drawn from. Samplers that draw more of it on the way go on from
+            there; without seeds they draw at random.
+        control: What fixes the layout.
+        start: What to start from in place of noise.
     """
 
     condition: Float[Tensor, "rows queries dim"]
@@ -42,6 +49,9 @@ class Request:
     noise: Float[Tensor, "rows channels height width"]
     steps: int
     guidance_scale: float
+    seeds: Sequence[int] = ()
+    control: ControlMap | None = None
+    start: Start | None = None
 
     def __len__(self) -> int:
         """Number of pictures."""
@@ -49,12 +59,12 @@ class Request:
 
     def part(self, rows: slice) -> "Request":
         """Take some of the rows."""
-        return Request(
+        return replace(
+            self,
             condition=self.condition[rows],
             negative=self.negative[rows],
             noise=self.noise[rows],
-            steps=self.steps,
-            guidance_scale=self.guidance_scale,
+            seeds=self.seeds[rows],
         )
 
 
@@ -105,7 +115,10 @@ def sample(
                 synchronise(latents)
                 timings.denoise += time.perf_counter() - start
                 start = time.perf_counter()
-                images += [image for row in latents.split(1) for image in decode(decoder, row)]
+                drawn = [image for row in latents.split(1) for image in decode(decoder, row)]
+                images += (
+                    [request.start.finish(image) for image in drawn] if request.start else drawn
+                )
                 timings.decode += time.perf_counter() - start
         except OutOfMemoryError:
             if chunk == 1:
@@ -123,18 +136,25 @@ def denoise(
     Raises:
         WeightsError: If the result is not finite.
     """
-    unet, scale = decoder.unet, decoder.vae_scale_factor
-    height, width = (side * scale for side in request.noise.shape[-2:])
-    output: Any = decoder(
+    unet = decoder.unet
+    noise = request.noise.to(device=unet.device, dtype=unet.dtype)
+    pipeline, arguments = choose_pipeline(decoder, noise, request.control, request.start)
+
+    def end_step(running: Any, step: int, timestep: Any, state: dict) -> dict:
+        if request.start is not None:
+            known = running.known_latents(step)
+            state["latents"] = request.start.keep(state["latents"], known)
+        return on_step_end(running, step, timestep, state) if on_step_end else state
+
+    output: Any = pipeline(
         prompt_embeds=request.condition,
         negative_prompt_embeds=request.negative,
-        latents=request.noise.to(device=unet.device, dtype=unet.dtype),
-        width=width,
-        height=height,
         num_inference_steps=request.steps,
         guidance_scale=request.guidance_scale,
-        callback_on_step_end=on_step_end,
+        generator=generators_after(request.noise, request.seeds),
+        callback_on_step_end=end_step,
         output_type="latent",
+        **arguments,
     )
     if not torch.isfinite(output.images).all():
         raise WeightsError(

@@ -1,11 +1,23 @@
 """The samplers on offer, each derived from Stable Diffusion's own scheduler settings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, SchedulerMixin
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    PNDMScheduler,
+    SchedulerMixin,
+    UniPCMultistepScheduler,
+)
 
 from kosmosg.errors import SettingError
+
+MAX_STEPS = 999  # the training schedule has 1000, and DPM-Solver fails at all of them
+LCM_MAX_STEPS = 50  # an LCM is distilled from a sampler of this many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +25,8 @@ class Sampler:
     """A scheduler class of diffusers and what must be set besides the model's own settings."""
 
     scheduler: Any
-    settings: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
+    max_steps: int = MAX_STEPS
 
 
 # The spacing is named for each sampler: settings that went through a file hold that of PNDM, which
@@ -27,20 +40,52 @@ SAMPLERS = {
     ),
     "DDIM": Sampler(scheduler=DDIMScheduler, settings={"timestep_spacing": "leading"}),
     "PNDM": Sampler(scheduler=PNDMScheduler, settings={"timestep_spacing": "leading"}),
+    "UniPC": Sampler(scheduler=UniPCMultistepScheduler, settings={"timestep_spacing": "linspace"}),
+    "Euler": Sampler(scheduler=EulerDiscreteScheduler, settings={"timestep_spacing": "linspace"}),
+    "EulerAncestral": Sampler(
+        scheduler=EulerAncestralDiscreteScheduler, settings={"timestep_spacing": "linspace"}
+    ),
+    "KarrasDPM": Sampler(
+        scheduler=DPMSolverMultistepScheduler,
+        settings={"use_karras_sigmas": True, "timestep_spacing": "linspace"},
+    ),
+    # For 4 to 8 steps with a LoRA that was distilled for it, and guidance of 1 to 2.
+    "LCM": Sampler(
+        scheduler=LCMScheduler,
+        settings={"timestep_spacing": "leading", "original_inference_steps": LCM_MAX_STEPS},
+        max_steps=LCM_MAX_STEPS,
+    ),
 }
 
 
-def make_scheduler(name: str, config: Any) -> SchedulerMixin:
-    """Build a scheduler by its public name.
+def make_scheduler(
+    scheduler: str | SchedulerMixin, config: Any, steps: int | None = None
+) -> SchedulerMixin:
+    """Build a scheduler.
 
     Args:
-        name: A key of ``SAMPLERS``.
+        scheduler: A key of ``SAMPLERS``, or any scheduler of diffusers, of which a fresh one with
+            the same settings is made.
         config: Settings of the model's own scheduler.
+        steps: How many steps it is to take, if that is known.
 
     Raises:
-        SettingError: If the name is unknown.
+        SettingError: If the name is unknown, or it cannot take so many steps.
     """
-    sampler = SAMPLERS.get(name)
+    if isinstance(scheduler, SchedulerMixin):
+        given: Any = scheduler
+        return type(given).from_config(given.config)
+    sampler = SAMPLERS.get(scheduler)
     if sampler is None:
-        raise SettingError(f"scheduler {name!r} is unknown. Choose one of {', '.join(SAMPLERS)}.")
+        known = ", ".join(SAMPLERS)
+        raise SettingError(f"scheduler {scheduler!r} is unknown. Choose one of {known}.")
+    if steps is not None and steps > sampler.max_steps:
+        raise SettingError(
+            f"num_inference_steps is {steps}; {scheduler} takes at most {sampler.max_steps}."
+        )
     return sampler.scheduler.from_config(config, **sampler.settings)
+
+
+def name_of(scheduler: str | SchedulerMixin) -> str:
+    """Name a scheduler as it stands in the metadata of a picture."""
+    return scheduler if isinstance(scheduler, str) else type(scheduler).__name__

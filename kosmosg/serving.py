@@ -1,7 +1,7 @@
 """A prediction request: files and numbers in, picture files out.
 
 This is everything between the Cog surface (``predict.py``) and the pipeline that does not need
-Cog: which inputs count as images, what the log says, where the outputs lie and when they go.
+Cog: what the log says, where the outputs lie and when they go.
 """
 
 import os
@@ -9,15 +9,12 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from kosmosg.config import MAX_SEED
-from kosmosg.errors import ImageError, PromptError, UnsafeImageError, WeightsError
-from kosmosg.images import open_image
+from kosmosg.errors import PromptError, UnsafeImageError, WeightsError
+from kosmosg.inputs import Drawing, read_images, read_techniques
 from kosmosg.memory import reporting_out_of_memory
 from kosmosg.outputs import save_image
 from kosmosg.pipeline import KosmosGOutput, KosmosGPipeline
@@ -28,24 +25,6 @@ ALLOW_NO_CHECKER = "KOSMOSG_ALLOW_NO_SAFETY_CHECKER"
 FULL_SIZE_PIXELS = 256  # a decoder trained on larger pictures draws what a checker should see
 
 Metric = Callable[[str, float], Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """The inputs of a request that are not images, as the caller sent them."""
-
-    prompt: str
-    negative_prompt: str
-    text_guidance_scale: float
-    num_inference_steps: int
-    num_images: int
-    width: int | None
-    height: int | None
-    scheduler: str
-    seed: int | None
-    output_format: str
-    output_quality: int
-    disable_safety_checker: bool
 
 
 class Service:
@@ -103,6 +82,7 @@ class Service:
         pictures = read_images(images)
         if not drawing.prompt.strip():
             raise PromptError("prompt is empty. Write what to draw, with <i> for an input image.")
+        techniques = read_techniques(drawing)
         quality = check_integer("output_quality", drawing.output_quality, 0, 100)
         seed = secrets.randbelow(MAX_SEED + 1) if drawing.seed is None else drawing.seed
         seed = check_integer("seed", seed, 0, MAX_SEED)
@@ -118,6 +98,9 @@ class Service:
             height=drawing.height,
             scheduler=drawing.scheduler,
             seed=seed,
+            lora=techniques.lora,
+            control=techniques.control,
+            init=techniques.init,
             check_safety=not drawing.disable_safety_checker,
             progress=print_progress,
         )
@@ -149,34 +132,6 @@ class Service:
         if self._outputs:
             self._outputs.cleanup()
             self._outputs = None
-
-
-def read_images(images: Iterable[Any]) -> list[Image.Image]:
-    """Open the images of a request.
-
-    Args:
-        images: Pairs of an input's name and its value. ``None`` and ``""`` are not given.
-
-    Raises:
-        ImageError: If a value is no file, or the file no picture.
-    """
-    pictures = []
-    for name, value in images:
-        if value is None or value == "":
-            continue
-        # The server turns uploads, data URLs and http(s) URLs into files. Text that reaches us as
-        # it was sent is a path of this machine or another scheme, which must not be opened.
-        if not isinstance(value, os.PathLike):
-            raise ImageError(
-                f"{name} must be sent as a file: an upload, a data URL or an http(s) URL, not "
-                f"{str(value)[:80]!r}."
-            )
-        # A list with an entry that is no URL is left unfetched as a whole; what should be a file
-        # is then the last part of a URL, which must not be looked up in the working directory.
-        if not Path(value).is_absolute():
-            raise ImageError(f"{name} did not arrive as a file. Leave empty entries out of a list.")
-        pictures.append(open_image(value, name))
-    return pictures
 
 
 def print_progress(done: int, total: int) -> None:

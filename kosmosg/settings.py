@@ -18,7 +18,7 @@ class Settings:
         guidance_scale: At least 1; 1 switches guidance off.
         width: In pixels.
         height: In pixels.
-        scheduler: A name in ``schedulers.SAMPLERS``.
+        scheduler: A name in ``schedulers.SAMPLERS``, or of a class of diffusers.
         seed: Seed of the first picture.
     """
 
@@ -37,15 +37,13 @@ class Settings:
         num_images_per_prompt: Any,
         num_inference_steps: Any,
         guidance_scale: Any,
-        width: Any,
-        height: Any,
+        size: tuple[int, int],
         scheduler: str,
         seed: Any,
-        multiple: int,
     ) -> "Settings":
         """Check what a user gave. A seed of ``None`` is drawn at random.
 
-        Width and height must be multiples of ``multiple``; the bounds are those of the class.
+        Width and height, chosen before, are taken as they are.
 
         Raises:
             SettingError: Naming the setting, its value and the bounds.
@@ -57,8 +55,8 @@ class Settings:
             ),
             num_inference_steps=check_integer("num_inference_steps", num_inference_steps, 1, 999),
             guidance_scale=check_number("guidance_scale", guidance_scale, 1, 1000),
-            width=check_side("width", width, multiple),
-            height=check_side("height", height, multiple),
+            width=size[0],
+            height=size[1],
             scheduler=scheduler,
             seed=check_integer("seed", seed, 0, MAX_SEED),
         )

@@ -4,6 +4,7 @@ The source is a folder in the diffusers layout or a Hub repository. Only safeten
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
-from torch import nn
+from jaxtyping import Int64
+from torch import Tensor, nn
 from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer
 
 from kosmosg.config import SD15_REPOSITORY, SD15_SCHEDULER, SD15_UNET, SD15_VAE
@@ -61,11 +63,18 @@ class StableDiffusionSource:
 
         Raises:
             CheckpointError: If the source does not have them.
+            WeightsError: If a folder lacks the tokenizer.
         """
         encoder = self._from_pretrained(
             CLIPTextModel, "text_encoder", dtype=dtype, use_safetensors=True
         )
-        return encoder.eval(), self._from_pretrained(CLIPTokenizer, "tokenizer")
+        return encoder.eval(), self.clip_tokenizer()
+
+    def clip_tokenizer(self) -> CLIPTokenizer:
+        """Load CLIP's tokenizer alone; see ``text_encoder``."""
+        if self.folder:
+            return load_clip_tokenizer(self.folder / "tokenizer")
+        return self._from_pretrained(CLIPTokenizer, "tokenizer")
 
     def scheduler(self) -> PNDMScheduler:
         """Build Stable Diffusion's own scheduler; the others are derived from its settings."""
@@ -121,6 +130,24 @@ def load_clip_tokenizer(directory: Path) -> CLIPTokenizer:
         raise WeightsError(
             f"The CLIP tokenizer in {directory} cannot be read ({reason})."
         ) from error
+
+
+def encode_captions(
+    tokenizer: CLIPTokenizer, captions: Sequence[str]
+) -> tuple[Int64[Tensor, "batch length"], Int64[Tensor, "batch length"]]:
+    """Pad or cut captions to CLIP's length, as Stable Diffusion does.
+
+    Returns:
+        Token ids, and 1 where a token stands.
+    """
+    encoded = tokenizer(
+        list(captions),
+        padding="max_length",
+        truncation=True,
+        max_length=tokenizer.model_max_length,
+        return_tensors="pt",
+    )
+    return encoded.input_ids, encoded.attention_mask
 
 
 def load_scheduler(directory: Path) -> PNDMScheduler:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import CLIPModel
 
 from kosmosg.convert import check_output
@@ -55,36 +56,56 @@ def write_start(
     """
     check_output(output)
     check_sizes(sizes)
-    words = KosmosGTokenizer.from_pretrained(tokenizer)
-    if len(words) != sizes["vocab_size"]:
-        raise CheckpointError(
-            f"The tokenizer in {tokenizer} has {len(words)} entries, but the configuration says "
-            f"vocab_size={sizes['vocab_size']}. Change one of them."
-        )
+    parts: dict[str, Any] = {"tokenizer": _open_tokenizer(tokenizer, sizes["vocab_size"])}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         kosmosg: Any = KosmosG(KosmosGConfig.from_sizes(sizes, stage="none"))
+        make_images_visible(kosmosg)
     if clip:
         take_vision_tower(kosmosg, clip)
+    parts["kosmosg"] = kosmosg.to(dtype)
     source = StableDiffusionSource(location=stable_diffusion)
-    unet: Any = source.load("unet", dtype)
-    if unet.config.cross_attention_dim != sizes["aligner"]["dim"]:
-        raise CheckpointError(
-            f"AlignerNet yields conditions {sizes['aligner']['dim']} wide, but the U-Net of "
-            f"{stable_diffusion} takes {unet.config.cross_attention_dim}. Change aligner.dim."
-        )
-    parts: dict[str, Any] = {
-        "kosmosg": kosmosg.to(dtype),
-        "tokenizer": words,
-        "unet": unet,
-        "vae": source.load("vae", dtype),
-        "scheduler": source.scheduler(),
-    }
+    parts |= _take_decoder(source, sizes["aligner"]["dim"], dtype)
     if text_encoder:
         parts["text_encoder"], parts["clip_tokenizer"] = source.text_encoder(dtype)
     for name, part in parts.items():
         part.save_pretrained(output / name)
     write_model_index(output)
+
+
+def _open_tokenizer(directory: Path, entries: int) -> KosmosGTokenizer:
+    tokenizer = KosmosGTokenizer.from_pretrained(directory)
+    if len(tokenizer) != entries:
+        raise CheckpointError(
+            f"The tokenizer in {directory} has {len(tokenizer)} entries, but the configuration "
+            f"says vocab_size={entries}. Change one of them."
+        )
+    return tokenizer
+
+
+def _take_decoder(source: StableDiffusionSource, dim: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Take the decoder's parts, if its U-Net takes conditions of this width."""
+    unet: Any = source.load("unet", dtype)
+    if unet.config.cross_attention_dim != dim:
+        raise CheckpointError(
+            f"AlignerNet yields conditions {dim} wide, but the U-Net of {source.location} takes "
+            f"{unet.config.cross_attention_dim}. Change aligner.dim."
+        )
+    return {"unet": unet, "vae": source.load("vae", dtype), "scheduler": source.scheduler()}
+
+
+def make_images_visible(kosmosg: KosmosG) -> None:
+    """Let the resampler begin with weights that keep the size of what goes through.
+
+    What comes to it has length one, and the library's initial values leave 0.004 of it, in which
+    two images differ by a ten-thousandth, beside positions of size one. A language model that
+    begins so does not see its images for a long time.
+    """
+    resampler: Any = kosmosg.kosmos2.image_to_text_projection
+    nn.init.normal_(resampler.dense.weight, std=1.0)
+    for layer in resampler.x_attn.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
 
 def take_vision_tower(kosmosg: KosmosG, directory: Path) -> None:

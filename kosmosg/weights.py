@@ -10,6 +10,7 @@ from kosmosg.errors import WeightsError
 ENVIRONMENT_VARIABLE = "KOSMOSG_WEIGHTS"
 DEFAULT_DIRECTORY = Path("weights/kosmos-g")
 MINIATURE = Path("weights/miniature")
+CONTROLNETS = Path("weights/controlnet")
 
 # Component → library and class, as diffusers writes them into model_index.json.
 COMPONENTS = {

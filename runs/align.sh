@@ -17,6 +17,7 @@
 # variables change them: STEPS=1000 runs/align.sh … The same command continues a run that was stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.." # to which paths are relative
+. runs/launch.sh
 if [ $# -lt 3 ]; then
   echo "usage: $0 WEIGHTS CAPTIONS OUTPUT [OPTIONS…]" >&2
   exit 2
@@ -24,22 +25,13 @@ fi
 weights=$1 captions=$2 output=$3
 shift 3
 
-checkpointing=(--gradient-checkpointing)
-[ "${GRADIENT_CHECKPOINTING:-1}" = 1 ] || checkpointing=()
-read -ra launch <<< "${LAUNCH:-}" # such as --num_processes 4
-python=${PYTHON:-.venv/bin/python}
-config=${CONFIG:-runs/accelerate/ddp.yaml}
 # CLIP's text encoder, unless the weights have it.
 clip=()
 [ -d "$weights/text_encoder" ] ||
   clip=(--stable-diffusion "${STABLE_DIFFUSION:-stable-diffusion-v1-5/stable-diffusion-v1-5}")
 
-exec "$python" -m accelerate.commands.launch --config_file "$config" ${launch[@]+"${launch[@]}"} \
-  -m kosmosg train align \
+launch align \
   --weights "$weights" --output "$output" --data "$captions" ${clip[@]+"${clip[@]}"} \
   --steps "${STEPS:-300000}" \
   --batch-size "${BATCH_SIZE:-3584}" --micro-batch-size "${MICRO_BATCH_SIZE:-56}" \
-  --learning-rate "${LEARNING_RATE:-1e-3}" --warmup-steps "${WARMUP_STEPS:-375}" \
-  --betas 0.9 0.98 --epsilon 1e-6 --weight-decay 0.01 --clip-norm 2.0 \
-  --precision "${PRECISION:-fp16}" ${checkpointing[@]+"${checkpointing[@]}"} \
-  --save-every "${SAVE_EVERY:-2000}" --seed "${SEED:-0}" --threads "${THREADS:-8}" "$@"
+  --learning-rate "${LEARNING_RATE:-1e-3}" "$@"

@@ -17,6 +17,7 @@
 # stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.." # to which paths are relative
+. runs/launch.sh
 if [ $# -lt 5 ]; then
   echo "usage: $0 WEIGHTS COMPOSITIONAL EDITS CAPTIONS OUTPUT [OPTIONS…]" >&2
   exit 2
@@ -24,14 +25,7 @@ fi
 weights=$1 compositional=$2 edits=$3 captions=$4 output=$5
 shift 5
 
-checkpointing=(--gradient-checkpointing)
-[ "${GRADIENT_CHECKPOINTING:-1}" = 1 ] || checkpointing=()
-read -ra launch <<< "${LAUNCH:-}" # such as --num_processes 4
-python=${PYTHON:-.venv/bin/python}
-config=${CONFIG:-runs/accelerate/ddp.yaml}
-
-exec "$python" -m accelerate.commands.launch --config_file "$config" ${launch[@]+"${launch[@]}"} \
-  -m kosmosg train instruct \
+launch instruct \
   --weights "$weights" --output "$output" \
   --data "$compositional:${COMPOSITIONAL_WEIGHT:-2}" \
   --data "$edits:${EDITS_WEIGHT:-2}" \
@@ -39,7 +33,4 @@ exec "$python" -m accelerate.commands.launch --config_file "$config" ${launch[@]
   --drop-text 0.5 --keep-background 0.5 --drop-caption 0.5 \
   --steps "${STEPS:-200000}" \
   --batch-size "${BATCH_SIZE:-1024}" --micro-batch-size "${MICRO_BATCH_SIZE:-16}" \
-  --learning-rate "${LEARNING_RATE:-1e-3}" --warmup-steps "${WARMUP_STEPS:-375}" \
-  --betas 0.9 0.98 --epsilon 1e-6 --weight-decay 0.01 --clip-norm 2.0 \
-  --precision "${PRECISION:-fp16}" ${checkpointing[@]+"${checkpointing[@]}"} \
-  --save-every "${SAVE_EVERY:-2000}" --seed "${SEED:-0}" --threads "${THREADS:-8}" "$@"
+  --learning-rate "${LEARNING_RATE:-1e-3}" "$@"

@@ -15,6 +15,7 @@
 # on by the length of yours. The same command continues a run that was stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.." # to which paths are relative
+. runs/launch.sh
 if [ $# -lt 5 ]; then
   echo "usage: $0 WEIGHTS TEXT CAPTIONS DOCUMENTS OUTPUT [OPTIONS…]" >&2
   exit 2
@@ -22,16 +23,9 @@ fi
 weights=$1 text=$2 captions=$3 documents=$4 output=$5
 shift 5
 
-checkpointing=(--gradient-checkpointing)
-[ "${GRADIENT_CHECKPOINTING:-1}" = 1 ] || checkpointing=()
-read -ra launch <<< "${LAUNCH:-}" # such as --num_processes 4
-python=${PYTHON:-.venv/bin/python}
-config=${CONFIG:-runs/accelerate/ddp.yaml}
-
-# 576 sequences of 2048 tokens are 1.2 million. Documents are packed in as many lanes, so that the
-# sequences are the same on any number of GPUs that divides it.
-exec "$python" -m accelerate.commands.launch --config_file "$config" ${launch[@]+"${launch[@]}"} \
-  -m kosmosg train lm \
+# 576 sequences of 2048 tokens are 1.2 million. Documents are packed in 64 lanes, of which each gives
+# 9 of them, so that the sequences are the same on any number of GPUs that divides 64.
+launch lm \
   --weights "$weights" --output "$output" \
   --data "$text:${TEXT_WEIGHT:-5}" \
   --data "$captions:${CAPTIONS_WEIGHT:-5}" \
@@ -39,7 +33,4 @@ exec "$python" -m accelerate.commands.launch --config_file "$config" ${launch[@]
   --tokens "${TOKENS:-2048}" --lanes "${LANES:-64}" \
   --steps "${STEPS:-300000}" \
   --batch-size "${BATCH_SIZE:-576}" --micro-batch-size "${MICRO_BATCH_SIZE:-4}" \
-  --learning-rate "${LEARNING_RATE:-2e-4}" --warmup-steps "${WARMUP_STEPS:-375}" \
-  --betas 0.9 0.98 --epsilon 1e-6 --weight-decay 0.01 --clip-norm 2.0 \
-  --precision "${PRECISION:-fp16}" ${checkpointing[@]+"${checkpointing[@]}"} \
-  --save-every "${SAVE_EVERY:-2000}" --seed "${SEED:-0}" --threads "${THREADS:-8}" "$@"
+  --learning-rate "${LEARNING_RATE:-2e-4}" "$@"

@@ -24,10 +24,12 @@ from scripts.cog_schema import InputField, Signature, read_signature
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "weights/README.md", "samples/README.md")
+DOCUMENTS += ("docs/training.md",)
 FOLDERS = ("kosmosg", "scripts", "samples", "tests", "weights", "runs", "benchmarks", ".ci")
 # These appear when somebody builds, downloads, converts or draws.
 MADE_BY_USERS = (".venv", ".cog", "outputs", "weights/kosmos-g", "weights/checkpoints")
 MADE_BY_USERS += ("weights/tokenizer", "weights/stable-diffusion-v1-5")
+MADE_BY_USERS += ("weights/controlnet", "weights/annotators")
 MADE_BY_USERS += ("weights/manifest.lock", "weights/.download.lock")
 
 NOTE = "NOTE(reference)"

@@ -135,3 +135,44 @@ def test_a_picture_without_recipe(tmp_path: Path) -> None:
     PICTURE.save(tmp_path / "plain.png")
     with pytest.raises(ImageError, match="does not say how"):
         read_recipe(tmp_path / "plain.png")
+
+
+def test_generate_with_techniques(tiny_weights: Path, tmp_path: Path) -> None:
+    PICTURE.save(tmp_path / "in.png")
+    mask = Image.new("L", PICTURE.size)
+    mask.paste(255, (0, 0, 24, 32))
+    mask.save(tmp_path / "mask.png")
+    output = tmp_path / "out.png"
+    start = ["--init-image", tmp_path / "in.png", "--init-mask", tmp_path / "mask.png"]
+    arguments = ["--prompt", "a dog", "--weights", tiny_weights, "--output", output]
+    assert generate(*arguments, *start, "--prompt-strength", 1, "--scheduler", "Euler") == 0
+    recipe = read_recipe(output)
+    assert (recipe["prompt_strength"], recipe["init_mask"]) == (1, True)
+    with Image.open(output) as image:
+        assert image.size == (64, 40)
+        kept = PICTURE.resize(image.size, Image.Resampling.LANCZOS)
+        assert (np.asarray(image)[:, 32:] == np.asarray(kept)[:, 32:]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lora", "none.safetensors"], "none.safetensors is not a safetensors file"),
+        (["--lora", "none.safetensors", "--lora-scale", "11"], "scale is 11"),
+        (["--init-mask", "in.png"], "--init-mask needs --init-image"),
+        (["--control-image", "in.png", "--control-type", "mlsd"], "download controlnet mlsd"),
+        (["--control-image", "in.png", "--control-scale", "3"], "control_scale is 3"),
+    ],
+)
+def test_mistakes_with_techniques(
+    tiny_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    PICTURE.save(tmp_path / "in.png")
+    monkeypatch.chdir(tmp_path)
+    assert generate("--prompt", "a", "--weights", tiny_weights, *arguments) == 1
+    assert message in capsys.readouterr().err

@@ -17,6 +17,9 @@ from types import ModuleType
 import pytest
 import yaml
 
+from kosmosg import config
+from kosmosg.schedulers import SAMPLERS
+
 ROOT = Path(__file__).parent.parent
 CONTRACT = ROOT / "tests" / "contract.json"
 PREDICT = ROOT / "predict.py"
@@ -264,7 +267,7 @@ def test_script_lists_violations(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_cog_yaml_builds_the_container_that_was_tested():
-    config = yaml.safe_load((ROOT / "cog.yaml").read_text())
+    settings = yaml.safe_load((ROOT / "cog.yaml").read_text())
     expected = {
         "gpu": True,
         "cuda": "12.6",  # without it Cog takes CUDA 13, which needs a driver of 580 or later
@@ -272,8 +275,8 @@ def test_cog_yaml_builds_the_container_that_was_tested():
         "python_requirements": "requirements.txt",
         "sdk_version": "0.23.1",
     }
-    assert config["predict"] == "predict.py:Predictor"
-    assert {key: config["build"].get(key) for key in expected} == expected
+    assert settings["predict"] == "predict.py:Predictor"
+    assert {key: settings["build"].get(key) for key in expected} == expected
 
 
 def test_requirements_are_exact():
@@ -282,3 +285,22 @@ def test_requirements_are_exact():
     loose = [pin for pin in pins if not re.fullmatch(r"[\w.-]+(\[[\w,-]+\])?==[\w.+!]+", pin)]
     assert loose == []
     assert "torch==2.11.0" in pins  # the last release for which Cog knows a CUDA 12 build
+
+
+def test_the_literals_are_those_of_the_configuration():
+    """Cog reads literals only, so predict.py repeats them."""
+    schemas = json.loads(CONTRACT.read_text(encoding="utf-8"))["components"]["schemas"]
+    inputs = schemas["Input"]["properties"]
+    assert schemas["scheduler"]["enum"] == list(config.SAMPLER_NAMES) == list(SAMPLERS)
+    assert schemas["control_type"]["enum"] == list(config.CONTROL_TYPES)
+    defaults = {
+        "text_guidance_scale": config.DEFAULT_GUIDANCE,
+        "num_inference_steps": config.DEFAULT_STEPS,
+        "scheduler": config.DEFAULT_SAMPLER,
+        "lora_scale": config.LORA_SCALE,
+        "control_type": config.CONTROL_TYPES[0],
+        "control_scale": config.CONTROL_SCALE,
+        "prompt_strength": config.PROMPT_STRENGTH,
+    }
+    assert {name: inputs[name]["default"] for name in defaults} == defaults
+    assert inputs["seed"]["maximum"] == config.MAX_SEED

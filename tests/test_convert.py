@@ -414,7 +414,7 @@ def test_command_line(surroundings: Path, tmp_path: Path) -> None:
 
 
 def test_configurations_of_stable_diffusion_are_complete(full_size: dict) -> None:
-    """Section 1 of the facts: parameters of Stable Diffusion v1.5's networks."""
+    """Parameters of Stable Diffusion v1.5's networks."""
     count = {
         part: sum(p.numel() for p in module.parameters()) for part, module in full_size.items()
     }

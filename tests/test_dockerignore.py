@@ -21,6 +21,10 @@ INCLUDED = [
     "weights/kosmos-g/kosmosg/model-00001-of-00004.safetensors",
     "weights/kosmos-g/tokenizer/dict.txt",
     "weights/miniature/unet/config.json",
+    "weights/controlnet/canny/diffusion_pytorch_model.safetensors",
+    "weights/annotators/depth/model.safetensors",
+    "weights/annotators/softedge/table5_pidinet.pth",
+    "weights/annotators/normal/scannet.pt",
     # Cog's own files: without them its build fails.
     ".cog/openapi_schema.json",
     ".cog/tmp/build1/requirements.txt",
@@ -55,6 +59,8 @@ EXCLUDED = [
     "weights/stable-diffusion-v1-5/unet/diffusion_pytorch_model.safetensors",
     "weights/tokenizer/dict.txt",
     "weights/kosmos-g/left-behind.pt",
+    "weights/annotators/softedge/table5_pidinet.pth.part",
+    "weights/controlnet/canny/diffusion_pytorch_model.bin.pt",
     "stray.pt",
 ]
 

@@ -19,6 +19,8 @@ import pytest
 import requests
 
 import kosmosg
+from kosmosg import cli
+from kosmosg.config import CONTROL_TYPES
 from kosmosg.download import Manifest, RemoteFile, download, read_manifest
 from kosmosg.errors import DownloadError
 from kosmosg.transfer import sha256_of
@@ -801,7 +803,7 @@ def test_something_else_in_the_place_of_a_file_is_an_error(
 
 def test_a_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "weights").write_text("a file")
-    with pytest.raises(DownloadError, match="weights: cannot be written"):
+    with pytest.raises(DownloadError, match="weights: cannot be read or written"):
         download(manifest(model="http://127.0.0.1:1/"), tmp_path / "weights", policy=BRISK)
 
 
@@ -821,8 +823,9 @@ def test_progress_goes_to_stderr_and_nothing_to_stdout(
 
 def test_the_committed_manifest() -> None:
     committed = read_manifest(ROOT / "weights" / "manifest.toml")
-    assert list(committed.groups) == ["stable-diffusion", "text-encoder", "tokenizer", "checkpoint"]
-    assert set(committed.groups) - set(committed.default) == {"text-encoder"}
+    controlnets = {f"controlnet {kind}" for kind in CONTROL_TYPES}
+    assert set(committed.default) == {"stable-diffusion", "tokenizer", "checkpoint"}
+    assert set(committed.groups) - set(committed.default) == {"text-encoder", *controlnets}
     for file in (file for files in committed.groups.values() for file in files):
         assert file.url.startswith(("https://", "${"))
         assert "${" in file.url or PurePosixPath(file.url).suffix == file.path.suffix
@@ -834,3 +837,37 @@ def test_the_committed_manifest() -> None:
     ):
         assert f"stable-diffusion-v1-5/{folder}/{weight}.safetensors" in paths
         assert f"stable-diffusion-v1-5/{folder}/config.json" in paths
+    for kind in CONTROL_TYPES:
+        paths = {str(file.path) for file in committed.groups[f"controlnet {kind}"]}
+        assert f"controlnet/{kind}/config.json" in paths
+        assert f"controlnet/{kind}/diffusion_pytorch_model.safetensors" in paths
+        rest = {path for path in paths if not path.startswith(f"controlnet/{kind}/")}
+        assert all(path.startswith(f"annotators/{kind}/") for path in rest)
+        assert bool(rest) == (kind not in ("canny", "shuffle", "ip2p"))
+
+
+def test_kinds_of_controlnets_are_named_after_the_word(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    urls = {name: site.add(f"/{name}", name.encode()) for name in ("canny", "depth", "other")}
+    entries = "".join(
+        f'[["{group}"]]\nname = "{name}"\nurl = "{urls[name]}"\npath = "{name}"\n'
+        for group, name in (
+            ("controlnet canny", "canny"),
+            ("controlnet depth", "depth"),
+            ("other", "other"),
+        )
+    )
+    manifest = tmp_path / "manifest.toml"
+    manifest.write_text(entries, encoding="utf-8")
+
+    def fetch(*words: str) -> tuple[int, set[str]]:
+        folder = tmp_path / "-".join(words)
+        code = cli.main(["download", *words, "--manifest", str(manifest), "--weights", str(folder)])
+        return code, {path.name for path in folder.glob("[a-z]*") if path.suffix != ".lock"}
+
+    assert fetch("controlnet", "canny", "depth") == (0, {"canny", "depth"})
+    assert fetch("other", "controlnet", "depth") == (0, {"other", "depth"})
+    assert fetch("controlnet", "canny", "other") == (0, {"canny", "other"})
+    assert fetch("controlnet")[0] == 1
+    assert "Name the kinds after controlnet: canny, depth" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """``kosmosg new``: weights to begin with, and parts that do not fit."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel
 
 from kosmosg import cli
 from kosmosg.errors import CheckpointError, WeightsError
+from kosmosg.models import KosmosG
+from kosmosg.models.loading import load_component
 from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.start import write_start
 from tests import tiny
@@ -66,6 +69,18 @@ def new(folder: Path, output: Path, *more: Any) -> int:
     words = ["new", output, "--tokenizer", folder / "tokenizer", "--config", folder / "config.json"]
     words += ["--stable-diffusion", folder / "sd", *more]
     return cli.main([str(word) for word in words])
+
+
+def test_images_are_as_large_as_what_stands_beside_them(folder: Path, tmp_path: Path) -> None:
+    """And differ from each other: the positions of the language model have a size of 0.7."""
+    write_start(tmp_path / "w", **options(folder, clip=folder / "clip"))
+    kosmosg = load_component(KosmosG, tmp_path / "w" / "kosmosg", dtype=torch.float32)
+    pictures = torch.randn(8, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        found: Any = kosmosg.kosmos2.get_image_features(pictures)
+    slots = found.pooler_output
+    assert 0.1 < float(slots.std()) < 3
+    assert float(slots.std(dim=0).mean()) > 0.02
 
 
 def test_new_weights_open(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -172,6 +187,13 @@ def test_parts_that_are_missing(
         write_start(tmp_path / "w", **options(folder, tokenizer=tmp_path))
     with pytest.raises(CheckpointError, match="'unet' could not be taken from"):
         write_start(tmp_path / "w", **options(folder, stable_diffusion=str(tmp_path)))
+    bare = shutil.copytree(folder / "sd", tmp_path / "bare")
+    shutil.rmtree(bare / "tokenizer")
+    with pytest.raises(WeightsError, match=r"no CLIP tokenizer in .*bare/tokenizer"):
+        write_start(
+            tmp_path / "w", **options(folder, stable_diffusion=str(bare), text_encoder=True)
+        )
+    assert not (tmp_path / "w").exists()
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").touch()
     assert new(folder, tmp_path / "there") == 1

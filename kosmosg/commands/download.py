@@ -4,14 +4,22 @@ import argparse
 import sys
 from pathlib import Path
 
+from kosmosg.config import CONTROL_TYPES
 from kosmosg.errors import SettingError
+
+CONTROLNET = "controlnet"
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command's parser."""
     parser = commands.add_parser("download", help="fetch what weights/manifest.toml lists")
     parser.set_defaults(run=run)
-    parser.add_argument("groups", nargs="*", metavar="GROUP", help="default: all for inference")
+    parser.add_argument(
+        "groups",
+        nargs="*",
+        metavar="GROUP",
+        help="default: all for inference; 'controlnet' is followed by kinds, such as canny depth",
+    )
     parser.add_argument(
         "--manifest",
         type=Path,
@@ -49,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
     files = download(
         read_manifest(options.manifest),
         options.weights,
-        groups=options.groups or None,
+        groups=_join_kinds(options.groups) or None,
         mirror=options.mirror,
         progress=sys.stderr.isatty(),
         urls=urls,
@@ -62,3 +70,16 @@ def run(options: argparse.Namespace) -> None:
             f"{options.weights}/kosmos-g --tokenizer {options.weights}/tokenizer "
             f"--stable-diffusion {options.weights}/stable-diffusion-v1-5"
         )
+
+
+def _join_kinds(words: list[str]) -> list[str]:
+    """Read ``controlnet canny depth tokenizer`` as two groups of ControlNets and another one."""
+    groups: list[str] = []
+    kinds = False
+    for word in words:
+        kinds = word == CONTROLNET or (kinds and word in CONTROL_TYPES)
+        if word != CONTROLNET:
+            groups.append(f"{CONTROLNET} {word}" if kinds else word)
+    if (words and not groups) or words[-1:] == [CONTROLNET]:
+        raise SettingError(f"Name the kinds after {CONTROLNET}: {', '.join(CONTROL_TYPES)}.")
+    return groups

@@ -2,19 +2,25 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kosmosg.commands import DTYPES
 from kosmosg.config import (
+    CONTROL_SCALE,
+    CONTROL_TYPES,
     DEFAULT_GUIDANCE,
     DEFAULT_SAMPLER,
     DEFAULT_STEPS,
+    LORA_SCALE,
     MAX_SEED,
+    PROMPT_STRENGTH,
     SAMPLER_NAMES,
 )
-from kosmosg.errors import UnsafeImageError
+from kosmosg.errors import SettingError, UnsafeImageError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from kosmosg.pipeline import KosmosGOutput
 
 
@@ -55,6 +61,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help=f"{', '.join(SAMPLER_NAMES)}; default: {DEFAULT_SAMPLER}",
     )
     parser.add_argument("--seed", type=int, metavar="N", help=f"0 to {MAX_SEED}; default: random")
+    _add_techniques(parser)
     parser.add_argument(
         "--weights", metavar="DIR", help="default: KOSMOSG_WEIGHTS or weights/kosmos-g"
     )
@@ -63,6 +70,77 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--no-safety-checker", action="store_true", help="do not ask the safety checker"
     )
+
+
+def _add_techniques(parser: argparse.ArgumentParser) -> None:
+    """Add what Stable Diffusion v1.5 is used with."""
+    parser.add_argument("--lora", type=Path, metavar="FILE", help="LoRA of the U-Net, .safetensors")
+    parser.add_argument(
+        "--lora-scale",
+        type=float,
+        default=LORA_SCALE,
+        metavar="X",
+        help=f"its strength; default: {LORA_SCALE:g}",
+    )
+    parser.add_argument(
+        "--control-image", type=Path, metavar="FILE", help="fixes the layout through a ControlNet"
+    )
+    parser.add_argument(
+        "--control-type",
+        choices=CONTROL_TYPES,
+        default=CONTROL_TYPES[0],
+        metavar="KIND",
+        help=f"{', '.join(CONTROL_TYPES)}; default: {CONTROL_TYPES[0]}",
+    )
+    parser.add_argument(
+        "--control-map", action="store_true", help="the control image is a control map already"
+    )
+    parser.add_argument(
+        "--control-scale",
+        type=float,
+        default=CONTROL_SCALE,
+        metavar="X",
+        help=f"0 to 2; default: {CONTROL_SCALE:g}",
+    )
+    parser.add_argument(
+        "--init-image", type=Path, metavar="FILE", help="start from it instead of noise"
+    )
+    parser.add_argument(
+        "--init-mask", type=Path, metavar="FILE", help="repaint only the white parts"
+    )
+    parser.add_argument(
+        "--prompt-strength",
+        type=float,
+        default=PROMPT_STRENGTH,
+        metavar="X",
+        help=f"how far to move from the initial image, 0 to 1; default: {PROMPT_STRENGTH:g}",
+    )
+
+
+def _read_techniques(options: argparse.Namespace) -> dict[str, Any]:
+    """Open what the techniques need."""
+    from kosmosg.images import open_image
+    from kosmosg.techniques import Control, InitImage, LoRA
+
+    def opened(path: Path | None) -> "Image.Image | None":
+        return None if path is None else open_image(path, str(path))
+
+    found: dict[str, Any] = {}
+    if options.lora:
+        found["lora"] = LoRA(file=options.lora, scale=options.lora_scale, name=str(options.lora))
+    if control := opened(options.control_image):
+        found["control"] = Control(
+            kind=options.control_type,
+            image=control,
+            preprocess=not options.control_map,
+            scale=options.control_scale,
+        )
+    mask = opened(options.init_mask)
+    if init := opened(options.init_image):
+        found["init"] = InitImage(image=init, mask=mask, strength=options.prompt_strength)
+    elif mask:
+        raise SettingError("--init-mask needs --init-image, of which it says what may change.")
+    return found
 
 
 def run(options: argparse.Namespace) -> None:
@@ -77,6 +155,7 @@ def run(options: argparse.Namespace) -> None:
 
     check_format(options.output)
     images = [open_image(path, str(path)) for path in options.image]
+    techniques = _read_techniques(options)
     pipeline = KosmosGPipeline.from_pretrained(
         find_weights(options.weights),
         torch_dtype=getattr(torch, options.dtype) if options.dtype else None,
@@ -101,6 +180,7 @@ def run(options: argparse.Namespace) -> None:
             seed=options.seed,
             check_safety=not options.no_safety_checker,
             progress=progress,
+            **techniques,
         )
     _save(result, options.output)
 

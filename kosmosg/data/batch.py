@@ -20,11 +20,13 @@ class Batch:
             being causal.
         image_mask: True at the slots that an image vector replaces.
         pixels: Normalised images of all prompts in order of appearance, or none at all.
+        image_weights: How much of each image counts, if not all of all.
     """
 
     ids: Int64[Tensor, "batch tokens"]
     image_mask: Bool[Tensor, "batch tokens"]
     pixels: Float[Tensor, "images 3 size size"] | None
+    image_weights: Float[Tensor, "images"] | None = None
 
     @property
     def padding_mask(self) -> Bool[Tensor, "batch tokens"]:
@@ -33,9 +35,13 @@ class Batch:
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "Batch":
         """Move everything to a device, and the pixels to a precision."""
-        pixels = None if self.pixels is None else self.pixels.to(device=device, dtype=dtype)
+        pixels, weights = self.pixels, self.image_weights
         return replace(
-            self, ids=self.ids.to(device), image_mask=self.image_mask.to(device), pixels=pixels
+            self,
+            ids=self.ids.to(device),
+            image_mask=self.image_mask.to(device),
+            pixels=None if pixels is None else pixels.to(device=device, dtype=dtype),
+            image_weights=None if weights is None else weights.to(device=device, dtype=dtype),
         )
 
 

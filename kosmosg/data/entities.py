@@ -1,7 +1,7 @@
 """Which words of a caption an entity's picture belongs to, and where the picture goes.
 
-Paper, section 2.3; facts sheet, section 13 (OpenImages). The tags of a caption are what a
-language model found in it, and each comes with a picture of the thing:
+Paper, section 2.3, and the authors' reader of OpenImages. The tags of a caption are what a language
+model found in it, and each comes with a picture of the thing:
 
     "A man's dog on a beach.", tags dog, man  →  "A man's " <image> " dog " <image> " on a beach."
 """
@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from kosmosg.config import DROP_TEXT, KEEP_BACKGROUND
 from kosmosg.data.samples import CompositionalSample, open_picture
 from kosmosg.data.skipping import BadSample
+from kosmosg.errors import DataError
 from kosmosg.prompt import Prompt
 
 COLOURS = frozenset(
@@ -46,10 +48,27 @@ class EntityOptions:
         keep_background: Probability that the picture shows what stands around the entity; drawn
             for each entity.
         drop_text: Probability that the words of all entities are left out; drawn for each sample.
+
+    Raises:
+        DataError: If one is no probability.
     """
 
-    keep_background: float = 0.5
-    drop_text: float = 0.5
+    keep_background: float = KEEP_BACKGROUND
+    drop_text: float = DROP_TEXT
+
+    def __post_init__(self) -> None:
+        check_probability("--keep-background", self.keep_background)
+        check_probability("--drop-text", self.drop_text)
+
+
+def check_probability(name: str, value: float) -> None:
+    """Refuse what is no probability.
+
+    Raises:
+        DataError: Naming it.
+    """
+    if not 0 <= value <= 1:
+        raise DataError(f"{name} is a probability, from 0 to 1; it cannot be {value}.")
 
 
 def match_tags(caption: str, tags: Sequence[str]) -> tuple[TagSpan, ...]:

@@ -1,7 +1,7 @@
 """Several sources → one endless stream, the same in every run and resumable at any sample.
 
-The authors draw each step's source from an unseeded generator on every process (facts sheet,
-section 15, row 18). Here a run has *one* sequence of samples, whatever its number of processes:
+The authors' loader draws each step's source from an unseeded generator on every process. Here a
+run has *one* sequence of samples, whatever its number of processes:
 
     position   0         1       2         3       4     …
     source     captions  edits   captions  edits   edits …     drawn by weight, from the seed
@@ -11,7 +11,8 @@ Process ``rank`` of ``world_size`` reads the positions ``rank``, ``rank + world_
 past the others without reading them. So processes share every epoch out without overlap or gap,
 and a step's global batch does not depend on their number as long as no sample is bad: a bad one
 is skipped, and only its own process moves on. All random choices at a position (pairs, dropped
-words, crops) come from a generator of that position.
+words, crops) come from a generator of that position. Sources are told apart by their places in the
+mixture: where their files lie, or how that is written, decides nothing.
 """
 
 import math
@@ -31,7 +32,7 @@ from kosmosg.errors import DataError
 
 T = TypeVar("T")
 _CHOICES = 1024  # sources drawn at once
-_READ_AHEAD = 4  # samples read ahead for each thread
+_READ_AHEAD = 4  # samples on their way for each thread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class Source(Generic[T]):
     """One data set in the mixture.
 
     Attributes:
-        name: What to call it; part of its seed.
+        name: What to call it in messages.
         shards: Its files.
         weight: How often it is drawn, compared with the other sources.
         prepare: Makes of a sample what the stream yields; may raise ``BadSample``. Called from
@@ -74,6 +75,23 @@ def make_sources(
     ]
 
 
+class ReadAhead:
+    """Threads that read samples before they are asked for; the streams are the same without.
+
+    Attributes:
+        pool: The threads, or nothing: a sample is then read when it is asked for.
+        samples: How many each stream has on their way.
+
+    Args:
+        threads: How many; 0 for none.
+        streams: That share them.
+    """
+
+    def __init__(self, threads: int = 0, streams: int = 1):
+        self.pool = ThreadPoolExecutor(threads) if threads else None
+        self.samples = max(1, threads * _READ_AHEAD // streams)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Draw(Generic[T]):
     """A sample on its way, and where everything stands once it has been taken."""
@@ -89,13 +107,12 @@ class Mixture(Generic[T]):
     """The endless stream of one process.
 
     Args:
-        sources: What is mixed; those of weight 0 are left out.
+        sources: What is mixed; those of weight 0 are left out, and keep their places.
         seed: Decides the order and every random choice.
         rank: Number of this process.
         world_size: Number of processes.
         limit: When bad samples stop the run, for each source.
-        threads: Threads that read ahead; with none, a sample is read when it is asked for. The
-            stream is the same either way.
+        ahead: Threads that read ahead, which other streams may share; none by default.
 
     Raises:
         DataError: If the arguments do not fit together; while running, if the limit is exceeded.
@@ -109,9 +126,10 @@ class Mixture(Generic[T]):
         rank: int = 0,
         world_size: int = 1,
         limit: BadSampleLimit | None = None,
-        threads: int = 0,
+        ahead: ReadAhead | None = None,
     ):
-        self._sources = [source for source in sources if source.weight != 0]
+        placed = [(place, each) for place, each in enumerate(sources) if each.weight != 0]
+        self._sources = [source for _, source in placed]
         _check_sources(self._sources)
         if seed < 0 or not 0 <= rank < world_size:
             raise DataError(
@@ -126,11 +144,12 @@ class Mixture(Generic[T]):
         names = [source.name for source in self._sources]
         self._logs = [SkipLog(name, limit) for name in names]
         self._shard_logs = [SkipLog(f"shards of {name}", limit) for name in names]
-        self._walks = [ShardWalk(source.name, source.shards, seed) for source in self._sources]
+        self._walks = [
+            ShardWalk(source.name, source.shards, (seed, place)) for place, source in placed
+        ]
         self._position = 0
         self._taken = self._snapshot()
-        self._pool = ThreadPoolExecutor(threads) if threads else None
-        self._ahead_wanted = max(1, threads * _READ_AHEAD)
+        self._readers = ahead or ReadAhead()
         self._ahead: deque[_Draw[T]] = deque()
 
     def __iter__(self) -> Iterator[T]:
@@ -138,7 +157,7 @@ class Mixture(Generic[T]):
 
     def __next__(self) -> T:
         while True:
-            while len(self._ahead) < self._ahead_wanted:
+            while len(self._ahead) < self._readers.samples:
                 self._ahead.append(self._draw())
             draw = self._ahead.popleft()
             result = draw.load()
@@ -165,8 +184,8 @@ class Mixture(Generic[T]):
         return {
             **self._identity,
             "position": position,
-            "sources": {
-                source.name: {
+            "sources": [
+                {
                     "files": len(source.shards),
                     "walk": list(walk),
                     "samples": log.state_dict(),
@@ -175,7 +194,7 @@ class Mixture(Generic[T]):
                 for source, walk, log, shard_log in zip(
                     self._sources, walks, self._logs, self._shard_logs, strict=True
                 )
-            },
+            ],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -185,9 +204,8 @@ class Mixture(Generic[T]):
             DataError: If that stream had another seed, place among the processes, or files.
         """
         found = {key: state[key] for key in self._identity}
-        found["files"] = {name: saved["files"] for name, saved in state["sources"].items()}
-        files = {source.name: len(source.shards) for source in self._sources}
-        wanted = {**self._identity, "files": files}
+        found["files"] = [saved["files"] for saved in state["sources"]]
+        wanted = {**self._identity, "files": [len(source.shards) for source in self._sources]}
         if found != wanted:
             raise DataError(
                 f"The data cannot be resumed: the saved run had {found}, this one has {wanted}. "
@@ -195,10 +213,9 @@ class Mixture(Generic[T]):
             )
         self._ahead.clear()
         self._position = state["position"]
-        for source, walk, log, shard_log in zip(
-            self._sources, self._walks, self._logs, self._shard_logs, strict=True
+        for saved, walk, log, shard_log in zip(
+            state["sources"], self._walks, self._logs, self._shard_logs, strict=True
         ):
-            saved = state["sources"][source.name]
             walk.state = WalkState(*saved["walk"])
             log.load_state_dict(saved["samples"])
             shard_log.load_state_dict(saved["shards"])
@@ -220,7 +237,8 @@ class Mixture(Generic[T]):
             for name, damage in walk.take_entered()
         ]
         task = (self._sources[source], address, (DRAW_SAMPLE, self._identity["seed"], position))
-        load = self._pool.submit(_load, *task).result if self._pool else partial(_load, *task)
+        pool = self._readers.pool
+        load = pool.submit(_load, *task).result if pool else partial(_load, *task)
         return _Draw(
             source=source, address=address, load=load, entered=entered, after=self._snapshot()
         )

@@ -1,7 +1,7 @@
 """A sample → what a training stage reads: token ids, input pixels, target pixels.
 
-Paper, sections 2.1 to 2.3; facts sheet, sections 12 and 13. For stages 2 and 3 every sample becomes
-one prompt:
+Paper, sections 2.1 to 2.3, and the authors' readers. For stages 2 and 3 every sample becomes one
+prompt:
 
     caption        <s> caption                                 target: its picture (stage 2: none)
     edit           <s> [caption] IMG(before) instruction       target: the picture after the edit
@@ -21,7 +21,8 @@ import numpy as np
 from jaxtyping import Float, Float64
 from PIL import Image
 
-from kosmosg.data.entities import EntityOptions, draw_prompt
+from kosmosg.config import DROP_CAPTION
+from kosmosg.data.entities import EntityOptions, check_probability, draw_prompt
 from kosmosg.data.samples import (
     CaptionSample,
     CompositionalSample,
@@ -87,6 +88,9 @@ class PromptPreparer:
         drop_caption: Probability that an edit's caption is left out.
         entities: How entities vary.
         captions_only: Take nothing but captions, as stage 2 does.
+
+    Raises:
+        DataError: If ``drop_caption`` is no probability.
     """
 
     tokenizer: KosmosGTokenizer
@@ -95,9 +99,12 @@ class PromptPreparer:
     target_size: int | None
     limits: CaptionLimits = CaptionLimits()
     max_tokens: int = 2048
-    drop_caption: float = 0.5
+    drop_caption: float = DROP_CAPTION
     entities: EntityOptions = field(default_factory=EntityOptions)
     captions_only: bool = False
+
+    def __post_init__(self) -> None:
+        check_probability("--drop-caption", self.drop_caption)
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Prepared:
         """Prepare one sample.

@@ -1,7 +1,7 @@
 """What training data consists of, and what a reader of it looks like.
 
-Four kinds of samples (paper, sections 2.1 and 2.3; facts sheet, section 13). Images are upright
-RGB pictures of any size; texts are as they stand in the data. A reader is a ``Shard``: one file
+Four kinds of samples (paper, sections 2.1 and 2.3). Images are upright RGB pictures of any size;
+texts are as they stand in the data. A reader is a ``Shard``: one file
 whose samples can be read in any order, so that a run can be resumed and shared out exactly.
 """
 

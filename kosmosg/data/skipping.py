@@ -1,13 +1,13 @@
 """What happens to a sample that cannot be used: counted, logged, skipped, and never swallowed.
 
-The authors' readers swallow every error (facts sheet, section 15, row 18), so a run on damaged
-data looks like a run on good data. Here each skipped sample has one of a closed set of reasons;
-the first of each reason is logged, then the 10th, 100th, …, and a run whose data is mostly bad
-stops.
+The authors' readers swallow every error, so a run on damaged data looks like a run on good data.
+Here each skipped sample has one of a closed set of reasons; the first of each reason is logged,
+then the 10th, 100th, …, and a run whose data is mostly bad stops.
 """
 
 import logging
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,6 +34,12 @@ Reason = Literal[
 ]
 
 
+# What else can be done about some of them than to mend the data.
+REMEDIES: dict[Reason, str] = {"too-small": "choose a smaller --min-side"}
+# How the last ones went, as a state keeps it.
+GOOD, BAD, EXEMPT = "0", "1", "2"
+
+
 class BadSample(Exception):
     """One sample cannot be used; the reader goes on with the next."""
 
@@ -52,7 +58,8 @@ class BadSampleLimit:
         window: How many of the last ones are looked at.
         minimum: How many must have been seen before.
         exempt: Reasons that are counted and logged, but not as bad: a rule that is meant to sort
-            out much of a set, such as ``too-small``.
+            out much of a set, such as ``too-small``. A whole window of nothing usable stops a run
+            whatever the reasons: it would go on for ever.
     """
 
     share: float = 0.2
@@ -75,20 +82,20 @@ class SkipLog:
     def __init__(self, source: str, limit: BadSampleLimit):
         self._source = source
         self._limit = limit
-        self._window: deque[bool] = deque(maxlen=limit.window)
+        self._window: deque[str] = deque(maxlen=limit.window)
         self.good = 0
         self.skipped: Counter[str] = Counter()
 
     def count_good(self) -> None:
         """Count something that was usable."""
         self.good += 1
-        self._window.append(False)
+        self._window.append(GOOD)
 
     def count_bad(self, fault: BadSample, where: str) -> None:
         """Count something that was skipped.
 
         Raises:
-            DataError: If the limit is exceeded.
+            DataError: If the limit is exceeded, or nothing of a whole window was usable.
         """
         self.skipped[fault.reason] += 1
         count = self.skipped[fault.reason]
@@ -97,24 +104,30 @@ class SkipLog:
                 "%s: skipped %d for %s, the last one at %s (%s)",
                 *(self._source, count, fault.reason, where, fault.detail),
             )
-        self._window.append(fault.reason not in self._limit.exempt)
+        self._window.append(EXEMPT if fault.reason in self._limit.exempt else BAD)
         if len(self._window) >= self._limit.minimum:
             self._check_limit(fault, where)
 
     def _check_limit(self, fault: BadSample, where: str) -> None:
-        bad = sum(self._window)
-        if bad > self._limit.share * len(self._window):
-            counts = ", ".join(f"{count} × {reason}" for reason, count in self.skipped.items())
+        bad, seen = self._window.count(BAD), len(self._window)
+        told = (
+            f"Skipped in all: {describe(self.skipped)}; the last one at {where} ({fault.detail})."
+        )
+        if bad > self._limit.share * seen:
             raise DataError(
-                f"{bad} of the last {len(self._window)} of {self._source} cannot be used, more "
-                f"than the limit of {self._limit.share:.0%}. Skipped in all: {counts}; the last "
-                f"one at {where} ({fault.detail}). Mend the data, leave the source out, or raise "
+                f"{bad} of the last {seen} of {self._source} cannot be used, more than the limit "
+                f"of {self._limit.share:.0%}. {told} Mend the data, leave the source out, or raise "
                 "the limit."
+            )
+        if seen == self._limit.window and GOOD not in self._window:
+            raise DataError(
+                f"None of the last {seen} of {self._source} can be used. {told} Mend the data, "
+                f"leave the source out{other_remedies(self.skipped)}."
             )
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a later run needs to go on counting."""
-        window = "".join("01"[bad] for bad in self._window)
+        window = "".join(self._window)
         return {"good": self.good, "skipped": dict(self.skipped), "window": window}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -122,7 +135,17 @@ class SkipLog:
         self.good = state["good"]
         self.skipped = Counter(state["skipped"])
         self._window.clear()
-        self._window.extend(mark == "1" for mark in state["window"])
+        self._window.extend(state["window"])
+
+
+def describe(skipped: Mapping[str, int]) -> str:
+    """Write counts by reason in words: ``3 × image, 1 × metadata``."""
+    return ", ".join(f"{count} × {reason}" for reason, count in skipped.items())
+
+
+def other_remedies(skipped: Mapping[str, int]) -> str:
+    """Say what else could be done about them: ``, or …`` for the end of a sentence."""
+    return "".join(f", or {REMEDIES[each]}" for each in REMEDIES if skipped.get(each))
 
 
 def _is_power_of_ten(number: int) -> bool:

@@ -1,8 +1,8 @@
 """Samples in the authors' layout: tab-separated lines with images in base64.
 
-Facts sheet, section 13. A data set is a folder with an index ``json/train.json``, a list of groups
-``{"source": [files], "weight": number}`` (or ``"count"``). The files lie in ``data/``, those of
-captions in the folder itself:
+As the authors' readers take it, a data set is a folder with an index ``json/train.json``, a list
+of groups ``{"source": [files], "weight": number}`` (or ``"count"``). The files lie in ``data/``,
+those of captions in the folder itself:
 
     captions         unused, caption, image, width, height
     instructpix2pix  caption, instruction, then pairs of images (before, after)

@@ -1,14 +1,13 @@
 """The order in which one source is read: epoch after epoch, shuffled, and resumable anywhere.
 
 In each epoch the shards are shuffled, and in each shard its samples; both orders are functions of
-the seed, the source's name, the epoch and the shard. So three numbers say where a walk stands, and
+the seed, the epoch and the shard. So three numbers say where a walk stands, and
 nothing but the current shard is held in memory.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from zlib import crc32
 
 import numpy as np
 
@@ -57,12 +56,18 @@ class Address:
 
 
 class ShardWalk:
-    """An endless walk over the samples of one source."""
+    """An endless walk over the samples of one source.
 
-    def __init__(self, name: str, shards: Sequence[Shard], seed: int):
+    Args:
+        name: What to call the source in messages.
+        shards: Its files.
+        seed: Of the run, and the source's place in it.
+    """
+
+    def __init__(self, name: str, shards: Sequence[Shard], seed: tuple[int, ...]):
         self._name = name
         self._shards = shards
-        self._seed = (seed, crc32(name.encode()))
+        self._seed = seed
         self._entered: list[tuple[str, tuple[BadSample, ...]]] = []
         self.state = WalkState(epoch=0, shard=-1, sample=0)
 

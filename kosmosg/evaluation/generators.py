@@ -31,8 +31,8 @@ Generate = Callable[
 class Sampling:
     """How pictures are drawn, the same for all models."""
 
-    steps: int = 30
-    guidance_scale: float = 5.0
+    steps: int
+    guidance_scale: float
     scheduler: str = DEFAULT_SAMPLER
 
 

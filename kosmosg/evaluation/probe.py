@@ -105,12 +105,10 @@ class Probe(nn.Module):
         self.train(training)
         return [from_labels(row) for batch in labels for row in batch.tolist()]
 
-    def save_pretrained(self, directory: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
-        """Write ``config.json`` and safetensors."""
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write ``config.json`` and safetensors, in the precision that the probe has."""
         directory = Path(directory)
-        copy = Probe(self.config)
-        copy.load_state_dict(self.state_dict())
-        save_module(copy.to(dtype), directory)
+        save_module(self, directory)
         text = json.dumps(asdict(self.config), indent=2) + "\n"
         (directory / CONFIG_FILE).write_text(text, encoding="utf-8")
 
@@ -123,8 +121,7 @@ class Probe(nn.Module):
         """
         directory = Path(directory)
         file = directory / CONFIG_FILE
-        check_config(file, "probe")
-        sizes: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        sizes = check_config(file, "probe")
         try:
             probe = cls(ProbeConfig(**{**sizes, "channels": tuple(sizes["channels"])}))
         except (LookupError, TypeError, ValueError, RuntimeError) as error:

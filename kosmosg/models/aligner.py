@@ -32,7 +32,7 @@ class AlignerNet(nn.Module):
     @property
     def max_tokens(self) -> int:
         """Longest sequence that the position table can number."""
-        return self.config.position_rows - FIRST_POSITION_ROW
+        return self.config.max_tokens
 
     def encode(
         self,

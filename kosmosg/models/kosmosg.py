@@ -35,6 +35,26 @@ class KosmosGConfig(PreTrainedConfig):
         """AlignerNet's sizes."""
         return AlignerConfig(**self.aligner)
 
+    @property
+    def image_slots(self) -> int:
+        """Vectors per image."""
+        return self.kosmos2.latent_query_num
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square pictures that the vision tower takes, in pixels."""
+        return self.kosmos2.vision_config.image_size
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids."""
+        return self.kosmos2.text_config.vocab_size
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest prompt that AlignerNet takes."""
+        return self.aligner_config.max_tokens
+
     @classmethod
     def from_sizes(cls, sizes: dict[str, Any], stage: str = "instruct") -> "KosmosGConfig":
         """Translate the authors' run configuration (see ``config.FULL_SIZE``)."""
@@ -100,17 +120,17 @@ class KosmosG(PreTrainedModel):
     @property
     def image_slots(self) -> int:
         """Vectors per image."""
-        return self.config.kosmos2.latent_query_num
+        return self.config.image_slots
 
     @property
     def image_size(self) -> int:
         """Side of the square pictures that the vision tower takes, in pixels."""
-        return self.config.kosmos2.vision_config.image_size
+        return self.config.image_size
 
     @property
     def vocabulary_size(self) -> int:
         """Number of token ids."""
-        return self.config.kosmos2.text_config.vocab_size
+        return self.config.vocabulary_size
 
     def features(self, batch: Batch) -> Float[Tensor, "batch tokens width"]:
         """Run the multimodal language model up to its final norm.
@@ -126,14 +146,33 @@ class KosmosG(PreTrainedModel):
             )
         if batch.pixels is None:
             output = self.kosmos2.text_model(input_ids=batch.ids, use_cache=False)
-        else:
+        elif batch.image_weights is None:
             output = self.kosmos2(
                 pixel_values=batch.pixels,
                 input_ids=batch.ids,
                 image_embeds_position_mask=batch.image_mask,
                 use_cache=False,
             )
+        else:
+            output = self.kosmos2(
+                image_embeds=self._weighted_images(batch.pixels, batch.image_weights),
+                input_ids=batch.ids,
+                image_embeds_position_mask=batch.image_mask,
+                use_cache=False,
+            )
         return output.last_hidden_state
+
+    def _weighted_images(
+        self, pixels: Float[Tensor, "images 3 size size"], weights: Float[Tensor, "images"]
+    ) -> Float[Tensor, "images slots width"]:
+        """Move the vectors of each image towards those of an even grey one, or away from them.
+
+        Scaling them would do nothing: the language model normalises whatever stands in a slot.
+        """
+        grey = torch.zeros_like(pixels[:1])  # CLIP's mean colour
+        found: Any = self.kosmos2.get_image_features(torch.cat([pixels, grey]))
+        images, nothing = found.pooler_output[:-1], found.pooler_output[-1:]
+        return nothing + weights[:, None, None] * (images - nothing)
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch queries dim"]:
         """Compute the condition of every prompt, ``(batch, 77, 768)`` at full size."""

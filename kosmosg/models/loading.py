@@ -63,11 +63,11 @@ def load_component(
     return module.eval().requires_grad_(False)
 
 
-def check_config(file: Path, name: str) -> None:
-    """Refuse a configuration that would make a loader fetch or run code from elsewhere.
+def check_config(file: Path, name: str) -> dict[str, Any]:
+    """Read a configuration, and refuse one that would make a loader run code from elsewhere.
 
     Raises:
-        WeightsError: If the file is missing, no JSON, or has such an entry.
+        WeightsError: If the file is missing, no JSON, no object, or has such an entry.
     """
     if not file.is_file():
         raise WeightsError(f"{name}: {file} is missing. {REMEDY}")
@@ -79,11 +79,14 @@ def check_config(file: Path, name: str) -> None:
         return dict(pairs)
 
     try:
-        json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=refuse)
+        config = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=refuse)
     except UnicodeDecodeError as error:
         raise WeightsError(f"{name}: {file} is not UTF-8 text. {REMEDY}") from error
     except json.JSONDecodeError as error:
         raise WeightsError(f"{name}: {file} is no JSON ({error}). {REMEDY}") from error
+    if not isinstance(config, dict):
+        raise WeightsError(f"{name}: {file} holds {config!r:.80}, no settings. {REMEDY}")
+    return config
 
 
 def check_finite(tensors: dict[str, Tensor], name: str) -> None:

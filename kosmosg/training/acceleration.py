@@ -18,7 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from kosmosg.errors import TrainingError
 from kosmosg.training.options import LoopOptions, Precision
 
-# The authors' loss scale (facts sheet, section 12).
+# The loss scale of the authors' training scripts.
 LOSS_SCALE = GradScalerKwargs(init_scale=4.0, growth_interval=256)
 MIN_LOSS_SCALE = 1e-4
 # One process encodes pictures and writes results while the others wait for it.
@@ -35,20 +35,18 @@ def find_processes(cpu: bool = False) -> PartialState:
     return PartialState(cpu=cpu or not torch.accelerator.is_available(), timeout=PATIENCE)
 
 
-def make_accelerator(options: LoopOptions, cpu: bool) -> Accelerator:
+def make_accelerator(options: LoopOptions) -> Accelerator:
     """Set up what moves networks to devices and their gradients between processes.
 
     Args:
         options: For the precision.
-        cpu: Stay on the CPU even if there is a GPU.
 
     Raises:
         TrainingError: If this surrounding cannot train.
     """
-    find_processes(cpu)
+    find_processes()
     try:
         accelerator = Accelerator(
-            cpu=cpu,
             mixed_precision=options.precision,
             kwargs_handlers=[LOSS_SCALE, DistributedDataParallelKwargs(broadcast_buffers=False)],
         )

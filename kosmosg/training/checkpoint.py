@@ -12,9 +12,7 @@ disk; what a killed run leaves behind is taken away by the next one. There are n
 it: the chance of every update follows from seed and step (see ``loop``).
 """
 
-import errno
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kosmosg.errors import TrainingError
+from kosmosg.training.disk import flush, flush_all, reason
 
 UNFINISHED = ".part"
 SEPARATOR = "|"  # occurs in no parameter's name
@@ -96,10 +95,9 @@ class CheckpointFolder:
         """
         final = self.directory / f"step-{step:08d}"
         with self.writing(step, main=True) as unfinished:
-            for file in (*unfinished.iterdir(), unfinished):
-                _flush(file)
+            flush_all(unfinished)
             unfinished.rename(final)
-            _flush(self.directory)
+            flush(self.directory)
         for old in self._finished()[: -self._keep]:
             shutil.rmtree(old, ignore_errors=True)
         return final
@@ -115,12 +113,6 @@ class CheckpointFolder:
             f"{reason(error)}. {good}; make room and start the same command again to go on from "
             "there."
         )
-
-
-def reason(error: Exception) -> str:
-    """Say in words why a file could not be written."""
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-    return "the disk is full" if full else " ".join(str(error).split())
 
 
 def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
@@ -163,7 +155,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             weights=load_file(folder / "weights.safetensors"),
             optimizer=optimizer,
             ema=load_file(ema) if ema.exists() else {},
-            report=state.get("report", {}),
+            report=state["report"],
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise unreadable(folder, str(error)) from error
@@ -192,18 +184,14 @@ def unreadable(folder: Path, reason: str) -> TrainingError:
 def check_identity(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
     """Check that a run may go on from a checkpoint.
 
-    A setting that is younger than the checkpoint is not held against it.
-
     Raises:
         TrainingError: Naming the settings that differ.
     """
     now = json.loads(json.dumps(wanted))  # as it was written: tuples are lists
-    if isinstance(found.get("data"), dict) and "data" in now:  # as it was written at first
-        now["data"] = {path: weight for path, _, weight in now["data"]}
     differences = [
-        f"{key} was {found[key]!r} and is {now.get(key)!r}"
-        for key in sorted(found)
-        if found[key] != now.get(key)
+        f"{key} was {found.get(key)!r} and is {now.get(key)!r}"
+        for key in sorted(found.keys() | now.keys())
+        if found.get(key) != now.get(key)
     ]
     if differences:
         raise TrainingError(
@@ -231,12 +219,3 @@ def read_stream(folder: Path, rank: int) -> dict[str, Any]:
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _flush(path: Path) -> None:
-    """Bring a file or folder to the disk, so that a power cut finds it there."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,6 +1,7 @@
 """Data as it is named on the command line → streams of samples for a stage."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, TypeVar, get_args
 
 import numpy as np
 
-from kosmosg.data.mixing import Mixture, Source, make_sources
+from kosmosg.data.mixing import Mixture, ReadAhead, Source, make_sources
 from kosmosg.data.packing import PackedMixture
 from kosmosg.data.prepare import Prepared
 from kosmosg.data.samples import CaptionRules, CaptionSample, Sample, Shard, ShardGroup
@@ -18,6 +19,7 @@ from kosmosg.data.tsv import TsvSet, open_tsv
 from kosmosg.errors import DataError
 from kosmosg.images import clip_pixels, target_pixels
 from kosmosg.tokenizer import TokenizedPrompt
+from kosmosg.training.options import BAD_SHARE, MIN_SIDE, THREADS
 from kosmosg.training.stage import Stream
 
 T = TypeVar("T")
@@ -89,13 +91,13 @@ class DataOptions:
 
     sets: tuple[NamedData, ...]
     seed: int = 0
-    min_side: int = 384
-    bad_share: float = 0.2
-    threads: int = 2
+    min_side: int = MIN_SIDE
+    bad_share: float = BAD_SHARE
+    threads: int = THREADS
 
     def __post_init__(self) -> None:
         if self.threads < 0:
-            raise DataError(f"{self.threads} threads cannot read. Choose 0 or more.")
+            raise DataError(f"{self.threads} threads cannot read. Choose --threads from 0 on.")
 
     def identity(self) -> dict[str, Any]:
         """Return what a resumed run must have in common with the one it goes on with."""
@@ -108,7 +110,17 @@ class DataOptions:
         return BadSampleLimit(share=self.bad_share, exempt=frozenset({"too-small"}))
 
     def shards(self) -> list[Shard]:
-        """List the files of all sets, to be read once each."""
+        """List the files of all sets, to be read once each.
+
+        Raises:
+            DataError: If a set is weighted, which has no meaning here.
+        """
+        for data in self.sets:
+            if data.weight != 1:
+                raise DataError(
+                    f"{data.path} is given the weight {data.weight:g}, but all pictures are drawn "
+                    "equally often here: each is encoded once. Name the folder without a weight."
+                )
         rules = CaptionRules(min_side=self.min_side)
         groups = [group for data in self.sets for group in data.open(rules)]
         return [shard for group in groups for shard in group.shards]
@@ -120,6 +132,7 @@ class DataOptions:
         world_size: int,
         *,
         text_only: bool = False,
+        ahead: ReadAhead | None = None,
     ) -> Mixture[T]:
         """Open the stream of one process.
 
@@ -128,6 +141,7 @@ class DataOptions:
             rank: Number of the process.
             world_size: Number of processes.
             text_only: Leave the pictures of captions closed.
+            ahead: Threads shared with other streams; by default there are ``threads`` for this one.
         """
         rules = CaptionRules(text_only=text_only, min_side=self.min_side)
         sources: list[Source[T]] = []
@@ -139,7 +153,7 @@ class DataOptions:
             rank=rank,
             world_size=world_size,
             limit=self.limit,
-            threads=self.threads,
+            ahead=ahead or ReadAhead(self.threads),
         )
 
     def packed(
@@ -163,17 +177,18 @@ class DataOptions:
         if lanes < 1 or lanes % world_size:
             raise DataError(
                 f"{lanes} lanes of packing cannot be shared out evenly among {world_size} "
-                "processes. Choose a multiple of their number."
+                "processes. Choose a multiple of their number for --lanes."
             )
+        ahead = ReadAhead(self.threads, streams=lanes // world_size)
         return Turns(
             [
-                PackedMixture(self.mixture(prepare, lane, lanes), tokens)
+                PackedMixture(self.mixture(prepare, lane, lanes, ahead=ahead), tokens)
                 for lane in range(rank, lanes, world_size)
             ]
         )
 
 
-class Turns:
+class Turns(Stream):
     """Several streams as one, which gives from each in turn."""
 
     def __init__(self, streams: Sequence[Stream]):
@@ -185,6 +200,11 @@ class Turns:
         sample = next(self._streams[self._turn])
         self._turn = (self._turn + 1) % len(self._streams)
         return sample
+
+    @property
+    def skipped(self) -> dict[str, dict[str, int]]:
+        """How many samples of each source all streams have skipped, by reason."""
+        return add_counts(stream.skipped for stream in self._streams)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where every stream stands."""
@@ -220,6 +240,15 @@ def picture_preparer(
 ) -> Callable[[Sample, np.random.Generator], Prepared]:
     """Fix the sizes of ``prepare_picture``."""
     return partial(prepare_picture, image_size=image_size, target_size=target_size)
+
+
+def add_counts(parts: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, int]]:
+    """Add up what was skipped of each source, by reason."""
+    whole: dict[str, Counter[str]] = {}
+    for part in parts:
+        for source, counts in part.items():
+            whole.setdefault(source, Counter()).update(counts)
+    return {source: dict(counts) for source, counts in whole.items()}
 
 
 def parse_sets(texts: Iterable[str]) -> tuple[NamedData, ...]:

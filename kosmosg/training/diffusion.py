@@ -1,4 +1,4 @@
-"""The chance and the noise of a diffusion loss (paper, equation 3; facts sheet, section 12)."""
+"""The chance and the noise of a diffusion loss (paper, equation 3, and the authors' code)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from diffusers.training_utils import compute_snr
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from kosmosg.errors import WeightsError
 from kosmosg.training.losses import replace_by_null
 
 NULL_PROBABILITY = 0.1
@@ -39,6 +40,9 @@ class Diffusion:
         scheduler_config: Settings of the decoder's scheduler.
         scaling_factor: Of the VAE's latents.
         null_probability: How often a condition is replaced by the null condition.
+
+    Raises:
+        WeightsError: If the decoder predicts something else than the noise.
     """
 
     def __init__(
@@ -47,6 +51,12 @@ class Diffusion:
         scaling_factor: float,
         null_probability: float = NULL_PROBABILITY,
     ):
+        predicted = scheduler_config.get("prediction_type", "epsilon")
+        if predicted != "epsilon":
+            raise WeightsError(
+                f"The decoder's scheduler has prediction_type={predicted!r}, but the loss compares "
+                "with the noise, 'epsilon'. Take a decoder such as that of Stable Diffusion v1.5."
+            )
         names = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps")
         self._scheduler = DDPMScheduler(**{name: scheduler_config[name] for name in names})
         self._scale = scaling_factor
@@ -81,7 +91,9 @@ class Diffusion:
         timesteps: Any = draws.timesteps
         return self._scheduler.add_noise(latents, draws.noise, timesteps)
 
-    def weigh(self, timesteps: Int64[Tensor, "batch"], gamma: float) -> Float[Tensor, "batch"]:
+    def snr_weights(
+        self, timesteps: Int64[Tensor, "batch"], gamma: float
+    ) -> Float[Tensor, "batch"]:
         """Compute how much each timestep counts: min(SNR, gamma) / SNR (arXiv 2303.09556).
 
         Where there is little noise, its prediction is a matter of details, and the largest loss.

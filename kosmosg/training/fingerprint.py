@@ -3,16 +3,21 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-EDGE = 64 * 1024  # bytes that are read at either end of a file: 6 GB cost nothing
+# What is read of a file, evenly strewn from its first byte to its last: 6 GB cost nothing, and what
+# differs is seen wherever it lies, if it is longer than the strides (12 MB of 6 GB).
+WINDOW, WINDOWS = 4096, 512
 DIGITS = 12
 
 
 def fingerprint(path: Path) -> str:
-    """Tell apart what stands in files, by their names, sizes, beginnings and ends.
+    """Tell apart what stands in files, by their names, their sizes and samples of their content.
+
+    A file of up to 2 MB is read as a whole. Of weights that were trained, every tensor differs from
+    what it was, so that samples tell.
 
     Args:
         path: A file, or a folder with all that is below it. Where it lies does not count.
@@ -21,10 +26,10 @@ def fingerprint(path: Path) -> str:
     for name, file in sorted(_files(path)):
         size = file.stat().st_size
         digest.update(f"{name}\0{size}\0".encode())
-        with file.open("rb") as opened:
-            digest.update(opened.read(EDGE))
-            opened.seek(max(EDGE, size - EDGE))
-            digest.update(opened.read(EDGE))
+        with file.open("rb", buffering=0) as opened:
+            for place in _places(size):
+                opened.seek(place)
+                digest.update(opened.read(WINDOW))
     return _shorten(digest.hexdigest())
 
 
@@ -35,6 +40,13 @@ def fingerprint_of(values: Any) -> str:
 
 def _shorten(digest: str) -> str:
     return f"sha256:{digest[:DIGITS]}"
+
+
+def _places(size: int) -> Iterable[int]:
+    """Say where the windows of a file begin, the last of which ends with it."""
+    if size <= WINDOW * WINDOWS:
+        return range(0, size, WINDOW)
+    return (number * (size - WINDOW) // (WINDOWS - 1) for number in range(WINDOWS))
 
 
 def _files(path: Path) -> Iterator[tuple[str, Path]]:

@@ -8,19 +8,17 @@ in which the samples of a micro-batch look at each other (CLIP, the probe, the p
 """
 
 import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
-from torch import Tensor
 
+from kosmosg.data.skipping import Reason, describe
 from kosmosg.errors import TrainingError
 from kosmosg.memory import is_out_of_memory
 from kosmosg.training.acceleration import (
-    MIN_LOSS_SCALE,
     attention_kernels,
     enable_gradient_checkpointing,
     free_gathered,
@@ -39,9 +37,10 @@ from kosmosg.training.checkpoint import (
 from kosmosg.training.options import LoopOptions
 from kosmosg.training.report import Report
 from kosmosg.training.result import write_result
-from kosmosg.training.resuming import CHECKPOINTS, check_resumption, is_extended
+from kosmosg.training.resuming import CHECKPOINTS, check_resumption, hold_run, is_extended
 from kosmosg.training.stage import Stage, Stream, trainable
 from kosmosg.training.state import TrainingState
+from kosmosg.training.update import Updater
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +52,6 @@ def train(
     open_stream: Callable[[int, int], Stream],
     options: LoopOptions,
     settings: Mapping[str, Any] | None = None,
-    *,
-    cpu: bool = False,
 ) -> Path:
     """Train a stage, from its beginning or from its last checkpoint.
 
@@ -64,24 +61,24 @@ def train(
         open_stream: Opens the data of a process, given its rank and the number of processes.
         options: How to train; also where checkpoints and the result go.
         settings: The stage's own settings, which a resumed run must share, too.
-        cpu: Stay on the CPU even if there is a GPU.
 
     Returns:
         The folder with the result.
 
     Raises:
-        TrainingError: If the run cannot be resumed, its loss is no number any more, or a
-            checkpoint cannot be written.
+        TrainingError: If the run cannot be resumed, another process is at work on it, its loss is
+            no number any more, or a checkpoint cannot be written.
         DataError: If too much of the data is bad.
     """
-    trainer = Trainer(build, open_stream, options, settings or {}, cpu)
-    try:
-        trainer.resume()
-        if not trainer.finished:
-            trainer.run()
-            trainer.write_result()
-    finally:
-        trainer.close()
+    with hold_run(options.output):
+        trainer = Trainer(build, open_stream, options, settings or {})
+        try:
+            trainer.resume()
+            if not trainer.finished:
+                trainer.run()
+                trainer.write_result()
+        finally:
+            trainer.close()
     return trainer.result
 
 
@@ -94,13 +91,12 @@ class Trainer:
         open_stream: Callable[[int, int], Stream],
         options: LoopOptions,
         settings: Mapping[str, Any],
-        cpu: bool,
     ):
         self.step = 0
         self.finished = False
         self.result = options.output / WEIGHTS
         self._build, self._options = build, options
-        self._accelerator = make_accelerator(options, cpu)
+        self._accelerator = make_accelerator(options)
         self._stage = self._make_stage()
         rank, processes = self._accelerator.process_index, self._accelerator.num_processes
         self._share = options.share(processes)
@@ -115,12 +111,13 @@ class Trainer:
             eps=options.epsilon,
             weight_decay=options.weight_decay,
         )
-        self._model, self._optimizer = prepare(self._accelerator, self._stage, optimizer)
+        self._model, optimizer = prepare(self._accelerator, self._stage, optimizer)
+        self._updater = Updater(self._accelerator, self._stage, self._model, optimizer, options)
         trained = trainable(self._stage)
         self._state = TrainingState(
             stage=self._stage,
             model=self._model,
-            optimizer=self._optimizer,
+            optimizer=optimizer,
             average=MovingAverage(trained, options.ema_decay) if options.ema_decay else None,
             scaler=self._accelerator.scaler,
         )
@@ -150,7 +147,7 @@ class Trainer:
                     raise
                 raise TrainingError(
                     "The networks and a batch do not fit into the memory. Start the same command "
-                    "again with a smaller micro-batch or with gradient checkpointing."
+                    "again with a smaller --micro-batch-size or with --gradient-checkpointing."
                 ) from error
             self.step += 1
             self._report.count(self.step, losses)
@@ -158,61 +155,24 @@ class Trainer:
                 self._draw_samples()
             if self.step % options.save_every == 0 or self.step == options.steps:
                 self.save()
+        self._tell_skipped()
 
     def _update(self) -> dict[str, float]:
-        """Do one update and return its losses over all processes."""
-        options, accelerator = self._options, self._accelerator
-        rate = options.learning_rate_at(self.step)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._stage.set_modes()
-        batches = self._take_batches()
-        torch.manual_seed(seed_of_update(options.seed, self.step, accelerator.process_index))
-
-        weights = [self._stage.weigh(batch) for batch in batches]
-        total = max(1.0, self._sum(torch.tensor([sum(weights)])).item())  # 0 without any text
-        sums: dict[str, Tensor] = {}
-        for number, (batch, weight) in enumerate(zip(batches, weights, strict=True), start=1):
-            # Of shards, whole gradients would stay on every process until the last one.
-            at_once = number == len(batches) or accelerator.is_fsdp2
-            with nullcontext() if at_once else accelerator.no_sync(self._model):
-                with accelerator.autocast():
-                    losses = self._model(batch.to(accelerator.device))
-                # Gradients are averaged over processes, and this batch is a part of the whole.
-                accelerator.backward(losses["loss"] * (weight / total * accelerator.num_processes))
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, 0.0) + loss.detach() * (weight / total)
-        norm: Any = accelerator.clip_grad_norm_(self._model.parameters(), options.clip_norm)
-        summed = self._sum(torch.stack(list(sums.values()))).tolist()
-        values = {**dict(zip(sums, summed, strict=True)), "gradient": float(norm), "rate": rate}
-        self._check_finite(values["loss"], values["gradient"])
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        losses = self._updater.update(self.step, [next(self._stream) for _ in range(self._share)])
         if self._state.average:
             self._state.average.update(trainable(self._stage))
-        return values
+        return losses
 
-    def _take_batches(self) -> list[Any]:
-        samples = [next(self._stream) for _ in range(self._share)]
-        size = self._options.micro_batch_size or self._share
-        return [self._stage.collate(part) for part in split(samples, size)]
-
-    def _sum(self, values: Tensor) -> Tensor:
-        summed: Any = self._accelerator.reduce(values.float().to(self._accelerator.device), "sum")
-        return summed
-
-    def _check_finite(self, loss: float, norm: float) -> None:
-        scaler = self._accelerator.scaler
-        # Where there is a loss scale, a gradient that overflows makes it smaller, to a limit.
-        bearable = scaler.get_scale() >= MIN_LOSS_SCALE if scaler else math.isfinite(norm)
-        if math.isfinite(loss) and bearable:
-            return
-        raise TrainingError(
-            f"The loss of update {self.step + 1} is {loss}, its gradient {norm}. Start the same "
-            "command again with a lower learning rate, a longer warm-up or a smaller norm to clip "
-            f"at: it goes on from the newest checkpoint in {self._folder.directory}. Remove that "
-            "one to go on from the one before it."
-        )
+    def _tell_skipped(self) -> None:
+        """Say in one line what all processes have skipped since the run began."""
+        counts: Counter[str] = Counter()
+        for skipped in self._stream.skipped.values():
+            counts.update(skipped)
+        own = torch.tensor([counts[name] for name in get_args(Reason)])
+        summed: Any = self._accelerator.reduce(own.to(self._accelerator.device), "sum")
+        whole = {name: n for name, n in zip(get_args(Reason), summed.tolist(), strict=True) if n}
+        if whole and self._accelerator.is_main_process:
+            logger.warning("%s: skipped in all %s", self._options.output.name, describe(whole))
 
     def _draw_samples(self) -> None:
         with torch.no_grad(), self._accelerator.autocast():
@@ -271,7 +231,7 @@ class Trainer:
         try:
             self._state.put_back(checkpoint)
             self._stream.load_state_dict(stream)
-        except (KeyError, RuntimeError) as error:
+        except (LookupError, TypeError, RuntimeError) as error:
             raise unreadable(folder, f"it does not fit: {error}") from error
         self._report.load_state_dict(checkpoint.report)
         self.step = checkpoint.step
@@ -292,15 +252,3 @@ class Trainer:
     def close(self) -> None:
         """End the log."""
         self._report.close()
-
-
-def seed_of_update(seed: int, step: int, rank: int) -> int:
-    """Mix seed, update and process into a seed for what is drawn inside the networks."""
-    generator = torch.Generator().manual_seed(seed)
-    salt = int(torch.randint(2**62, (1,), generator=generator))
-    return (salt + step * 1_000_003 + rank * 7_919) % 2**63
-
-
-def split(samples: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """Cut a list into parts of a size."""
-    return [samples[start : start + size] for start in range(0, len(samples), size)]

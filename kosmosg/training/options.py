@@ -7,6 +7,11 @@ from typing import Any, Literal
 from kosmosg.errors import TrainingError
 
 Precision = Literal["no", "bf16", "fp16"]
+SaveDtype = Literal["float32", "float16"]
+
+# Of the data: shortest side of a captioned picture (the authors'), largest share of bad samples,
+# threads that read ahead on each process.
+MIN_SIDE, BAD_SHARE, THREADS = 384, 0.2, 2
 
 # What may differ between a run and its resumption. None of these changes a loss but
 # micro_batch_size: dropout is drawn otherwise, and where samples look at each other the loss
@@ -27,7 +32,7 @@ CHANGEABLE = ("learning_rate", "warmup_steps", "clip_norm")
 
 @dataclass(frozen=True, kw_only=True)
 class LoopOptions:
-    """Settings of a run. The optimizer's defaults are the published ones (facts, section 12).
+    """Settings of a run. The optimizer's defaults are those of the authors' training scripts.
 
     Attributes:
         output: Folder of the run: checkpoints, logs, samples, and in the end the weights.
@@ -65,7 +70,7 @@ class LoopOptions:
     ema_decay: float | None = None
     precision: Precision = "no"
     gradient_checkpointing: bool = False
-    save_dtype: Literal["float32", "float16"] = "float32"
+    save_dtype: SaveDtype = "float32"
     seed: int = 0
     save_every: int = 2000
     sample_every: int = 0
@@ -73,26 +78,28 @@ class LoopOptions:
     keep: int = 2
 
     def __post_init__(self) -> None:
+        micro, decay = self.micro_batch_size, self.ema_decay
         bounds = {
-            "steps": self.steps >= 1,
-            "batch_size": self.batch_size >= 1,
-            "micro_batch_size": self.micro_batch_size is None or self.micro_batch_size >= 1,
-            "learning_rate": 0 < self.learning_rate < 1,
-            "warmup_steps": self.warmup_steps >= 0,
-            "weight_decay": 0 <= self.weight_decay < 1,
-            "betas": all(0 <= beta < 1 for beta in self.betas),
-            "epsilon": self.epsilon > 0,
-            "clip_norm": self.clip_norm > 0,
-            "ema_decay": self.ema_decay is None or 0 < self.ema_decay < 1,
-            "seed": 0 <= self.seed < 2**32,
-            "save_every": self.save_every >= 1,
-            "sample_every": self.sample_every >= 0,
-            "log_every": self.log_every >= 1,
-            "keep": self.keep >= 1,
+            "steps": (self.steps >= 1, "at least 1"),
+            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "micro_batch_size": (micro is None or micro >= 1, "at least 1"),
+            "learning_rate": (0 < self.learning_rate < 1, "above 0 and below 1"),
+            "warmup_steps": (self.warmup_steps >= 0, "at least 0"),
+            "weight_decay": (0 <= self.weight_decay < 1, "from 0 to below 1"),
+            "betas": (all(0 <= beta < 1 for beta in self.betas), "both from 0 to below 1"),
+            "epsilon": (self.epsilon > 0, "above 0"),
+            "clip_norm": (self.clip_norm > 0, "above 0"),
+            "ema_decay": (decay is None or 0 < decay < 1, "above 0 and below 1"),
+            "seed": (0 <= self.seed < 2**32, f"from 0 to {2**32 - 1}"),
+            "save_every": (self.save_every >= 1, "at least 1"),
+            "sample_every": (self.sample_every >= 0, "at least 0"),
+            "log_every": (self.log_every >= 1, "at least 1"),
+            "keep": (self.keep >= 1, "at least 1"),
         }
-        for name, good in bounds.items():
+        for name, (good, wanted) in bounds.items():
             if not good:
-                raise TrainingError(f"{name} cannot be {getattr(self, name)} in a training run.")
+                option, found = name.replace("_", "-"), getattr(self, name)
+                raise TrainingError(f"--{option} is {found}; it must be {wanted}.")
 
     def learning_rate_at(self, step: int) -> float:
         """Compute the learning rate of an update, counted from 0."""
@@ -110,7 +117,7 @@ class LoopOptions:
         if self.batch_size % processes:
             raise TrainingError(
                 f"A batch of {self.batch_size} cannot be shared out evenly among {processes} "
-                "processes. Choose a multiple of their number."
+                "processes. Choose a multiple of their number for --batch-size."
             )
         return self.batch_size // processes
 

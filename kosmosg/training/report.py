@@ -4,7 +4,6 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -12,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from kosmosg.errors import TrainingError
-from kosmosg.training.checkpoint import reason
+from kosmosg.training.disk import reason
 from kosmosg.training.options import LoopOptions
 
 logger = logging.getLogger(__name__)
@@ -104,7 +103,7 @@ class Report:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on counting, so that a log's entry is the mean over all of its updates."""
-        self._sums, self._counted = dict(state.get("sums", {})), state.get("counted", 0)
+        self._sums, self._counted = dict(state["sums"]), state["counted"]
 
     def close(self) -> None:
         """End the line and the log."""
@@ -125,19 +124,3 @@ class Report:
                 f"{self._options.output} cannot be written: {reason(error)}. Make room and start "
                 "the same command again to go on from the last checkpoint."
             ) from error
-
-
-def read_log(directory: Path) -> dict[str, list[tuple[int, float]]]:
-    """Read back what a run has logged: name → (step, value) in order.
-
-    Args:
-        directory: The run's folder.
-    """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    log: Any = EventAccumulator(str(directory / "logs"), size_guidance={"scalars": 0})  # all
-    log.Reload()
-    return {
-        name: [(event.step, event.value) for event in log.Scalars(name)]
-        for name in log.Tags()["scalars"]
-    }

@@ -8,14 +8,14 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from kosmosg.errors import TrainingError
-from kosmosg.training.checkpoint import reason
+from kosmosg.training.disk import flush, flush_all, reason
 from kosmosg.training.stage import Stage, trainable
 
 
 def write_result(
     stage: Stage, weights: dict[str, Tensor], directory: Path, dtype: torch.dtype
 ) -> None:
-    """Write a stage with trained weights; the folder appears when everything is in it.
+    """Write a stage with trained weights; the folder appears when all of it is on the disk.
 
     Args:
         stage: Freshly built.
@@ -35,7 +35,9 @@ def write_result(
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         stage.save(unfinished)
+        flush_all(unfinished)
         unfinished.rename(directory)
+        flush(directory.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise TrainingError(

@@ -1,16 +1,57 @@
-"""Whether a run may go on from a checkpoint, and what may be another setting than before."""
+"""Whether a run may begin or go on in a folder, and what may be another setting than before."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from kosmosg.errors import TrainingError
+from kosmosg.lockfile import only_one
+from kosmosg.training.acceleration import find_processes
 from kosmosg.training.checkpoint import Checkpoint, CheckpointFolder, check_identity, read_identity
-from kosmosg.training.options import CHANGEABLE, FREE, LoopOptions
+from kosmosg.training.disk import reason
+from kosmosg.training.options import CHANGEABLE, LoopOptions
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
+OWNER = ".run.lock"
+_held: set[Path] = set()  # by this process
+
+
+@contextmanager
+def hold_run(output: Path) -> Iterator[None]:
+    """Hold the folder of a run for this process, also if it holds it already.
+
+    Two starts of one command would write into each other's checkpoints. Of several processes that
+    train together, the main one holds it for all.
+
+    Raises:
+        TrainingError: If another process holds it, or it cannot be written.
+    """
+
+    def explain(process: str) -> TrainingError:
+        return TrainingError(
+            f"{output}: another training (process {process}) is at work here. Wait for it or end "
+            "it, or name another output folder."
+        )
+
+    folder = output.resolve()
+    if folder in _held or not find_processes().is_main_process:
+        yield
+        return
+    with ExitStack() as held:
+        try:
+            held.enter_context(only_one(output, OWNER, explain))
+        except OSError as error:
+            raise TrainingError(
+                f"{output} cannot be written: {reason(error)}. Mend that, or name another output "
+                "folder."
+            ) from error
+        _held.add(folder)
+        held.callback(_held.discard, folder)
+        yield
 
 
 def check_settings(output: Path, settings: Mapping[str, Any]) -> None:
@@ -25,8 +66,7 @@ def check_settings(output: Path, settings: Mapping[str, Any]) -> None:
     """
     folder = CheckpointFolder(output / CHECKPOINTS, keep=1).latest()
     if folder is not None:
-        found = read_identity(folder)
-        known = {key: value for key, value in found.items() if key in settings}
+        known = {key: value for key, value in read_identity(folder).items() if key in settings}
         check_identity(known, dict(settings), folder)
 
 
@@ -55,14 +95,13 @@ def check_resumption(
     Raises:
         TrainingError: If other settings differ.
     """
-    # What is free now was not always.
-    found = {name: value for name, value in checkpoint.identity.items() if name not in FREE}
+    found = dict(checkpoint.identity)
     if is_extended(checkpoint, options):
         found["steps"] = options.steps
     changed = []
     if checkpoint.step < options.steps:  # behind the last update there is nothing to change
         for name in CHANGEABLE:
-            if name in found and found[name] != wanted[name]:
+            if found[name] != wanted[name]:
                 changed.append(f"{name} was {found[name]!r} and is {wanted[name]!r}")
                 found[name] = wanted[name]
     check_identity(found, wanted, folder)

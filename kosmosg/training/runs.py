@@ -7,11 +7,12 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from kosmosg.config import AlignerConfig
 from kosmosg.data.entities import EntityOptions
 from kosmosg.data.prepare import CaptionLimits, DocumentPreparer, PromptPreparer
 from kosmosg.errors import TrainingError, WeightsError
 from kosmosg.models import Reconstruction
-from kosmosg.models.loading import load_component, load_module
+from kosmosg.models.loading import REMEDY, check_config, load_component, load_module
 from kosmosg.stable_diffusion import (
     StableDiffusionSource,
     load_clip_tokenizer,
@@ -28,9 +29,9 @@ from kosmosg.training.stages.instruct import InstructStage
 from kosmosg.training.stages.lm import LanguageStage
 from kosmosg.training.start import Start
 
-# The authors' limits of a caption in stage 2, in tokens of the language model (facts, section 12).
+# The longest caption of the authors' stage 2, in tokens of the language model.
 ALIGN_TOKENS = 85
-# Their longest prompt of stage 3.
+# The longest prompt of their stage 3.
 INSTRUCT_TOKENS = 2048
 
 
@@ -85,14 +86,13 @@ def train_align(
 
     def build() -> Stage:
         kosmosg = start.kosmosg()
-        reconstruction = Reconstruction(kosmosg.config.aligner_config)
-        folder = start.directory / "reconstruction"
-        if folder.is_dir():
-            load_module(reconstruction, folder, dtype=torch.float32)
+        reconstruction = _begin_reconstruction(start, kosmosg.config.aligner_config)
+        teacher = load_text_encoder(start.directory, stable_diffusion)
+        _check_teacher(*teacher, kosmosg.config.aligner_config)
         return AlignStage(
             kosmosg,
             reconstruction,
-            *load_text_encoder(start.directory, stable_diffusion),
+            *teacher,
             start.directory,
             count_padding=count_padding,
             frozen_dropout=frozen_dropout,
@@ -109,6 +109,15 @@ def train_align(
         **data.identity(),
     }
     return train(build, open_stream, options, settings)
+
+
+def _begin_reconstruction(start: Start, sizes: AlignerConfig) -> Reconstruction:
+    """Take the half N from an earlier stage 2, or begin at random."""
+    reconstruction = Reconstruction(sizes)
+    folder = start.directory / "reconstruction"
+    if folder.is_dir():
+        load_module(reconstruction, folder, dtype=torch.float32)
+    return reconstruction
 
 
 def train_instruct(
@@ -130,10 +139,6 @@ def train_instruct(
         drop_caption: Probability that an edit's caption is left out.
         aligner_only: Train nothing but AlignerNet.
     """
-    probabilities = {**asdict(entities), "drop_caption": drop_caption}
-    for name, value in probabilities.items():
-        if not 0 <= value <= 1:
-            raise TrainingError(f"{name} is a probability, from 0 to 1; it cannot be {value}.")
     start.check_output(options.output)
     prepare = _prepare_prompts(start, entities, drop_caption)
 
@@ -149,8 +154,13 @@ def train_instruct(
     def open_stream(rank: int, processes: int) -> Stream:
         return data.mixture(with_seed(prepare), rank, processes)
 
-    settings = {**probabilities, "aligner_only": aligner_only}
-    settings |= {**start.identity(), **data.identity()}
+    settings = {
+        **asdict(entities),
+        "drop_caption": drop_caption,
+        "aligner_only": aligner_only,
+        **start.identity(),
+        **data.identity(),
+    }
     return train(build, open_stream, options, settings)
 
 
@@ -164,44 +174,30 @@ def _name_source(stable_diffusion: str | None) -> str | None:
     return fingerprint_of([fingerprint(folder / part) for part in ("text_encoder", "tokenizer")])
 
 
-# These look at networks for their sizes and let them go: no process keeps a second copy.
-
-
 def _prepare_documents(start: Start, tokens: int) -> DocumentPreparer:
-    kosmosg = start.kosmosg()
-    start.check_vocabulary(kosmosg)
-    if not 2 <= tokens <= kosmosg.aligner.max_tokens:
+    sizes = start.sizes()
+    if not 2 <= tokens <= sizes.max_tokens:
         raise TrainingError(
             f"Sequences of {tokens} tokens cannot be trained on: this model takes 2 to "
-            f"{kosmosg.aligner.max_tokens}."
+            f"{sizes.max_tokens}. Change --tokens."
         )
     return DocumentPreparer(
-        tokenizer=start.tokenizer(),
-        image_slots=kosmosg.image_slots,
-        image_size=kosmosg.image_size,
+        tokenizer=start.tokenizer(), image_slots=sizes.image_slots, image_size=sizes.image_size
     )
 
 
 def _prepare_captions(start: Start, stable_diffusion: str | None) -> PromptPreparer:
-    kosmosg = start.kosmosg()
-    start.check_vocabulary(kosmosg)
+    sizes = start.sizes()
     # Not the stage's own tokenizer: a setting of padding is one for all threads that use it.
-    text_encoder, clip_tokenizer = load_text_encoder(start.directory, stable_diffusion)
-    sizes = kosmosg.config.aligner_config
-    found = (clip_tokenizer.model_max_length, text_encoder.config.hidden_size)
-    if found != (sizes.queries, sizes.dim):
-        raise WeightsError(
-            f"CLIP's text encoder gives {found[0]} vectors of {found[1]}, AlignerNet "
-            f"{sizes.queries} of {sizes.dim}. They do not belong together."
-        )
+    clip_tokenizer = load_teacher_tokenizer(start.directory, stable_diffusion)
     return PromptPreparer(
         tokenizer=start.tokenizer(),
-        image_slots=kosmosg.image_slots,
-        image_size=kosmosg.image_size,
+        image_slots=sizes.image_slots,
+        image_size=sizes.image_size,
         target_size=None,
         captions_only=True,
         limits=CaptionLimits(
-            tokens=min(ALIGN_TOKENS, kosmosg.aligner.max_tokens - 1),
+            tokens=min(ALIGN_TOKENS, sizes.max_tokens - 1),
             clip_tokens=clip_tokenizer.model_max_length - 2,
             count_clip_tokens=lambda text: len(clip_tokenizer(text).input_ids) - 2,
         ),
@@ -209,26 +205,46 @@ def _prepare_captions(start: Start, stable_diffusion: str | None) -> PromptPrepa
 
 
 def _prepare_prompts(start: Start, entities: EntityOptions, drop_caption: float) -> PromptPreparer:
-    kosmosg = start.kosmosg()
-    start.check_vocabulary(kosmosg)
-    unet, vae = load_decoder(start.directory)
-    dim = kosmosg.config.aligner_config.dim
-    if dim != unet.config["cross_attention_dim"]:
+    sizes = start.sizes()
+    unet, vae = (
+        check_config(start.directory / part / "config.json", part) for part in ("unet", "vae")
+    )
+    try:
+        taken = unet["cross_attention_dim"]
+        # What the U-Net draws; a VAE's own entry says what that was trained on.
+        side = unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+    except (KeyError, TypeError) as error:
         raise WeightsError(
-            f"AlignerNet yields conditions {dim} wide, but the U-Net takes "
-            f"{unet.config['cross_attention_dim']}. They do not belong together."
+            f"{start.directory}: unet and vae do not say their sizes ({error!r}). {REMEDY}"
+        ) from error
+    if (dim := sizes.aligner_config.dim) != taken:
+        raise WeightsError(
+            f"AlignerNet yields conditions {dim} wide, but the U-Net takes {taken}. They do not "
+            "belong together."
         )
-    # What the U-Net draws; a VAE's own entry says what that was trained on.
-    scale = 2 ** (len(vae.config["block_out_channels"]) - 1)
     return PromptPreparer(
         tokenizer=start.tokenizer(),
-        image_slots=kosmosg.image_slots,
-        image_size=kosmosg.image_size,
-        target_size=unet.config["sample_size"] * scale,
-        max_tokens=min(INSTRUCT_TOKENS, kosmosg.aligner.max_tokens),
+        image_slots=sizes.image_slots,
+        image_size=sizes.image_size,
+        target_size=side,
+        max_tokens=min(INSTRUCT_TOKENS, sizes.max_tokens),
         drop_caption=drop_caption,
         entities=entities,
     )
+
+
+def _check_teacher(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, sizes: AlignerConfig) -> None:
+    """Check that what CLIP's text encoder says can be what AlignerNet learns to say.
+
+    Raises:
+        WeightsError: With both shapes.
+    """
+    found = (tokenizer.model_max_length, encoder.config.hidden_size)
+    if found != (sizes.queries, sizes.dim):
+        raise WeightsError(
+            f"CLIP's text encoder gives {found[0]} vectors of {found[1]}, AlignerNet "
+            f"{sizes.queries} of {sizes.dim}. They do not belong together."
+        )
 
 
 def load_decoder(directory: Path) -> tuple[UNet2DConditionModel, AutoencoderKL]:
@@ -249,10 +265,22 @@ def load_text_encoder(
     """
     if stable_diffusion:
         return StableDiffusionSource(location=stable_diffusion).text_encoder(torch.float32)
+    tokenizer = load_teacher_tokenizer(directory, None)
+    encoder = load_component(CLIPTextModel, directory / "text_encoder", dtype=torch.float32)
+    return encoder, tokenizer
+
+
+def load_teacher_tokenizer(directory: Path, stable_diffusion: str | None) -> CLIPTokenizer:
+    """Load the tokenizer of ``load_text_encoder`` alone.
+
+    Raises:
+        WeightsError: If there is no text encoder, or no tokenizer for it.
+    """
+    if stable_diffusion:
+        return StableDiffusionSource(location=stable_diffusion).clip_tokenizer()
     if not (directory / "text_encoder").is_dir():
         raise WeightsError(
             f"{directory} has no CLIP text encoder, which stage 2 learns from. Name a Stable "
             "Diffusion v1.5 by --stable-diffusion."
         )
-    encoder = load_component(CLIPTextModel, directory / "text_encoder", dtype=torch.float32)
-    return encoder, load_clip_tokenizer(directory / "clip_tokenizer")
+    return load_clip_tokenizer(directory / "clip_tokenizer")

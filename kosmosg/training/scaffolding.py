@@ -4,30 +4,32 @@ The paper takes these from others (sections 2.1 and 2.2), and so does the full s
 has a world of its own, and thus trains its own.
 """
 
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, CLIPTextModel
+from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from kosmosg.config import SD15_SCHEDULER
 from kosmosg.data.miniature.stream import PictureStream
 from kosmosg.errors import TrainingError
 from kosmosg.evaluation.probe import Probe
-from kosmosg.models.loading import load_component
-from kosmosg.stable_diffusion import load_clip_tokenizer, make_pndm
+from kosmosg.models.loading import check_config, load_component
+from kosmosg.stable_diffusion import encode_captions, load_clip_tokenizer, make_pndm
 from kosmosg.training.acceleration import find_processes
 from kosmosg.training.data import DataOptions, picture_preparer
 from kosmosg.training.diffusion import Diffusion
-from kosmosg.training.fingerprint import fingerprint, fingerprint_of
+from kosmosg.training.fingerprint import fingerprint
 from kosmosg.training.latents import LatentStream, encode_pictures
 from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions
-from kosmosg.training.resuming import check_settings
+from kosmosg.training.resuming import check_settings, hold_run
+from kosmosg.training.sizes import NetworkSizes
 from kosmosg.training.stage import Stage, Stream
-from kosmosg.training.stages.clip import ClipStage, begin_with_sines, encode_captions
+from kosmosg.training.stages.clip import ClipStage, begin_with_sines
 from kosmosg.training.stages.decoder import DecoderStage
 from kosmosg.training.stages.examples import with_seed
 from kosmosg.training.stages.perceptual import PerceptualDistance
@@ -36,51 +38,48 @@ from kosmosg.training.stages.vae import VaeStage
 
 
 def train_clip(
-    config: dict[str, Any],
-    tokenizer: Path,
-    data: DataOptions,
-    options: LoopOptions,
-    *,
-    clip: Path | None = None,
+    sizes: NetworkSizes, tokenizer: Path, data: DataOptions, options: LoopOptions
 ) -> Path:
     """Train a CLIP on captioned pictures.
 
     Args:
-        config: Of transformers' ``CLIPConfig``; the vocabulary's size is the tokenizer's.
+        sizes: Of transformers' ``CLIPConfig``; the vocabulary's size is the tokenizer's.
         tokenizer: Folder of CLIP's tokenizer.
         data: Captioned pictures.
         options: How to train.
-        clip: Result of ``train_clip`` to begin with: larger batches, with captions that are harder
-            to tell apart, are for one that knows the easy ones.
+
+    Raises:
+        TrainingError: If there is no CLIP of these sizes.
+        WeightsError: If the tokenizer cannot be opened.
     """
-    words: Any = load_clip_tokenizer(tokenizer)
-    text = {
-        **config.get("text_config", {}),
-        "vocab_size": len(words),
-        "bos_token_id": words.bos_token_id,
-        "eos_token_id": words.eos_token_id,
-        "pad_token_id": words.pad_token_id,
-        "max_position_embeddings": words.model_max_length,
-    }
-    sizes: Any = CLIPConfig(**{**config, "text_config": text})
-    prepare = with_seed(picture_preparer(image_size=sizes.vision_config.image_size))
+    clip_tokenizer: Any = load_clip_tokenizer(tokenizer)
+    with sizes.building():
+        text = {
+            **sizes.values.get("text_config", {}),
+            "vocab_size": len(clip_tokenizer),
+            "bos_token_id": clip_tokenizer.bos_token_id,
+            "eos_token_id": clip_tokenizer.eos_token_id,
+            "pad_token_id": clip_tokenizer.pad_token_id,
+            "max_position_embeddings": clip_tokenizer.model_max_length,
+        }
+        config: Any = CLIPConfig(**{**sizes.values, "text_config": text})
+    prepare = with_seed(picture_preparer(image_size=config.vision_config.image_size))
 
     def build() -> Stage:
-        if clip is None:
-            begun = CLIPModel(sizes)
-            begin_with_sines(begun)
-            return ClipStage(begun, words)
-        return ClipStage(load_component(CLIPModel, clip / "clip", dtype=torch.float32), words)
+        with sizes.building():
+            clip = CLIPModel(config)
+        begin_with_sines(clip)
+        return ClipStage(clip, clip_tokenizer)
 
     def open_stream(rank: int, processes: int) -> Stream:
         return data.mixture(prepare, rank, processes)
 
-    settings = {"config": fingerprint_of(config), "tokenizer": fingerprint(tokenizer)}
+    settings = {"config": sizes.identity(), "tokenizer": fingerprint(tokenizer)}
     return train(build, open_stream, options, settings | data.identity())
 
 
 def train_vae(
-    config: dict[str, Any],
+    sizes: NetworkSizes,
     data: DataOptions,
     options: LoopOptions,
     *,
@@ -90,7 +89,7 @@ def train_vae(
     """Train a VAE on pictures.
 
     Args:
-        config: Of diffusers' ``AutoencoderKL``, with ``sample_size``.
+        sizes: Of diffusers' ``AutoencoderKL``, with ``sample_size``.
         data: Captioned pictures.
         options: How to train.
         vae: Result of ``train_vae`` whose decoding half alone is trained further, for the same
@@ -98,20 +97,21 @@ def train_vae(
         clip: Result of ``train_clip``, to see with as well.
 
     Raises:
-        TrainingError: If the configuration has no ``sample_size``.
+        TrainingError: If the sizes lack ``sample_size``, give no VAE, or are not those of ``vae``.
         WeightsError: If a given result cannot be opened.
     """
-    if "sample_size" not in config:
-        raise TrainingError("The configuration of the VAE has no sample_size. Add it, in pixels.")
-    prepare = with_seed(picture_preparer(target_size=config["sample_size"]))
+    if "sample_size" not in sizes.values:
+        raise TrainingError(f"{sizes.file}: 'vae' has no sample_size. Add it, in pixels.")
+    if vae is not None:
+        found = check_config(vae / "vae" / "config.json", "vae")
+        sizes.compare(found, vae, but=("scaling_factor",))  # which follows from training
+    prepare = with_seed(picture_preparer(target_size=sizes.values["sample_size"]))
 
     def build() -> Stage:
-        perceptual = None
-        if clip is not None:
-            eye: Any = load_component(CLIPModel, clip / "clip", dtype=torch.float32)
-            perceptual = PerceptualDistance(eye.vision_model)
+        perceptual = None if clip is None else _load_eye(clip)
         if vae is None:
-            return VaeStage(AutoencoderKL(**config), perceptual=perceptual)
+            with sizes.building():
+                return VaeStage(AutoencoderKL(**sizes.values), perceptual=perceptual)
         begun = load_component(AutoencoderKL, vae / "vae", dtype=torch.float32)
         return VaeStage(begun, decoder_only=True, perceptual=perceptual)
 
@@ -121,15 +121,20 @@ def train_vae(
     settings = {
         "decoder_only": vae is not None,
         "perceptual": clip is not None,
-        "config": fingerprint_of(config),
+        "config": sizes.identity(),
         "vae": None if vae is None else fingerprint(vae / "vae"),
         "clip": None if clip is None else fingerprint(clip / "clip"),
     }
     return train(build, open_stream, options, settings | data.identity())
 
 
+def _load_eye(clip: Path) -> PerceptualDistance:
+    model: Any = load_component(CLIPModel, clip / "clip", dtype=torch.float32)
+    return PerceptualDistance(model.vision_model)
+
+
 def train_decoder(
-    config: dict[str, Any],
+    sizes: NetworkSizes,
     clip: Path,
     vae: Path,
     data: DataOptions,
@@ -140,76 +145,106 @@ def train_decoder(
     """Train a U-Net to draw captions, and put a Stable Diffusion together.
 
     Args:
-        config: Of diffusers' ``UNet2DConditionModel``; what VAE and CLIP decide is filled in.
+        sizes: Of diffusers' ``UNet2DConditionModel``; what VAE and CLIP decide is filled in.
         clip: Result of ``train_clip``.
         vae: Result of ``train_vae``.
         data: Captioned pictures; each is encoded once.
         options: How to train.
         snr_gamma: See ``DecoderStage``.
+
+    Raises:
+        TrainingError: If there is no U-Net of these sizes.
+        WeightsError: If a given result cannot be opened.
     """
-    source = options.output / "source"
-    parts = _load_parts(clip, vae)
-    autoencoder, scheduler = parts["vae"], parts["scheduler"]
+    parts = DecoderParts.load(clip, vae)
     settings = {
         "snr_gamma": snr_gamma,
-        "config": fingerprint_of(config),
+        "config": sizes.identity(),
         "clip": fingerprint(clip),
         "vae": fingerprint(vae / "vae"),
         **data.identity(),
     }
-    check_settings(options.output, settings)
-    encoded = _write_and_encode(parts, source, data, options)
-    sizes = {
-        "in_channels": autoencoder.config["latent_channels"],
-        "out_channels": autoencoder.config["latent_channels"],
-        "sample_size": encoded["mean"].shape[-1],
-        "cross_attention_dim": parts["text_encoder"].config.hidden_size,
-    }
+    with hold_run(options.output):
+        check_settings(options.output, settings)
+        source = options.output / "source"
+        encoded = _write_and_encode(parts, source, data, options)
 
-    def build() -> Stage:
-        return DecoderStage(
-            source,
-            UNet2DConditionModel(**{**config, **sizes}),
-            load_component(CLIPTextModel, source / "text_encoder", dtype=torch.float32),
-            encode_captions(parts["tokenizer"], [""])[0],
-            Diffusion(dict(scheduler.config), autoencoder.config["scaling_factor"]),
-            snr_gamma,
+        def build() -> Stage:
+            with sizes.building():
+                unet = UNet2DConditionModel(**{**sizes.values, **parts.sizes_of_unet(encoded)})
+            encoder = load_component(CLIPTextModel, source / "text_encoder", dtype=torch.float32)
+            null_ids = encode_captions(parts.tokenizer, [""])[0]
+            diffusion = parts.diffusion()
+            return DecoderStage(
+                unet, encoder, null_ids, diffusion, snr_gamma=snr_gamma, source=source
+            )
+
+        def open_stream(rank: int, processes: int) -> Stream:
+            return LatentStream(encoded, seed=data.seed, rank=rank, world_size=processes)
+
+        return train(build, open_stream, options, settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderParts:
+    """What surrounds the U-Net; named as the parts of a Stable Diffusion are."""
+
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler: PNDMScheduler
+
+    @classmethod
+    def load(cls, clip: Path, vae: Path) -> "DecoderParts":
+        """Take them from the results of ``train_clip`` and ``train_vae``.
+
+        Raises:
+            WeightsError: If one cannot be opened.
+        """
+        autoencoder = load_component(AutoencoderKL, vae / "vae", dtype=torch.float32)
+        model: Any = load_component(CLIPModel, clip / "clip", dtype=torch.float32)
+        encoder: Any = CLIPTextModel(model.config.text_config)
+        encoder.load_state_dict(model.text_model.state_dict())
+        return cls(
+            vae=autoencoder,
+            text_encoder=encoder,
+            tokenizer=load_clip_tokenizer(clip / "clip_tokenizer"),
+            scheduler=make_pndm(SD15_SCHEDULER),
         )
 
-    def open_stream(rank: int, processes: int) -> Stream:
-        return LatentStream(encoded, seed=data.seed, rank=rank, world_size=processes)
+    def save(self, directory: Path) -> None:
+        """Write each into a folder of its name."""
+        for field in fields(self):
+            getattr(self, field.name).save_pretrained(directory / field.name)
 
-    return train(build, open_stream, options, settings)
+    def sizes_of_unet(self, encoded: dict[str, Tensor]) -> dict[str, int]:
+        """Say what a U-Net for these latents and captions must have."""
+        text: Any = self.text_encoder.config
+        return {
+            "in_channels": self.vae.config["latent_channels"],
+            "out_channels": self.vae.config["latent_channels"],
+            "sample_size": encoded["mean"].shape[-1],
+            "cross_attention_dim": text.hidden_size,
+        }
 
-
-def _load_parts(clip: Path, vae: Path) -> dict[str, Any]:
-    """Load what surrounds the U-Net."""
-    autoencoder: Any = load_component(AutoencoderKL, vae / "vae", dtype=torch.float32)
-    model: Any = load_component(CLIPModel, clip / "clip", dtype=torch.float32)
-    words: Any = load_clip_tokenizer(clip / "clip_tokenizer")
-    encoder: Any = CLIPTextModel(model.config.text_config)
-    encoder.load_state_dict(model.text_model.state_dict())
-    return {
-        "vae": autoencoder,
-        "text_encoder": encoder,
-        "tokenizer": words,
-        "scheduler": make_pndm(SD15_SCHEDULER),
-    }
+    def diffusion(self) -> Diffusion:
+        """Make the noise that the U-Net is trained on."""
+        return Diffusion(dict(self.scheduler.config), self.vae.config["scaling_factor"])
 
 
 def _write_and_encode(
-    parts: dict[str, Any], source: Path, data: DataOptions, options: LoopOptions
+    parts: DecoderParts, source: Path, data: DataOptions, options: LoopOptions
 ) -> dict[str, Tensor]:
     """Write what surrounds the U-Net, and encode the pictures."""
     state = find_processes()
+    vae: Any = parts.vae
     with state.main_process_first():  # the others read what it has written
         if state.is_main_process:
-            for name, part in parts.items():
-                part.save_pretrained(source / name)
+            parts.save(source)
         return encode_pictures(
             data.shards(),
-            parts["vae"].to(state.device),
-            parts["tokenizer"],
+            vae.to(state.device),
+            parts.tokenizer,
             options.output / "latents.safetensors",
             limit=data.limit,
             min_side=data.min_side,

@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,6 +43,9 @@ class Stage(nn.Module, ABC):
     def weigh(self, batch: Any) -> float:
         """Count what the mean in the loss runs over; batches are added up with this weight."""
         return float(len(batch))
+
+    def after_update(self, losses: Mapping[str, float]) -> None:
+        """Take note of an update's losses, means over its whole batch, for what is no parameter."""
 
     def draw_samples(self) -> Image.Image | None:
         """Draw what the networks can do so far, or nothing."""
@@ -87,6 +90,11 @@ class Stream(Protocol):
     def __next__(self) -> Any:
         """Give the next sample."""
         ...
+
+    @property
+    def skipped(self) -> Mapping[str, Mapping[str, int]]:
+        """How many samples of each source were skipped, by reason."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the stream stands, as JSON can hold it."""

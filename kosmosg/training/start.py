@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from kosmosg.errors import TrainingError, WeightsError
-from kosmosg.models import KosmosG
-from kosmosg.models.loading import load_component
+from kosmosg.models import KosmosG, KosmosGConfig
+from kosmosg.models.loading import REMEDY, check_config, load_component
 from kosmosg.tokenizer import KosmosGTokenizer
 from kosmosg.training.fingerprint import fingerprint
 from kosmosg.weights import check_layout
@@ -35,22 +35,30 @@ class Start:
         """Load KOSMOS-G, in the precision that training needs."""
         return load_component(KosmosG, self.directory / "kosmosg", dtype=torch.float32)
 
+    def sizes(self) -> KosmosGConfig:
+        """Read KOSMOS-G's sizes alone, and check that the tokenizer belongs to them.
+
+        Raises:
+            WeightsError: If it does not, with both sizes, or they cannot be read.
+        """
+        folder = self.directory / "kosmosg"
+        check_config(folder / "config.json", "kosmosg")
+        try:
+            sizes = KosmosGConfig.from_pretrained(folder, local_files_only=True)
+            wanted = sizes.vocabulary_size
+        except Exception as error:
+            # Sizes of the wrong kind end in errors of every kind.
+            raise WeightsError(f"kosmosg: {folder} cannot be read ({error!r}). {REMEDY}") from error
+        if (found := len(self.tokenizer())) != wanted:
+            raise WeightsError(
+                f"{self.directory}: the tokenizer has {found} entries, the language model "
+                f"{wanted}. Start from weights whose parts belong together."
+            )
+        return sizes
+
     def tokenizer(self) -> KosmosGTokenizer:
         """Load the tokenizer."""
         return KosmosGTokenizer.from_pretrained(self.directory / "tokenizer")
-
-    def check_vocabulary(self, kosmosg: KosmosG) -> None:
-        """Check that tokenizer and model belong together.
-
-        Raises:
-            WeightsError: With both sizes.
-        """
-        if len(self.tokenizer()) != kosmosg.vocabulary_size:
-            raise WeightsError(
-                f"{self.directory}: the tokenizer has {len(self.tokenizer())} entries, the "
-                f"language model {kosmosg.vocabulary_size}. Start from weights whose parts belong "
-                "together."
-            )
 
     def check_output(self, output: Path) -> None:
         """Check that a run does not write into the weights that it begins with.

@@ -38,7 +38,10 @@ KINDS = {
     "documents": InterleavedDocument,
     "compositional": CompositionalSample,
     "edits": EditSample,
+    "neon": CaptionSample,
 }
+DRAWERS = ("render", "edits", "documents", "dataset")
+SHOWN_TO_THE_DECODER = ("pictures", "neon")
 SHOWN_IN_STAGE_1 = ("captions", "text", "documents")
 SHOWN_IN_STAGE_3 = ("captions", "compositional", "edits")
 
@@ -79,7 +82,7 @@ def test_every_folder_has_its_samples(directory: Path):
         assert {type(sample) for sample in samples} == {KINDS[name]}
         sizes = [len(shard.scan().entries) for shard in open_shards(directory / name)]
         assert all(size == PER_SHARD for size in sizes[:-1])
-    assert sum(folder.samples for folder in FOLDERS.values()) == 114_000
+    assert sum(folder.samples for folder in FOLDERS.values()) == 116_000
 
 
 def test_no_sample_stands_there_twice(directory: Path):
@@ -117,7 +120,7 @@ def test_a_stopped_run_is_continued(directory: Path, tmp_path: Path):
 
     with pytest.raises(KeyboardInterrupt):
         write(stop)
-    assert seen == [(0, 114), (9, 114), (18, 114), (27, 114)]
+    assert seen == [(0, 116), (9, 116), (18, 116), (27, 116)]
     first, second, third = sorted(tmp_path.rglob("*.tar"))
     first.unlink()
     # What a process that was killed leaves behind.
@@ -125,8 +128,8 @@ def test_a_stopped_run_is_continued(directory: Path, tmp_path: Path):
     untouched = third.stat().st_mtime_ns
     seen.clear()
     write(lambda done, total: seen.append((done, total)))
-    assert seen[0] == (9, 114)
-    assert seen[-1] == (114, 114)
+    assert seen[0] == (9, 116)
+    assert seen[-1] == (116, 116)
     assert third.stat().st_mtime_ns == untouched
     assert content(tmp_path) == content(directory)
 
@@ -151,13 +154,13 @@ def test_nothing_held_out_is_written_about(directory: Path):
             if isinstance(sample, InterleavedDocument):
                 texts = [part for part in sample.parts if isinstance(part, str)]
                 assert not any(is_held_out(f.entity) for t in texts for f in read_figures(t))
-            elif name != "pictures":
+            elif name not in SHOWN_TO_THE_DECODER:
                 assert may_be_trained_on(read_caption(sample.caption))
 
 
 def test_nothing_held_out_is_shown(monkeypatch: pytest.MonkeyPatch):
     shown: list[Description] = []
-    modules = [import_module(f"{PACKAGE}.{name}") for name in ("render", "edits", "documents")]
+    modules = [import_module(f"{PACKAGE}.{name}") for name in DRAWERS]
     real = modules[0].render
 
     def render(description: Description, source: np.random.Generator) -> Picture:
@@ -173,7 +176,7 @@ def test_nothing_held_out_is_shown(monkeypatch: pytest.MonkeyPatch):
             folder.draw(source)
         assert len(shown) >= (0 if name == "text" else 60)
         # CLIP, VAE and U-Net come from elsewhere in the paper, and have seen everything.
-        assert all(map(may_be_trained_on, shown)) == (name != "pictures")
+        assert all(map(may_be_trained_on, shown)) == (name not in SHOWN_TO_THE_DECODER)
 
 
 def test_every_sample_can_be_prepared(directory: Path, tokenizer: KosmosGTokenizer):
@@ -189,6 +192,14 @@ def test_every_sample_can_be_prepared(directory: Path, tokenizer: KosmosGTokeniz
         for sample in read(directory / name):
             for piece in documents(sample, rng()):
                 assert UNK_ID not in piece.prompt.ids
+
+
+def test_neon_is_shown_and_not_mentioned(directory: Path):
+    for sample in read(directory / "neon"):
+        assert isinstance(sample, CaptionSample)
+        assert sample.image is not None
+        assert read_caption(sample.caption).style == "picture"
+        assert np.asarray(sample.image).mean() < 100  # its ground is dark
 
 
 def test_entities_are_named_by_their_spans(directory: Path):
@@ -210,7 +221,7 @@ def test_entities_are_named_by_their_spans(directory: Path):
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture):
     arguments = ["miniature", "data", str(tmp_path), "--scale", "1e-9", "--processes", "1"]
     assert cli.main([*arguments, "--seed", "3"]) == 0
-    assert "6/6" in capsys.readouterr().err
+    assert "7/7" in capsys.readouterr().err
     settings = json.loads((tmp_path / SETTINGS_FILE).read_text())
     assert settings == {"seed": 3, "scale": 1e-9, "per_shard": 1000}
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == sorted(FOLDERS)

@@ -1,93 +1,28 @@
 """The order of training data: shuffled, shared out, resumable anywhere, and never swallowing."""
 
 import json
-import logging
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kosmosg.data.mixing import Mixture, Source, make_sources
-from kosmosg.data.samples import CaptionRules, CaptionSample, Sample, Scan, ShardGroup
+from kosmosg.data.mixing import Mixture, ReadAhead, Source, make_sources
+from kosmosg.data.samples import CaptionRules, CaptionSample, ShardGroup
 from kosmosg.data.shard_writer import write_shards
 from kosmosg.data.shards import open_shards
-from kosmosg.data.skipping import BadSample, BadSampleLimit, SkipLog
-from kosmosg.data.walk import ShardWalk
 from kosmosg.errors import DataError
-
-NO_LIMIT = BadSampleLimit(share=0.99, minimum=1000)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FakeShard:
-    """Samples that are only numbered; a negative number is a bad one."""
-
-    name: str
-    numbers: Sequence[int]
-    damage: tuple[BadSample, ...] = ()
-    read_numbers: list[int] = field(default_factory=list)
-
-    @property
-    def path(self) -> Path:
-        return Path(self.name)
-
-    def scan(self) -> Scan:
-        return Scan(entries=self.numbers, damage=self.damage)
-
-    def read(self, entry: int, generator: np.random.Generator) -> Sample:
-        self.read_numbers.append(entry)
-        if entry < 0:
-            raise BadSample("image", "torn")
-        return CaptionSample(caption=f"{self.name} {entry}", image=None)
-
-
-def shards(prefix: str, sizes: Sequence[int], bad: Sequence[int] = ()) -> tuple[FakeShard, ...]:
-    """Make shards whose samples are numbered from 1 over all of them."""
-    starts = np.cumsum([1, *sizes])
-    return tuple(
-        FakeShard(
-            name=f"{prefix}{index}",
-            numbers=[-n if n in bad else int(n) for n in range(start, start + size)],
-        )
-        for index, (start, size) in enumerate(zip(starts, sizes, strict=False))
-    )
-
-
-def label(sample: Sample, generator: np.random.Generator) -> tuple[str, float]:
-    """Keep what was read and a number that was drawn for it."""
-    assert isinstance(sample, CaptionSample)
-    return sample.caption, float(generator.random())
-
-
-def source(name: str, sizes: Sequence[int], weight: float = 1, bad: Sequence[int] = ()) -> Source:
-    return Source(name=name, shards=shards(name, sizes, bad), weight=weight, prepare=label)
-
-
-def three_sources(**changes) -> list[Source]:
-    """Mix 2 : 2 : 1, with a few bad samples."""
-    return [
-        source("a", [3, 1, 4], 2, **changes),
-        source("b", [5, 2], 2, **changes),
-        source("c", [1], 1),
-    ]
-
-
-def take(mixture: Mixture, count: int) -> list:
-    return list(islice(mixture, count))
+from tests.data.fakes import NO_LIMIT, label, shards, source, take, three_sources
 
 
 def check_resuming(stop: int, seed: int, rank: int, threads: int) -> None:
     def mixture(threads: int) -> Mixture:
         sources = three_sources(bad=[2, 5])
-        where: dict[str, int] = {"seed": seed, "rank": rank, "world_size": 3, "threads": threads}
-        return Mixture(sources, limit=NO_LIMIT, **where)
+        where: dict[str, int] = {"seed": seed, "rank": rank, "world_size": 3}
+        return Mixture(sources, limit=NO_LIMIT, ahead=ReadAhead(threads), **where)
 
     undisturbed = mixture(threads=0)
     wanted = take(undisturbed, stop + 20)
@@ -179,6 +114,36 @@ def test_the_seed_and_nothing_else_decides():
     assert len(set(draws)) == len(draws)
 
 
+def test_sources_are_told_apart_by_their_places():
+    """Their names are for messages: a folder may be written in several ways, and be moved."""
+    sources = three_sources()
+    wanted = take(Mixture(sources, seed=1), 50)
+    named = [replace(each, name=f"other {each.name}") for each in sources]
+    assert take(Mixture(named, seed=1), 50) == wanted
+    unused = Source(name="unused", shards=(), weight=0, prepare=label)
+    assert take(Mixture([*sources, unused], seed=1), 50) == wanted
+    # Equal sources are shuffled each in its own way.
+    twins = [replace(sources[0], name=name) for name in "ab"]
+    orders: dict[str, list[str]] = {"a": [], "b": []}
+    mixture = Mixture(twins, seed=1)
+    for _ in range(32):
+        before = mixture.given
+        caption, _ = next(mixture)
+        orders["a" if mixture.given["a"] > before["a"] else "b"].append(caption)
+    assert orders["a"][:8] != orders["b"][:8]
+
+
+def test_streams_share_threads():
+    ahead = ReadAhead(3, streams=2)
+    assert (ahead.samples, ReadAhead(3).samples, ReadAhead(1, streams=9).samples) == (6, 12, 1)
+    both = [Mixture(three_sources(), seed=seed, ahead=ahead) for seed in (1, 2)]
+    found = [[next(mixture) for mixture in both] for _ in range(30)]
+    alone = [take(Mixture(three_sources(), seed=seed), 30) for seed in (1, 2)]
+    assert [list(pair) for pair in zip(*alone, strict=True)] == found
+    assert ahead.pool is not None
+    assert len(ahead.pool._threads) <= 3
+
+
 def test_shares_follow_the_weights():
     mixture = Mixture(three_sources(), seed=0)
     counts = Counter(caption[0] for caption, _ in take(mixture, 4_000))
@@ -236,114 +201,3 @@ def test_arguments_that_do_not_fit(sources: list[Source], options: dict[str, Any
 def test_a_state_of_another_run_is_refused(other: Mixture):
     with pytest.raises(DataError, match="cannot be resumed"):
         Mixture(three_sources(), seed=0).load_state_dict(other.state_dict())
-
-
-def test_what_is_skipped_is_counted_by_source_and_reason():
-    def refuse(sample: Sample, generator: np.random.Generator) -> str:
-        assert isinstance(sample, CaptionSample)
-        if sample.caption.endswith("1"):
-            raise BadSample("caption-too-long", "130 tokens")
-        return sample.caption
-
-    fault = BadSample("broken-shard", "cut off")
-    torn = FakeShard(name="torn", numbers=[6, 7], damage=(fault,))
-    gone = FakeShard(name="gone", numbers=(), damage=(fault,))
-    files = (*shards("a", [5], bad=[2]), torn, gone)
-    one = Source(name="a", shards=files, weight=1, prepare=refuse)
-    mixture = Mixture([one], seed=0, limit=NO_LIMIT)
-    # Five of seven are good, so that twenty end in the fourth epoch.
-    captions = take(mixture, 20)
-    assert set(captions) == {"a0 3", "a0 4", "a0 5", "torn 6", "torn 7"}
-    skipped = mixture.skipped["a"]
-    assert mixture.given == {"a": 20}
-    assert skipped["image"] in (3, 4) and skipped["caption-too-long"] in (3, 4)
-    assert 6 <= skipped["broken-shard"] <= 8
-
-
-def test_the_first_and_every_power_of_ten_is_logged(caplog: pytest.LogCaptureFixture):
-    log = SkipLog("edits", NO_LIMIT)
-    with caplog.at_level(logging.DEBUG):
-        for number in range(1, 250):
-            log.count_bad(BadSample("image", "torn"), f"0.tar, sample {number}")
-        log.count_bad(BadSample("base64", "odd"), "0.tsv, sample 5")
-    counts = [record.args[1] for record in caplog.records if isinstance(record.args, tuple)]
-    assert counts == [1, 10, 100, 1]
-    assert caplog.messages[1] == (
-        "edits: skipped 10 for image, the last one at 0.tar, sample 10 (torn)"
-    )
-
-
-@pytest.mark.parametrize("threads", [0, 2])
-def test_too_many_bad_samples_stop_the_run(threads: int):
-    numbers = list(range(1, 101))
-    bad = numbers[::4]
-    mixture = Mixture([source("a", [100], bad=bad)], seed=0, threads=threads)
-    with pytest.raises(DataError, match=r"of the last \d+ of a .* limit of 20%") as error:
-        take(mixture, 10_000)
-    assert "× image" in str(error.value) and "a0, sample" in str(error.value)
-    mixture = Mixture([source("a", [100], bad=numbers[::10])], seed=0, threads=threads)
-    assert len(take(mixture, 1000)) == 1000
-
-
-def test_nothing_but_bad_samples_stops_the_run():
-    with pytest.raises(DataError, match="100 of the last 100"):
-        next(Mixture([source("a", [3], bad=[1, 2, 3])], seed=0))
-
-
-def test_a_limit_can_leave_reasons_out():
-    limit = BadSampleLimit(exempt=frozenset({"image"}))
-    mixture = Mixture([source("a", [10], bad=range(1, 9))], seed=0, limit=limit)
-    assert len(take(mixture, 500)) == 500
-    assert mixture.skipped["a"]["image"] > 1000
-
-
-def test_too_many_broken_shards_stop_the_run():
-    fault = BadSample("broken-shard", "no archive")
-    broken = [FakeShard(name=f"x{n}", numbers=(), damage=(fault,)) for n in range(3)]
-    few = Source(name="a", shards=(*shards("a", [5]), *broken), weight=1, prepare=label)
-    with pytest.raises(DataError, match=r"of the last \d+ of shards of a"):
-        take(Mixture([few], seed=0), 1000)
-
-
-@pytest.mark.parametrize("damage", [(BadSample("broken-shard", "no such file"),), ()])
-def test_a_source_without_any_sample_stops_the_run(damage: tuple[BadSample, ...]):
-    empty = [FakeShard(name=f"x{n}", numbers=(), damage=damage) for n in range(3)]
-    one = Source(name="a", shards=empty, weight=1, prepare=label)
-    with pytest.raises(DataError, match="no sample in any of the 3 shards of a") as error:
-        next(Mixture([one], seed=0))
-    assert ("no such file" if damage else "they are all empty") in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "changes", [{"share": 1.0}, {"share": -0.1}, {"share": np.nan}, {"minimum": 0}, {"window": 99}]
-)
-def test_a_limit_that_makes_no_sense(changes: dict):
-    with pytest.raises(DataError, match="share from 0"):
-        BadSampleLimit(**changes)
-
-
-def test_a_fault_that_is_no_bad_sample_is_not_hidden():
-    def fail(sample: Sample, generator: np.random.Generator) -> str:
-        raise ZeroDivisionError
-
-    for threads in (0, 2):
-        one = Source(name="a", shards=shards("a", [3]), weight=1, prepare=fail)
-        with pytest.raises(ZeroDivisionError):
-            next(Mixture([one], seed=0, threads=threads))
-
-
-def test_a_walk_looks_through_a_shard_when_it_comes_to_it():
-    class Counted(FakeShard):
-        def scan(self) -> Scan:
-            scans.append(self.name)
-            return super().scan()
-
-    scans: list[str] = []
-    files = [Counted(name=f"s{n}", numbers=[1, 2]) for n in range(4)]
-    walk = ShardWalk("a", files, seed=0)
-    assert not scans
-    for _ in range(5):
-        walk.advance()
-    assert len(scans) == 3
-    entered = [name for name, _ in walk.take_entered()]
-    assert entered == scans and not walk.take_entered()

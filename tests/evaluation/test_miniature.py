@@ -297,7 +297,10 @@ def test_clip_draws_what_the_words_and_the_seed_say(weights: Path) -> None:
 def test_clip_that_is_not_there(tiny_weights: Path) -> None:
     with pytest.raises(WeightsError, match="text_encoder"):
         clip_generator(
-            *(tiny_weights, Sampling(steps=1)), device=torch.device("cpu"), dtype=torch.float32
+            tiny_weights,
+            Sampling(steps=1, guidance_scale=5.0),
+            device=torch.device("cpu"),
+            dtype=torch.float32,
         )
 
 

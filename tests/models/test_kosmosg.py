@@ -43,7 +43,7 @@ def count(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-# ------------------------------------------------------------------ full size (facts, section 1)
+# ------------------------------------------------------------------ full size (paper, section 2)
 
 
 def test_parameter_counts_of_the_full_size(full_size: KosmosG) -> None:
@@ -77,7 +77,7 @@ def test_parameter_counts_of_the_reconstruction_half(full_size: KosmosG) -> None
     assert count(half) + count(full_size.aligner) == 476_031_488
 
 
-# Names and shapes of the final checkpoint (facts, section 11), written out from its own notation.
+# Names and shapes of the authors' final checkpoint, written out from its own notation.
 LINEAR = {"q_proj": 1, "k_proj": 1, "v_proj": 1, "out_proj": 1}
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from kosmosg.errors import PromptError, UnsafeImageError
-from kosmosg.serving import Drawing, Service
+from kosmosg.inputs import Drawing
+from kosmosg.serving import Service
 from tests import tiny
 from tests.server.client import Server
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from accelerate.state import AcceleratorState, GradientState
 
-from kosmosg.training.runs import Start
+from kosmosg.training.start import Start
+from tests.training.toy import toy_options, train_toy
 from tests.training.world import World, make_world, train
 
 
@@ -73,3 +74,11 @@ def trained(world: World) -> Trained:
     train("instruct", runs.instruct, "--weights", align, *mixed, *options)
     forget_accelerate()
     return runs
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run that was stopped behind the checkpoints of steps 2 and 4."""
+    with pytest.raises(KeyboardInterrupt):
+        train_toy(toy_options(tmp_path / "run"), end=8 * 5)
+    return tmp_path / "run"

@@ -11,21 +11,22 @@ from typing import Any
 
 import pytest
 
-from kosmosg.training import checkpoint, loop
+from kosmosg.training import checkpoint, disk, loop, result, update
 from kosmosg.training.options import LoopOptions
 from tests.training.toy import ToyStage, train_in_process, train_toy
 from tests.training.world import train_by_words
 
 # What is called at a moment, and how often it is before the process is killed.
 MOMENTS: dict[str, tuple[Any, str, int]] = {
-    "update": (loop.Trainer, "_check_finite", 5),
-    "first": (loop.Trainer, "_check_finite", 1),
+    "update": (update.Updater, "_check_finite", 5),
+    "first": (update.Updater, "_check_finite", 1),
     "between files": (checkpoint, "save_file", 5),
-    "flush": (checkpoint, "_flush", 9),
+    "flush": (disk, "flush", 9),
     "before the rename": (Path, "rename", 2),
     "removing an old one": (shutil, "rmtree", 3),
     "writing the result": (loop, "write_result", 1),
     "saving the result": (ToyStage, "save", 1),
+    "flushing the result": (result, "flush_all", 1),
 }
 
 

@@ -109,7 +109,7 @@ def train_sharded(options: LoopOptions) -> None:
 
 
 def train_sharded_and_die(options: LoopOptions) -> None:
-    """The same, and be killed while the third checkpoint is being written."""
+    """The same, and be killed while the second checkpoint is being written."""
     with killers.dying("between files"):
         train_sharded(options)
 

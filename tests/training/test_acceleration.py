@@ -19,8 +19,8 @@ from kosmosg.training.acceleration import (
     find_processes,
     make_accelerator,
 )
-from kosmosg.training.runs import Start
 from kosmosg.training.stage import Stage, trainable
+from kosmosg.training.start import Start
 from tests.training.stages.examples import (
     align_stage,
     captions,
@@ -126,7 +126,7 @@ def test_old_sharding_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(acceleration, "Accelerator", lambda **_: Old())
     with pytest.raises(TrainingError, match="Write fsdp_version: 2"):
-        make_accelerator(toy_options(tmp_path), cpu=False)
+        make_accelerator(toy_options(tmp_path))
 
 
 def test_what_accelerate_refuses_is_explained(
@@ -137,7 +137,7 @@ def test_what_accelerate_refuses_is_explained(
 
     monkeypatch.setattr(acceleration, "Accelerator", refuse)
     with pytest.raises(TrainingError, match="cannot begin: no such surrounding"):
-        make_accelerator(toy_options(tmp_path), cpu=True)
+        make_accelerator(toy_options(tmp_path))
 
 
 def test_what_is_sharded_one_by_one(start: Start) -> None:

@@ -1,5 +1,8 @@
 """Data as it is named on the command line, and lanes of packing."""
 
+import shutil
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +25,11 @@ from kosmosg.training.data import (
     DataOptions,
     NamedData,
     Turns,
+    add_counts,
     parse_sets,
     picture_preparer,
 )
-from kosmosg.training.runs import Start
+from kosmosg.training.start import Start
 from tests.training.stages.examples import data as data_of
 from tests.training.stages.examples import runs
 from tests.training.toy import ToyStream
@@ -74,6 +78,41 @@ def test_small_pictures_are_left_out_and_not_counted_as_bad(tmp_path: Path) -> N
     stream = options.mixture(lambda sample, generator: getattr(sample, "caption", None), 0, 1)
     assert [next(stream) for _ in range(3)] == ["150"] * 3
     assert next(iter(stream.skipped.values())) == {"too-small": pytest.approx(450, abs=150)}
+
+
+def test_pictures_that_are_all_too_small_stop_the_run(tmp_path: Path) -> None:
+    samples = [CaptionSample(caption=str(n), image=PICTURE) for n in range(20)]
+    write_shards(samples, tmp_path / "a")
+    options = DataOptions(sets=parse_sets([str(tmp_path / "a")]), threads=0)
+    with pytest.raises(DataError, match=r"1000 × too-small.*or choose a smaller --min-side"):
+        next(options.mixture(lambda sample, generator: sample, 0, 1))
+
+
+def test_the_way_a_folder_is_written_does_not_change_the_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does the place where it lies."""
+    for name in ("a", "b"):
+        samples = [CaptionSample(caption=f"{name}{n}", image=None) for n in range(30)]
+        write_shards(samples, tmp_path / "one" / name, per_shard=7)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    monkeypatch.chdir(tmp_path / "one")
+    orders = []
+    for folder in (".", "../two", str(tmp_path / "one")):
+        options = DataOptions(sets=parse_sets([f"{folder}/a:2", f"{folder}/b"]), threads=0)
+        stream = options.mixture(
+            lambda sample, generator: (sample, generator.random()), 0, 1, text_only=True
+        )
+        orders.append([next(stream) for _ in range(60)])
+    assert orders[0] == orders[1] == orders[2]
+
+
+def test_what_is_encoded_once_is_not_weighted(tmp_path: Path) -> None:
+    write_shards([CaptionSample(caption="a", image=PICTURE)], tmp_path / "a")
+    folder = tmp_path / "a"
+    assert len(DataOptions(sets=parse_sets([str(folder), f"{folder}:1"])).shards()) == 2
+    with pytest.raises(DataError, match=r"given the weight 2, but .* equally often"):
+        DataOptions(sets=parse_sets([str(folder), f"{folder}:2"])).shards()
 
 
 def test_stage_2_leaves_pictures_closed(tmp_path: Path) -> None:
@@ -155,10 +194,26 @@ def test_lanes_resume(start: Start) -> None:
     assert take(other, 7) == wanted
 
 
+def test_lanes_share_the_threads_of_their_process(start: Start) -> None:
+    """And give the same sequences as without any."""
+    prepare = runs._prepare_documents(start, 48)
+    options = replace(data_of(start.directory.parent, "documents", "text"), threads=2)
+    before = {*threading.enumerate()}
+    stream = options.packed(prepare, 0, 1, tokens=48, lanes=6)
+    assert take(stream, 12) == take(packed(start, 0, 1, 6), 12)
+    assert 1 <= len({*threading.enumerate()} - before) <= 2
+
+
 @pytest.mark.parametrize("lanes", [0, -2, 3])
 def test_lanes_that_cannot_be_shared(start: Start, lanes: int) -> None:
     with pytest.raises(DataError, match=f"{lanes} lanes of packing .* among 2 processes"):
         packed(start, 0, 2, lanes)
+
+
+def test_what_the_streams_skipped_is_added_up() -> None:
+    parts = [{"a": {"image": 1}}, {"a": {"image": 2, "metadata": 1}, "b": {}}]
+    assert add_counts(parts) == {"a": {"image": 3, "metadata": 1}, "b": {}}
+    assert add_counts([]) == {}
 
 
 def test_turns() -> None:

@@ -1,8 +1,10 @@
 """The chance of a diffusion loss: from the sample's seed, and as often as published."""
 
+import pytest
 import torch
 
 from kosmosg.config import SD15_SCHEDULER
+from kosmosg.errors import WeightsError
 from kosmosg.training.diffusion import Diffusion
 
 CPU = torch.device("cpu")
@@ -32,6 +34,12 @@ def test_how_often_and_how_far() -> None:
         assert abs(values.std() - 1) < 0.05
     pairs = torch.corrcoef(torch.stack([draws.null, draws.timesteps.float(), draws.noise[:, 0]]))
     assert (pairs - torch.eye(3)).abs().max() < 0.05
+
+
+def test_a_decoder_that_predicts_something_else_is_refused() -> None:
+    with pytest.raises(WeightsError, match=r"prediction_type='v_prediction', but .* 'epsilon'"):
+        Diffusion({**SD15_SCHEDULER, "prediction_type": "v_prediction"}, 1.0)
+    Diffusion({**SD15_SCHEDULER, "prediction_type": "epsilon"}, 1.0)
 
 
 def test_noise_is_added_as_the_schedule_has_it() -> None:

@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from kosmosg.data.samples import CaptionSample, EditSample
+from kosmosg.data.samples import CaptionRules, CaptionSample, EditSample
 from kosmosg.data.shard_writer import write_shards
 from kosmosg.data.shards import open_shards
 from kosmosg.data.skipping import BadSampleLimit
@@ -74,26 +74,41 @@ def test_other_pictures_are_encoded_anew(
     samples = [CaptionSample(caption="a", image=picture(0))]
     first, second = shards(tmp_path / "a", samples), shards(tmp_path / "b", samples)
     assert [each.name for each in first] == [each.name for each in second]
+    file = tmp_path / "file"
     for files, min_side, wanted in ((first, 0, 1), (first, 0, 1), (first, 9, 2), (second, 9, 3)):
-        encode_pictures(files, vae, tokenizer, tmp_path / "file", min_side=min_side)
+        encode_pictures(files, vae, tokenizer, file, min_side=min_side)
         assert len(written) == wanted
     os.utime(second[0].path, ns=(5, 5))
-    encode_pictures(second, vae, tokenizer, tmp_path / "file", min_side=9)
+    encode_pictures(second, vae, tokenizer, file, min_side=9)
     assert len(written) == 4
+    # Nor if they would be the same but for their precision or their size.
+    for _ in range(2):
+        encode_pictures(second, vae, tokenizer, file, min_side=9, bfloat16=True)
+        assert len(written) == 5
+    larger: Any = AutoencoderKL(**{**SIZES["vae"], "sample_size": 72}).eval()
+    larger.load_state_dict(vae.state_dict())  # type: ignore[union-attr]
+    found = encode_pictures(second, larger, tokenizer, file, min_side=9, bfloat16=True)
+    assert len(written) == 6
+    assert found["mean"].shape[-1] == 9
 
 
 def test_bad_samples_are_skipped_up_to_a_limit(
-    tmp_path: Path, vae: AutoencoderKL, tokenizer: Any
+    tmp_path: Path, vae: AutoencoderKL, tokenizer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     edit = EditSample(caption="a", instruction="b", before=picture(0), after=picture(1))
     samples = [CaptionSample(caption="a", image=picture(2)), edit, edit]
     found = encode_pictures(shards(tmp_path / "a", samples), vae, tokenizer, tmp_path / "one")
     assert len(found["ids"]) == 1
+    assert "1 pictures are encoded; skipped: 2 × wrong-kind" in caplog.text
     limit = BadSampleLimit(share=0.5, window=2, minimum=2)
     with pytest.raises(DataError, match="more than the limit of 50%"):
         encode_pictures(open_shards(tmp_path / "a"), vae, tokenizer, tmp_path / "two", limit=limit)
-    with pytest.raises(DataError, match="no captioned picture"):
+    with pytest.raises(DataError, match=r"no captioned picture .*skipped: 1 × wrong-kind"):
         encode_pictures(shards(tmp_path / "b", [edit]), vae, tokenizer, tmp_path / "two")
+    write_shards(samples[:1], tmp_path / "c")
+    small = open_shards(tmp_path / "c", CaptionRules(min_side=500))
+    with pytest.raises(DataError, match=r"1 × too-small.*or choose a smaller --min-side"):
+        encode_pictures(small, vae, tokenizer, tmp_path / "two")
     assert not (tmp_path / "two").exists()
 
 
@@ -152,8 +167,7 @@ def test_it_resumes_anywhere() -> None:
     for refused in (
         LatentStream(numbered(6), seed=0, rank=1, world_size=2),
         LatentStream(numbered(5), seed=0, rank=1, world_size=3),
+        LatentStream(numbered(5), seed=1, rank=1, world_size=2),
     ):
-        with pytest.raises(TrainingError, match="same data and processes"):
+        with pytest.raises(TrainingError, match="same data, seed and processes"):
             refused.load_state_dict(state)
-    other.load_state_dict({"position": state["position"]})  # as it was written at first
-    assert take(other, 6) == wanted

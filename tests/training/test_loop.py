@@ -1,6 +1,5 @@
 """The loop on a toy: what it computes, and that nothing stops it from going on."""
 
-import json
 import random
 import time
 from functools import partial
@@ -9,22 +8,25 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from kosmosg.errors import TrainingError
-from kosmosg.models.loading import MODULE_FILE
 from kosmosg.training.checkpoint import read_checkpoint
+from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions
-from kosmosg.training.report import read_log
 from tests.training import killers
+from tests.training.logs import read_log
 from tests.training.processes import run_to_the_end, run_together, started
 from tests.training.toy import (
     ToyBatch,
     ToyStage,
+    ToyStream,
+    assert_same_run,
+    times,
     toy_options,
     train_in_process,
     train_toy,
+    weights,
 )
 
 
@@ -34,18 +36,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     train_toy(toy_options(folder))
     return folder
-
-
-def weights(run: Path) -> dict[str, Tensor]:
-    return load_file(run / "weights" / MODULE_FILE)
-
-
-def assert_same_run(found: Path, wanted: Path) -> None:
-    """Every logged number and every weight is equal, bit by bit."""
-    assert read_log(found) == read_log(wanted)
-    assert weights(found).keys() == weights(wanted).keys()
-    for name, tensor in weights(wanted).items():
-        assert torch.equal(weights(found)[name], tensor), name
 
 
 # ------------------------------------------------------------------ what it computes
@@ -64,20 +54,6 @@ def test_the_log_has_everything(undisturbed: Path) -> None:
     assert {tuple(step for step, _ in entries) for entries in log.values()} == {tuple(range(1, 13))}
     for (_, loss), (_, double) in zip(log["loss"], log["double"], strict=True):
         assert double == pytest.approx(2 * loss, rel=1e-6)
-
-
-@pytest.mark.parametrize("size", [1, 3, 8])
-def test_accumulation_changes_nothing(tmp_path: Path, size: int) -> None:
-    build = partial(ToyStage, dropout=0.0)
-    for name, micro_batch_size in (("whole", None), ("parts", size)):
-        options = toy_options(tmp_path / name, micro_batch_size=micro_batch_size)
-        train_toy(options, build=build)
-    found, wanted = read_log(tmp_path / "parts"), read_log(tmp_path / "whole")
-    for name in ("loss", "double", "gradient"):
-        assert [v for _, v in found[name]] == pytest.approx([v for _, v in wanted[name]], rel=1e-5)
-    for name, tensor in weights(tmp_path / "whole").items():
-        if name != "seen":  # it counts forward passes
-            torch.testing.assert_close(weights(tmp_path / "parts")[name], tensor, atol=1e-6, rtol=0)
 
 
 def test_the_log_holds_means_over_its_interval(tmp_path: Path, undisturbed: Path) -> None:
@@ -152,20 +128,32 @@ def test_float16_resumes_with_its_loss_scale(tmp_path: Path) -> None:
     assert state.scaler["scale"] > 0
 
 
-class Hopeless(ToyStage):
-    """Its loss is no number from the sixth update on."""
+class Wasteful(ToyStream):
+    """Skips a sample of each kind for every sample that it gives."""
 
-    def losses(self, batch: ToyBatch) -> dict[str, Tensor]:
-        factor = float("nan") if min(batch.seeds) >= 5 * 8 else 1.0
-        return {name: factor * loss for name, loss in super().losses(batch).items()}
+    @property
+    def skipped(self) -> dict[str, dict[str, int]]:
+        given = self._position // self._processes
+        return {"a": {"image": given}, "b": {"image": given, "too-small": 1}}
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="loss of update 6 is nan") as caught:
-        train_toy(toy_options(tmp_path / "run"), build=Hopeless)
-    assert "lower learning rate" in str(caught.value)
-    assert [step for step, _ in read_log(tmp_path / "run")["loss"]] == [1, 2, 3, 4, 5]
-    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "step-00000004").step == 4
+def train_wastefully(options: LoopOptions) -> None:
+    train(ToyStage, Wasteful, options)
+
+
+def test_what_was_skipped_is_told_when_a_run_ends(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture
+) -> None:
+    train_wastefully(toy_options(tmp_path / "run", steps=3))
+    assert caplog.messages.count("run: skipped in all 48 × image, 1 × too-small") == 1
+    train_wastefully(toy_options(tmp_path / "run", steps=3))  # nothing is done, nothing is said
+    assert len([line for line in caplog.messages if "skipped" in line]) == 1
+    train_toy(toy_options(tmp_path / "other", steps=3))
+    assert not any("other: skipped" in line for line in caplog.messages)
+    options = toy_options(tmp_path / "two", steps=3)
+    options.output.mkdir()
+    assert run_together(train_wastefully, options) == [0, 0]
+    assert capfd.readouterr().err.count("two: skipped in all 48 × image, 2 × too-small") == 1
 
 
 class Greedy(ToyStage):
@@ -174,7 +162,7 @@ class Greedy(ToyStage):
 
 
 def test_too_little_memory_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="same command again with a smaller micro-batch"):
+    with pytest.raises(TrainingError, match="again with a smaller --micro-batch-size"):
         train_toy(toy_options(tmp_path / "run"), build=Greedy)
 
 
@@ -229,9 +217,9 @@ def latest(options: LoopOptions) -> str:
 
 
 def test_a_finished_run_does_nothing(tmp_path: Path, undisturbed: Path) -> None:
-    before = {file: file.stat().st_mtime_ns for file in undisturbed.rglob("*")}
+    before = times(undisturbed)
     assert train_toy(toy_options(undisturbed)) == undisturbed / "weights"
-    assert {file: file.stat().st_mtime_ns for file in undisturbed.rglob("*")} == before
+    assert times(undisturbed) == before
 
 
 def test_a_finished_run_can_be_given_more_steps(tmp_path: Path) -> None:
@@ -256,15 +244,6 @@ def test_an_unfinished_run_keeps_its_number_of_steps(tmp_path: Path) -> None:
         train_toy(toy_options(tmp_path / "run", steps=13))
 
 
-def test_what_may_change_between_a_run_and_its_resumption(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        train_toy(toy_options(tmp_path / "run"), end=8 * 5)
-    changes: dict[str, Any] = {"save_every": 5, "keep": 1, "micro_batch_size": None, "log_every": 2}
-    train_toy(toy_options(tmp_path / "run", save_dtype="float16", **changes))
-    assert weights(tmp_path / "run")["network.0.weight"].dtype == torch.float16
-    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -282,70 +261,9 @@ def test_other_settings_are_refused(
     assert "name another output folder" in str(caught.value)
 
 
-def test_settings_of_the_stage_and_its_size_count_too(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        train_toy(toy_options(tmp_path / "run"), end=8 * 5, settings={"padding": True})
-    for settings, message in (({"padding": False}, "True and is False"), ({}, "True and is None")):
-        with pytest.raises(TrainingError, match=f"padding was {message}"):
-            train_toy(toy_options(tmp_path / "run"), settings=settings)
-    with pytest.raises(TrainingError, match="trained was 161 and is 81"):
-        train_toy(
-            toy_options(tmp_path / "run"),
-            build=partial(ToyStage, hidden=8),
-            settings={"padding": True},
-        )
-    # What came into being after the checkpoint was written.
-    train_toy(toy_options(tmp_path / "run"), settings={"padding": True, "younger": 1})
-
-
 def test_a_result_without_its_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
     options = toy_options(tmp_path / "run")
     (tmp_path / "run" / "weights").mkdir(parents=True)
     with pytest.raises(TrainingError, match="is there already"):
         train_toy(options)
     assert not (tmp_path / "run" / "checkpoints").exists()
-
-
-# ------------------------------------------------------------------ several processes
-
-
-def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
-    for name in ("two", "one"):
-        (tmp_path / name).mkdir()
-    changes: dict[str, Any] = {"micro_batch_size": 2}
-    assert run_together(
-        killers.train_without_dropout, toy_options(tmp_path / "two", **changes)
-    ) == [
-        0,
-        0,
-    ]
-    killers.train_without_dropout(toy_options(tmp_path / "one", **changes))
-    found, wanted = read_log(tmp_path / "two"), read_log(tmp_path / "one")
-    for name in ("loss", "double", "gradient"):
-        assert [v for _, v in found[name]] == pytest.approx([v for _, v in wanted[name]], rel=1e-5)
-    for name, tensor in weights(tmp_path / "one").items():
-        if name != "seen":
-            torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, atol=1e-5, rtol=0)
-
-
-def test_two_killed_processes_go_on_as_if_undisturbed(tmp_path: Path) -> None:
-    """With dropout, which differs between processes, and is the same again."""
-    for name in ("parts", "whole"):
-        (tmp_path / name).mkdir()
-    parts, whole = toy_options(tmp_path / "parts"), toy_options(tmp_path / "whole")
-    assert -9 in run_together(killers.train_and_die, parts, "update")
-    assert -9 in run_together(killers.train_and_die, parts, "flush")
-    assert run_together(train_in_process, parts) == [0, 0]
-    assert run_together(train_in_process, whole) == [0, 0]
-    assert_same_run(parts.output, whole.output)
-
-
-def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
-    options = toy_options(tmp_path / "run")
-    options.output.mkdir()
-    assert -9 in run_together(killers.train_and_die, options, "update")
-    with pytest.raises(TrainingError, match="processes was 2 and is 1"):
-        train_toy(options)
-    assert 1 in run_together(train_in_process, toy_options(tmp_path / "run", batch_size=9))
-    message = json.loads((options.output / "0-error.txt").read_text())
-    assert message.startswith("A batch of 9 cannot be shared out evenly among 2 processes")

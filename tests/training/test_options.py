@@ -5,7 +5,11 @@ from typing import Any
 
 import pytest
 
+from kosmosg.cli import build_parser
+from kosmosg.commands.train_options import data_options, loop_options
+from kosmosg.data.entities import EntityOptions
 from kosmosg.errors import TrainingError
+from kosmosg.training.data import DataOptions, parse_sets
 from kosmosg.training.options import CHANGEABLE, FREE, LoopOptions
 
 
@@ -37,7 +41,7 @@ def test_learning_rate_without_one_half(warmup: int, steps: int, wanted: list[fl
 
 
 def test_published_values_are_the_defaults() -> None:
-    """Facts sheet, section 12."""
+    """Those of the authors' training scripts."""
     found = options()
     assert (found.betas, found.epsilon, found.weight_decay) == ((0.9, 0.98), 1e-6, 0.01)
     assert (found.warmup_steps, found.clip_norm, found.save_every) == (375, 2.0, 2000)
@@ -47,30 +51,58 @@ def test_published_values_are_the_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "wanted"),
     [
-        ("steps", 0),
-        ("batch_size", 0),
-        ("micro_batch_size", 0),
-        ("learning_rate", 0.0),
-        ("learning_rate", float("nan")),
-        ("warmup_steps", -1),
-        ("weight_decay", 1.0),
-        ("betas", (0.9, 1.0)),
-        ("epsilon", 0.0),
-        ("clip_norm", 0.0),
-        ("ema_decay", 1.0),
-        ("seed", -1),
-        ("save_every", 0),
-        ("sample_every", -1),
-        ("log_every", 0),
-        ("keep", 0),
+        ("steps", 0, "at least 1"),
+        ("batch_size", 0, "at least 1"),
+        ("micro_batch_size", 0, "at least 1"),
+        ("learning_rate", 0.0, "above 0 and below 1"),
+        ("learning_rate", float("nan"), "above 0 and below 1"),
+        ("warmup_steps", -1, "at least 0"),
+        ("weight_decay", 1.0, "from 0 to below 1"),
+        ("betas", (0.9, 1.0), "both from 0 to below 1"),
+        ("epsilon", 0.0, "above 0"),
+        ("clip_norm", 0.0, "above 0"),
+        ("ema_decay", 1.0, "above 0 and below 1"),
+        ("seed", -1, "from 0 to 4294967295"),
+        ("save_every", 0, "at least 1"),
+        ("sample_every", -1, "at least 0"),
+        ("log_every", 0, "at least 1"),
+        ("keep", 0, "at least 1"),
     ],
 )
-def test_bounds(name: str, value: Any) -> None:
+def test_bounds(name: str, value: Any, wanted: str) -> None:
     with pytest.raises(TrainingError) as caught:
         options(**{name: value})
-    assert str(caught.value) == f"{name} cannot be {value} in a training run."
+    option = name.replace("_", "-")
+    assert str(caught.value) == f"--{option} is {value}; it must be {wanted}."
+
+
+@pytest.mark.parametrize("stage", ["lm", "align", "instruct", "clip", "vae", "decoder", "probe"])
+def test_the_command_line_has_the_same_defaults(stage: str) -> None:
+    """And every stage has all of them."""
+    words = ["train", stage, "--output", "run", "--steps", "10", "--batch-size", "4"]
+    needed = {
+        "lm": "weights",
+        "align": "weights",
+        "instruct": "weights",
+        "clip": "config tokenizer",
+    }
+    needed |= {"vae": "config", "decoder": "config clip vae"}
+    for name in needed.get(stage, "").split():
+        words += [f"--{name}", "somewhere"]
+    if stage != "probe":
+        words += ["--data", "a", "--data", "captions=b:2", "--seed", "3"]
+    parsed = build_parser().parse_args(words)
+    seed = 0 if stage == "probe" else 3
+    assert loop_options(parsed) == options(learning_rate=1e-3, seed=seed)
+    if stage != "probe":
+        sets = parse_sets(["a", "captions=b:2"])
+        assert data_options(parsed) == DataOptions(sets=sets, seed=3)
+    if stage == "instruct":
+        published = EntityOptions()
+        assert parsed.keep_background == published.keep_background
+        assert parsed.drop_text == published.drop_text
 
 
 def test_share() -> None:

@@ -1,15 +1,25 @@
 """Two processes and one: the same global batch gives the same losses, stage by stage."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from kosmosg.training.report import read_log
+from kosmosg.errors import TrainingError
+from tests.training import killers
 from tests.training.killers import train_by_words_and_die
+from tests.training.logs import assert_same_losses, read_log
 from tests.training.processes import run_together
-from tests.training.toy import toy_options
+from tests.training.toy import (
+    assert_same_run,
+    toy_options,
+    train_in_process,
+    train_toy,
+    weights,
+)
 from tests.training.uneven import train_uneven, train_where_one_cannot_draw
 from tests.training.world import World, train, train_by_words, words_of
 
@@ -20,15 +30,6 @@ STAGES: dict[str, tuple[list[Any], tuple[str, ...]]] = {
     "align": (["--skip-padding"], ("captions:1",)),
     "instruct": (["--drop-text", 0.3], ("compositional:2", "edits:2", "captions:1")),
 }
-
-
-def assert_same_losses(found: Path, wanted: Path) -> None:
-    logs = [read_log(run) for run in (found, wanted)]
-    assert logs[0].keys() == logs[1].keys()
-    for name in logs[1].keys() - {"gradient"}:
-        values = [[value for _, value in log[name]] for log in logs]
-        assert len(values[0]) == len(values[1]) > 1
-        assert values[0] == pytest.approx(values[1], abs=1e-5, rel=1e-5), name
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -96,3 +97,48 @@ def test_a_process_that_cannot_draw_does_not_hang_the_other(quiet: Path, tmp_pat
     )
     assert run_together(train_where_one_cannot_draw, quiet, options) == [0, 0]
     assert len([*(tmp_path / "run" / "samples").iterdir()]) == 2
+
+
+# ------------------------------------------------------------------ a toy
+
+
+def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
+    for name in ("two", "one"):
+        (tmp_path / name).mkdir()
+    changes: dict[str, Any] = {"micro_batch_size": 2}
+    assert run_together(
+        killers.train_without_dropout, toy_options(tmp_path / "two", **changes)
+    ) == [
+        0,
+        0,
+    ]
+    killers.train_without_dropout(toy_options(tmp_path / "one", **changes))
+    found, wanted = read_log(tmp_path / "two"), read_log(tmp_path / "one")
+    for name in ("loss", "double", "gradient"):
+        assert [v for _, v in found[name]] == pytest.approx([v for _, v in wanted[name]], rel=1e-5)
+    for name, tensor in weights(tmp_path / "one").items():
+        if name != "seen":
+            torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, atol=1e-5, rtol=0)
+
+
+def test_two_killed_processes_go_on_as_if_undisturbed(tmp_path: Path) -> None:
+    """With dropout, which differs between processes, and is the same again."""
+    for name in ("parts", "whole"):
+        (tmp_path / name).mkdir()
+    parts, whole = toy_options(tmp_path / "parts"), toy_options(tmp_path / "whole")
+    assert -9 in run_together(killers.train_and_die, parts, "update")
+    assert -9 in run_together(killers.train_and_die, parts, "flush")
+    assert run_together(train_in_process, parts) == [0, 0]
+    assert run_together(train_in_process, whole) == [0, 0]
+    assert_same_run(parts.output, whole.output)
+
+
+def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
+    options = toy_options(tmp_path / "run")
+    options.output.mkdir()
+    assert -9 in run_together(killers.train_and_die, options, "update")
+    with pytest.raises(TrainingError, match="processes was 2 and is 1"):
+        train_toy(options)
+    assert 1 in run_together(train_in_process, toy_options(tmp_path / "run", batch_size=9))
+    message = json.loads((options.output / "0-error.txt").read_text())
+    assert message.startswith("A batch of 9 cannot be shared out evenly among 2 processes")

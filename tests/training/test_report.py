@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from kosmosg.training.report import Report, read_log
+from kosmosg.training.report import Report
+from tests.training.logs import read_log
 from tests.training.toy import toy_options
 
 

@@ -1,19 +1,30 @@
 """Going on with other settings: what may change, what is told, what is refused early."""
 
-import json
 import logging
 import shutil
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from kosmosg.errors import TrainingError
-from kosmosg.training.checkpoint import read_checkpoint
-from kosmosg.training.report import Report, read_log
-from kosmosg.training.resuming import check_settings
-from tests.training.toy import ToyBatch, ToyStage, toy_options, train_toy
+from kosmosg.training.checkpoint import CheckpointFolder, read_checkpoint
+from kosmosg.training.report import Report
+from kosmosg.training.resuming import check_settings, hold_run
+from tests.training.logs import read_log
+from tests.training.processes import run_to_the_end, started
+from tests.training.toy import (
+    ToyBatch,
+    ToyStage,
+    toy_options,
+    train_in_process,
+    train_toy,
+    weights,
+)
 
 
 class Steep(ToyStage):
@@ -35,7 +46,7 @@ def test_the_way_out_of_a_loss_that_is_no_number(
 
     monkeypatch.setattr(Report, "count", note)
     run = tmp_path / "run"
-    with pytest.raises(TrainingError, match="same command again with a lower learning rate"):
+    with pytest.raises(TrainingError, match="same command again with a lower --learning-rate"):
         train_toy(toy_options(run), build=Steep)
     changes: dict[str, Any] = {"learning_rate": 0.01, "warmup_steps": 5, "clip_norm": 1.0}
     with pytest.raises(KeyboardInterrupt), caplog.at_level(logging.WARNING):
@@ -70,15 +81,67 @@ def test_gradient_checkpointing_may_begin_later(tmp_path: Path) -> None:
     assert read_log(tmp_path / "run") == read_log(tmp_path / "other")
 
 
-def test_what_was_not_always_free(tmp_path: Path) -> None:
-    """Older checkpoints have it among their settings."""
+def test_what_may_change_between_a_run_and_its_resumption(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train_toy(toy_options(tmp_path / "run"), end=8 * 5)
-    file = tmp_path / "run" / "checkpoints" / "step-00000004" / "state.json"
-    state = json.loads(file.read_text())
-    state["identity"]["gradient_checkpointing"] = False
-    file.write_text(json.dumps(state))
-    train_toy(toy_options(tmp_path / "run"))
+    changes: dict[str, Any] = {"save_every": 5, "keep": 1, "micro_batch_size": None, "log_every": 2}
+    train_toy(toy_options(tmp_path / "run", save_dtype="float16", **changes))
+    assert weights(tmp_path / "run")["network.0.weight"].dtype == torch.float16
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
+
+
+def test_settings_of_the_stage_and_its_size_count_too(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_toy(toy_options(tmp_path / "run"), end=8 * 5, settings={"padding": True})
+    for settings, message in (({"padding": False}, "True and is False"), ({}, "True and is None")):
+        with pytest.raises(TrainingError, match=f"padding was {message}"):
+            train_toy(toy_options(tmp_path / "run"), settings=settings)
+    with pytest.raises(TrainingError, match="trained was 161 and is 81"):
+        train_toy(
+            toy_options(tmp_path / "run"),
+            build=partial(ToyStage, hidden=8),
+            settings={"padding": True},
+        )
+    with pytest.raises(TrainingError, match="younger was None and is 1"):
+        train_toy(toy_options(tmp_path / "run"), settings={"padding": True, "younger": 1})
+
+
+def test_a_second_start_is_refused_while_the_first_is_at_work(tmp_path: Path) -> None:
+    options = toy_options(tmp_path / "run", steps=100_000, save_every=1)
+    options.output.mkdir()
+    with started(train_in_process, options) as first:
+        while not [*options.output.glob("checkpoints/step-????????")]:
+            assert first.is_alive()
+            time.sleep(0.01)
+        with pytest.raises(TrainingError) as caught:
+            train_toy(options)
+        assert str(caught.value) == (
+            f"{options.output}: another training (process {first.pid}) is at work here. Wait for "
+            "it or end it, or name another output folder."
+        )
+    # It was killed, and the lock is gone with it.
+    folder = CheckpointFolder(options.output / "checkpoints", 2).latest()
+    assert folder is not None
+    step = read_checkpoint(folder).step
+    with pytest.raises(KeyboardInterrupt):
+        train_toy(options, end=8 * (step + 2))
+    assert read_checkpoint(folder.with_name(f"step-{step + 2:08d}")).step == step + 2
+
+
+def test_a_process_may_hold_what_it_holds(tmp_path: Path) -> None:
+    with hold_run(tmp_path / "run"):
+        train_toy(toy_options(tmp_path / "run", steps=1))
+        assert run_to_the_end(train_in_process, toy_options(tmp_path / "run", steps=1)) == 1
+    assert run_to_the_end(train_in_process, toy_options(tmp_path / "run", steps=1)) == 0
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(
+            TrainingError, match=r"cannot be written: .* name another output folder"
+        ):
+            train_toy(toy_options(folder))
 
 
 def test_settings_that_are_checked_before_the_rest(tmp_path: Path) -> None:
@@ -86,9 +149,11 @@ def test_settings_that_are_checked_before_the_rest(tmp_path: Path) -> None:
     check_settings(output, {"vae": "sha256:1"})  # there is nothing to go on with
     with pytest.raises(KeyboardInterrupt):
         train_toy(toy_options(output), end=8 * 5, settings={"vae": "sha256:1", "clip": None})
-    check_settings(output, {"vae": "sha256:1", "younger": 2})
+    check_settings(output, {"vae": "sha256:1"})  # the loop compares the others
     with pytest.raises(TrainingError, match="vae was 'sha256:1' and is 'sha256:2'"):
         check_settings(output, {"vae": "sha256:2", "clip": None})
+    with pytest.raises(TrainingError, match="more was None and is 2"):
+        check_settings(output, {"vae": "sha256:1", "more": 2})
     (output / "checkpoints" / "step-00000004" / "state.json").write_text("[]")
     with pytest.raises(TrainingError, match="step-00000004 cannot be read"):
         check_settings(output, {"vae": "sha256:1"})

@@ -6,7 +6,6 @@ import re
 import shutil
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,15 +14,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from kosmosg import cli
-from kosmosg.data.samples import CaptionSample
-from kosmosg.data.shard_writer import write_shards
 from kosmosg.pipeline import KosmosGPipeline
-from kosmosg.training.report import read_log
 from tests.training.conftest import Trained
-from tests.training.world import World, command, train
-
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+from tests.training.logs import read_log
+from tests.training.toy import times
+from tests.training.world import PICTURE, World, train
 
 
 def tensors(weights: Path, part: str = "kosmosg") -> dict[str, Tensor]:
@@ -108,9 +103,9 @@ def test_a_sheet_of_samples(trained: Trained) -> None:
 
 
 def test_a_finished_run_does_nothing(trained: Trained, world: World) -> None:
-    before = {file: file.stat().st_mtime_ns for file in trained.align.rglob("*")}
+    before = times(trained.align)
     train("align", trained.align, "--weights", trained.lm / "weights", *world.data("captions"))
-    assert {file: file.stat().st_mtime_ns for file in trained.align.rglob("*")} == before
+    assert times(trained.align) == before
 
 
 def test_stage_2_goes_on_with_the_reconstruction_half(
@@ -186,148 +181,3 @@ def test_the_authors_layout(trained: Trained, tmp_path: Path) -> None:
     train("instruct", tmp_path / "instruct", *options, steps=2)
     options = ["--weights", trained.lm / "weights", "--data", f"captions={captions}"]
     train("align", tmp_path / "align", *options, steps=2)
-
-
-# ------------------------------------------------------------------ mistakes
-
-
-def fails(capsys: pytest.CaptureFixture, stage: str, *arguments: Any) -> str:
-    """Run a command that must fail, and return its only line of complaint."""
-    common = ["--steps", 2, "--batch-size", 2, "--threads", 0]
-    words = ["train", stage, *common, *arguments]
-    assert cli.main([str(word) for word in words]) == 1
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert lines[-1].startswith("error: ")
-    assert not any("Traceback" in line for line in lines)
-    return lines[-1]
-
-
-def test_data_that_is_not_there(
-    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    (tmp_path / "empty").mkdir()
-    options = ["--weights", trained.lm / "weights", "--output", tmp_path / "run", "--data"]
-    for data, message in (
-        (tmp_path / "nowhere", r"no shards \(\*\.tar\) in .*nowhere"),
-        (tmp_path / "empty", r"no shards \(\*\.tar\) in .*empty"),
-        (f"captions={tmp_path}", "has no index"),
-        ("laion=folder", "'laion' is no layout of the authors. Write one of captions, instruct"),
-        ("folder:much", "the weight 'much' is no number"),
-        (f"{tmp_path / 'empty'}:0", "no shards|give at least one source a weight"),
-    ):
-        assert re.search(message, fails(capsys, "align", *options, data))
-
-
-def test_too_much_bad_data(
-    world: World, trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    long = "a circle " * 100
-    write_shards([CaptionSample(caption=long, image=PICTURE)] * 150, tmp_path / "data")
-    options = ["--weights", trained.lm / "weights", "--output", tmp_path / "run"]
-    found = fails(capsys, "align", *options, "--data", tmp_path / "data")
-    assert re.search("100 of the last 100 of .* cannot be used.*caption-too-long", found)
-    data = world.data("captions")
-    assert "share from 0 to below 1" in fails(capsys, "align", *options, *data, "--bad-share", 1)
-
-
-def test_settings_that_cannot_be(
-    world: World, trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    weights = ["--weights", trained.lm / "weights", "--output", tmp_path / "run"]
-    data = world.data("captions")
-    for stage, arguments, message in (
-        ("lm", ["--tokens", 1], "Sequences of 1 tokens .* takes 2 to 128"),
-        ("lm", [], "Sequences of 2048 tokens .* takes 2 to 128"),
-        ("lm", ["--tokens", 5, "--min-side", 1], "An image takes 6 tokens, but sequences of 5"),
-        ("lm", ["--tokens", 64, "--lanes", -2], "-2 lanes of packing cannot be shared out"),
-        ("instruct", ["--drop-text", 1.5], "drop_text is a probability, .* cannot be 1.5"),
-        ("instruct", ["--drop-caption", -1], "drop_caption is a probability"),
-        ("align", ["--threads", -1], "-1 threads cannot read"),
-        ("align", ["--learning-rate", 2], "learning_rate cannot be 2.0"),
-        ("align", ["--seed", -1], "seed cannot be -1"),
-        ("align", [*data], "Two sources have the same name"),
-        ("align", ["--stable-diffusion", tmp_path], "'text_encoder' could not be taken from"),
-    ):
-        found = fails(capsys, stage, *weights, *data, *arguments)
-        assert re.search(message, found), found
-    assert not (tmp_path / "run" / "checkpoints").exists()
-
-
-def test_weights_that_do_not_fit(
-    world: World, trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    run = ["--output", tmp_path / "run", *world.data("captions")]
-    damaged = tmp_path / "damaged"
-    shutil.copytree(trained.lm / "weights", damaged)
-    weights = ["--weights", damaged, *run]
-
-    shutil.rmtree(damaged / "clip_tokenizer")
-    assert "no CLIP tokenizer in" in fails(capsys, "align", *weights)
-    (damaged / "clip_tokenizer").mkdir()
-    assert "no CLIP tokenizer in" in fails(capsys, "align", *weights)
-    (damaged / "clip_tokenizer" / "vocab.json").write_text("[")
-    assert "clip_tokenizer cannot be read" in fails(capsys, "align", *weights)
-    shutil.rmtree(damaged / "text_encoder")
-    assert "has no CLIP text encoder" in fails(capsys, "align", *weights)
-    with (damaged / "tokenizer" / "dict.txt").open("a") as file:
-        file.write("▁one-more 1\n")
-    for stage in ("lm", "align", "instruct"):
-        assert "212 entries, the language model 211" in fails(capsys, stage, *weights)
-    shutil.rmtree(damaged / "unet")
-    assert "lacks unet" in fails(capsys, "instruct", *weights)
-    inside = ["--weights", trained.lm / "weights", *run[2:]]
-    found = fails(capsys, "align", *inside, "--output", trained.lm / "weights" / "run")
-    assert "would lie in the weights" in found
-
-
-@pytest.mark.parametrize(("stage", "part"), [("align", "text_encoder"), ("instruct", "unet")])
-def test_parts_of_another_width(
-    trained: Trained,
-    world: World,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture,
-    stage: str,
-    part: str,
-) -> None:
-    weights = tmp_path / "weights"
-    shutil.copytree(trained.lm / "weights", weights)
-    pipeline = KosmosGPipeline.from_pretrained(weights)
-    config: Any = pipeline.kosmosg.config
-    config.aligner["dim"] = 16
-    type(pipeline.kosmosg)(config).save_pretrained(weights / "kosmosg")
-    run = ["--weights", weights, "--output", tmp_path / "run", *world.data("captions")]
-    assert re.search("(32 of 16|16 wide.*takes 32)", fails(capsys, stage, *run))
-
-
-def test_data_of_another_weight_is_refused_on_resumption(
-    trained: Trained, world: World, capsys: pytest.CaptureFixture
-) -> None:
-    run = ["--output", trained.align, "--weights", trained.lm / "weights"]
-    run += [*world.data("captions", 5), "--steps", 3, "--batch-size", 4, "--warmup-steps", 1]
-    found = fails(capsys, "align", *run, "--log-every", 1)
-    wanted = r"data was \[\[.*captions', None, 1\.0\]\] and is \[\[.*captions', None, 5\.0\]\]"
-    assert re.search(wanted, found)
-    assert re.search("min_side was 64 and is 384", found)
-
-
-def test_other_weights_and_another_teacher_are_refused_on_resumption(
-    trained: Trained, world: World, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    weights, decoder = tmp_path / "weights", world.folder / "decoder" / "weights"
-    shutil.copytree(trained.lm / "weights", weights)
-    run = ["--output", trained.align, *world.data("captions"), "--min-side", 64, "--steps", 3]
-    run += ["--batch-size", 4, "--warmup-steps", 1, "--log-every", 1, "--weights", weights]
-    found = fails(capsys, "align", *run, "--stable-diffusion", decoder)
-    assert "weights was" not in found  # it is a copy
-    assert re.search("stable_diffusion was None and is 'sha256:.{12}'", found)
-    with (weights / "kosmosg" / "model.safetensors").open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"\x01")
-    assert re.search("weights was 'sha256:.{12}' and is 'sha256:", fails(capsys, "align", *run))
-
-
-def test_help(capsys: pytest.CaptureFixture) -> None:
-    for stage in ("lm", "align", "instruct", "clip", "vae", "decoder", "probe"):
-        with pytest.raises(SystemExit):
-            command("train", stage, "--help")
-        assert f"kosmosg train {stage} [-h]" in capsys.readouterr().out

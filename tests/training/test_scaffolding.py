@@ -16,16 +16,15 @@ from transformers import CLIPModel, CLIPTextModel
 
 from kosmosg.evaluation.probe import Probe
 from kosmosg.training import latents
-from kosmosg.training.report import read_log
-from tests.training.test_runs import fails
-from tests.training.world import SIZES, World, train
+from tests.training.logs import read_log
+from tests.training.world import SIZES, World, fails, train
 
 
 @pytest.mark.parametrize(
     ("stage", "names"),
     [
         ("clip", {"loss", "contrast", "words", "right"}),
-        ("vae", {"loss", "pixel", "edge", "divergence"}),
+        ("vae", {"loss", "pixel", "edge", "divergence", "square"}),
         ("decoder", {"loss"}),
     ],
 )
@@ -71,7 +70,8 @@ def test_the_decoding_half_of_a_vae_is_trained_alone(world: World, tmp_path: Pat
     begun, clip = (world.folder / name / "weights" for name in ("vae", "clip"))
     options = ["--config", world.folder / "sizes.json", *world.data("pictures")]
     result = train("vae", tmp_path / "run", *options, "--vae", begun, "--clip", clip, steps=2)
-    assert "perceptual" in read_log(tmp_path / "run")
+    log = read_log(tmp_path / "run")
+    assert log.keys() == {"loss", "pixel", "edge", "perceptual", "gradient", "rate"}
     name = "vae/diffusion_pytorch_model.safetensors"
     before, after = load_file(begun / name), load_file(result / name)
     assert before.keys() == after.keys()
@@ -99,10 +99,27 @@ def test_half_precision(world: World, tmp_path: Path) -> None:
         assert torch.equal(found[key], tensor.half())
 
 
-def test_the_probe(tmp_path: Path) -> None:
-    weights = train("probe", tmp_path / "probe", steps=2)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_probe(tmp_path: Path, dtype: str) -> None:
+    weights = train("probe", tmp_path / "probe", "--save-dtype", dtype, steps=2)
     assert isinstance(Probe.from_pretrained(weights), Probe)
     assert len(read_log(tmp_path / "probe")["loss"]) == 2
+    tensors = load_file(weights / "model.safetensors").values()
+    assert {tensor.dtype for tensor in tensors if tensor.is_floating_point()} == {
+        getattr(torch, dtype)
+    }
+
+
+def test_timesteps_can_be_weighed(world: World, tmp_path: Path) -> None:
+    options = ["--config", world.folder / "sizes.json", *world.data("pictures")]
+    for part in ("clip", "vae"):
+        options += [f"--{part}", world.folder / part / "weights"]
+    train("decoder", tmp_path / "run", *options, "--snr-gamma", 0.5)
+    log, plain = read_log(tmp_path / "run"), read_log(world.folder / "decoder")
+    assert log.keys() == plain.keys() | {"noise"}
+    # Of the same draws by the same networks, before the first update.
+    assert log["noise"][0][1] == pytest.approx(plain["loss"][0][1], rel=1e-5)
+    assert log["loss"][0][1] < log["noise"][0][1]
 
 
 def test_pictures_are_encoded_once(
@@ -141,19 +158,72 @@ def test_pictures_are_encoded_once(
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
-@pytest.mark.parametrize("stage", ["clip", "vae"])
+def write_sizes(folder: Path, part: str, **changes: Any) -> list[Any]:
+    """Write sizes of which some are others, and return the option that names the file."""
+    file = folder / "sizes.json"
+    file.write_text(json.dumps({**SIZES, part: {**SIZES[part], **changes}}))
+    return ["--config", file]
+
+
 def test_other_sizes_and_beginnings_are_refused(
-    world: World, tmp_path: Path, capsys: pytest.CaptureFixture, stage: str
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    sizes = tmp_path / "sizes.json"
-    sizes.write_text(json.dumps({**SIZES, stage: {**SIZES[stage], "initializer_range": 0.03}}))
-    run = ["--output", world.folder / stage, *world.data("pictures"), "--min-side", 64]
     other = shutil.copytree(world.folder / "vocabulary" / "clip_tokenizer", tmp_path / "words")
     (other / "more.txt").write_text("more")
-    more = ["--tokenizer", other] if stage == "clip" else ["--vae", world.folder / "vae/weights"]
-    found = fails(capsys, stage, "--config", sizes, *run, *more)
-    for name in ("config", "tokenizer" if stage == "clip" else "vae"):
-        assert re.search(f"{name} was ('sha256:.{{12}}'|None) and is 'sha256:.{{12}}'", found)
+    common = [*world.data("pictures"), "--min-side", 64]
+    clip = ["--output", world.folder / "clip", *common, "--tokenizer", other]
+    found = fails(capsys, "clip", *write_sizes(tmp_path, "clip", logit_scale_init_value=2.0), *clip)
+    for name in ("config", "tokenizer"):
+        assert re.search(f"{name} was 'sha256:.{{12}}' and is 'sha256:.{{12}}'", found)
+    vae = ["--output", world.folder / "vae", *common]
+    found = fails(capsys, "vae", *write_sizes(tmp_path, "vae", scaling_factor=2), *vae)
+    assert re.search("config was 'sha256:.{12}' and is 'sha256:.{12}'", found)
+    begun = ["--config", world.folder / "sizes.json", "--vae", world.folder / "vae" / "weights"]
+    found = fails(capsys, "vae", *begun, *vae)
+    assert re.search("vae was None and is 'sha256:.{12}'", found)
+
+
+def test_a_vae_that_is_trained_further_keeps_its_sizes(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    weights = world.folder / "vae" / "weights"
+    run = ["--output", tmp_path / "run", *world.data("pictures"), "--vae", weights]
+    found = fails(capsys, "vae", *write_sizes(tmp_path, "vae", sample_size=72), *run)
+    assert f"sizes.json has sample_size=72 in 'vae', but the network in {weights} has 64" in found
+
+
+@pytest.mark.parametrize(
+    ("stage", "part", "changes"),
+    [
+        ("clip", "clip", {"text_config": 3}),
+        ("clip", "clip", {"vision_config": {"hidden_size": 30, "num_attention_heads": 4}}),
+        ("vae", "vae", {"block_out_channels": 8}),
+        ("vae", "vae", {"down_block_types": ["Block"] * 4}),
+        ("vae", "vae", {"norm_num_groups": 3}),
+        ("decoder", "unet", {"block_out_channels": [8, 16, 32]}),
+        ("decoder", "unet", {"width": 8}),
+    ],
+)
+def test_sizes_of_no_network(
+    world: World,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    stage: str,
+    part: str,
+    changes: dict[str, Any],
+) -> None:
+    """The libraries' own errors name neither file nor entry."""
+    more: dict[str, list[Any]] = {
+        "clip": ["--tokenizer", world.folder / "vocabulary" / "clip_tokenizer"],
+        "vae": [],
+        "decoder": [
+            *("--clip", world.folder / "clip" / "weights"),
+            *("--vae", world.folder / "vae" / "weights"),
+        ],
+    }
+    run = ["--output", tmp_path / "run", *world.data("pictures"), "--min-side", 64, *more[stage]]
+    found = fails(capsys, stage, *write_sizes(tmp_path, part, **changes), *run)
+    assert re.search(rf"sizes\.json: no network can be built of '{part}' \(.+\)\. Correct", found)
 
 
 def begin_anew(run: Path) -> None:
@@ -185,3 +255,5 @@ def test_data_without_a_picture(
     parts = ["--clip", world.folder / "clip" / "weights", "--vae", world.folder / "vae" / "weights"]
     run = ["--output", tmp_path / "run", "--config", world.folder / "sizes.json", *parts]
     assert "no captioned picture" in fails(capsys, "decoder", *run, *world.data("text"))
+    weighted = world.data("pictures", 2)
+    assert "is given the weight 2, but" in fails(capsys, "decoder", *run, *weighted)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from kosmosg.errors import OutOfMemoryError, WeightsError
-from kosmosg.training.report import read_log
+from tests.training.logs import read_log
 from tests.training.toy import ToyStage, toy_options, train_toy
 
 

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 from kosmosg.training.average import MovingAverage
 from kosmosg.training.checkpoint import read_checkpoint
-from kosmosg.training.report import read_log
 from kosmosg.training.state import TrainingState
 from tests.training import sharding
+from tests.training.logs import read_log
 from tests.training.processes import run_together
 from tests.training.toy import ToyStage, toy_options
 

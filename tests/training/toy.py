@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kosmosg.errors import KosmosGError
-from kosmosg.models.loading import save_module
+from kosmosg.models.loading import MODULE_FILE, save_module
 from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions
-from kosmosg.training.stage import Stage
+from kosmosg.training.resuming import OWNER
+from kosmosg.training.stage import Stage, Stream
+from tests.training.logs import read_log
 
 WIDTH = 8
 ERROR_FILE = "error.txt"
@@ -68,7 +71,7 @@ class ToyStage(Stage):
         save_module(self, directory)
 
 
-class ToyStream:
+class ToyStream(Stream):
     """Counts; each process its own part."""
 
     def __init__(self, rank: int, processes: int, end: int | None = None):
@@ -116,6 +119,25 @@ def train_toy(
         return ToyStream(rank, processes, end)
 
     return train(build, open_stream, options, settings)
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    """Open the result of a run."""
+    return load_file(run / "weights" / MODULE_FILE)
+
+
+def times(run: Path) -> dict[Path, int]:
+    """When each file of a run was written, but for the one that says who holds it."""
+    files = (file for file in run.rglob("*") if file.name != OWNER)
+    return {file: file.stat().st_mtime_ns for file in files}
+
+
+def assert_same_run(found: Path, wanted: Path) -> None:
+    """Every logged number and every weight is equal, bit by bit."""
+    assert read_log(found) == read_log(wanted)
+    assert weights(found).keys() == weights(wanted).keys()
+    for name, tensor in weights(wanted).items():
+        assert torch.equal(weights(found)[name], tensor), name
 
 
 def train_in_process(options: LoopOptions) -> None:

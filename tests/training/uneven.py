@@ -12,7 +12,7 @@ from kosmosg import sampling
 from kosmosg.errors import WeightsError
 from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions
-from kosmosg.training.runs import Start
+from kosmosg.training.start import Start
 from tests.training.sharding import sharding
 from tests.training.stages.examples import instruct_stage, lm_stage, prompts, sequences
 from tests.training.toy import ToyStream

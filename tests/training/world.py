@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+from PIL import Image
+
 from kosmosg import cli
 from kosmosg.data.miniature.dataset import write_dataset
 
@@ -74,6 +78,8 @@ SIZES: dict[str, Any] = {
         "layer_norm_eps": 1e-5,
     },
 }
+WITHOUT_THREADS = ("probe", "decoder", "lora", "controlnet")
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +116,24 @@ def words_of(
 ) -> list[str]:
     """Write out ``kosmosg train`` with all that a short run needs."""
     common = ["--output", output, "--steps", steps, "--batch-size", batch_size]
-    common += ["--warmup-steps", 1, "--log-every", 1, "--threads", 0]
-    if stage == "probe":
-        common = common[:-2]
-    elif "--min-side" not in arguments:
+    common += ["--warmup-steps", 1, "--log-every", 1]
+    if stage not in WITHOUT_THREADS:
+        common += ["--threads", 0]
+    if stage != "probe" and "--min-side" not in arguments:
         common += ["--min-side", 64]
     return [str(word) for word in ("train", stage, *common, *arguments)]
+
+
+def fails(capsys: pytest.CaptureFixture, stage: str, *arguments: Any) -> str:
+    """Run a command that must fail, and return its only line of complaint."""
+    common: list[Any] = ["--steps", 2, "--batch-size", 2]
+    if stage not in WITHOUT_THREADS:
+        common += ["--threads", 0]
+    assert command("train", stage, *common, *arguments) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("error: ")
+    assert not any("Traceback" in line for line in lines)
+    return lines[-1]
 
 
 def make_world(folder: Path) -> World:

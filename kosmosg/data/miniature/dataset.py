@@ -7,16 +7,17 @@
     documents      texts with pictures between                         stage 1
     compositional  captions, entities cut out of pictures, pictures    stage 3 (section 2.3)
     edits          pictures before and after an instruction            stage 3
+    neon           pictures of one style, which no caption mentions    a LoRA
 
-Nothing that is held out is mentioned or shown in any folder but the first. Each shard comes from
-a seed of its own, so that the same files are written whatever the number of processes, and a run
-that was stopped goes on where it stood.
+Nothing that is held out is mentioned or shown in any folder but the first and the last. Each shard
+comes from a seed of its own, so that the same files are written whatever the number of processes,
+and a run that was stopped goes on where it stood.
 """
 
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from zlib import crc32
@@ -28,8 +29,8 @@ from kosmosg.data.miniature.captions import Caption, write_caption
 from kosmosg.data.miniature.crops import entity_crops
 from kosmosg.data.miniature.documents import sample_document, sample_sentence
 from kosmosg.data.miniature.edits import sample_edit
-from kosmosg.data.miniature.render import sample_picture
-from kosmosg.data.miniature.world import Description
+from kosmosg.data.miniature.render import render, sample_picture
+from kosmosg.data.miniature.world import Description, sample_description
 from kosmosg.data.samples import (
     CaptionSample,
     CompositionalSample,
@@ -218,6 +219,13 @@ def _draw_edit(rng: np.random.Generator) -> Sample:
     )
 
 
+def _draw_neon(rng: np.random.Generator) -> Sample:
+    description = sample_description(rng, held_out=None)
+    picture = render(replace(description, style="neon"), rng)
+    caption = write_caption(replace(description, style="picture"), rng).text
+    return CaptionSample(caption=caption, image=Image.fromarray(picture.image))
+
+
 FOLDERS: dict[str, Folder] = {
     "pictures": Folder(samples=40_000, draw=_draw_picture),
     "captions": Folder(samples=12_000, draw=_draw_caption),
@@ -225,4 +233,5 @@ FOLDERS: dict[str, Folder] = {
     "documents": Folder(samples=6_000, draw=_draw_document),
     "compositional": Folder(samples=24_000, draw=_draw_composition),
     "edits": Folder(samples=20_000, draw=_draw_edit),
+    "neon": Folder(samples=2_000, draw=_draw_neon),
 }

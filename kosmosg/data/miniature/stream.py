@@ -32,26 +32,18 @@ class PictureStream:
         seed: Decides all pictures.
         rank: Number of this process.
         world_size: Number of processes.
-        held_out: What may be shown, see :func:`sample_description`; everything by default.
 
     Raises:
         DataError: If the numbers do not fit together.
     """
 
-    def __init__(
-        self, seed: int, rank: int = 0, world_size: int = 1, *, held_out: bool | None = None
-    ):
+    def __init__(self, seed: int, rank: int = 0, world_size: int = 1):
         if seed < 0 or not 0 <= rank < world_size:
             raise DataError(
                 f"Seed {seed}, rank {rank} of {world_size}: wanted a seed of at least 0 and a "
                 "rank from 0 to below the number of processes."
             )
-        self._identity: dict[str, Any] = {
-            "seed": seed,
-            "rank": rank,
-            "world_size": world_size,
-            "held_out": held_out,
-        }
+        self._identity = {"seed": seed, "rank": rank, "world_size": world_size}
         self._position = rank
 
     def __iter__(self) -> Iterator[StreamedPicture]:
@@ -60,10 +52,15 @@ class PictureStream:
     def __next__(self) -> StreamedPicture:
         position = self._position
         rng = np.random.default_rng((DRAW_PICTURE, self._identity["seed"], position))
-        description = sample_description(rng, self._identity["held_out"])
+        description = sample_description(rng, held_out=None)  # all that there is
         picture = render(replace(description, style=choose(STYLES, rng)), rng)
         self._position += self._identity["world_size"]
         return StreamedPicture(position=position, picture=picture)
+
+    @property
+    def skipped(self) -> dict[str, dict[str, int]]:
+        """Nothing: every picture can be drawn."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the stream stands; ``position`` is that of the next picture."""

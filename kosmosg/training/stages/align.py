@@ -9,9 +9,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from kosmosg.models import KosmosG, Reconstruction
 from kosmosg.models.loading import save_module
+from kosmosg.stable_diffusion import encode_captions
 from kosmosg.training.losses import alignment_loss
 from kosmosg.training.stage import Stage
-from kosmosg.training.stages.clip import encode_captions
 from kosmosg.training.stages.examples import Example
 from kosmosg.training.stages.prompts import PromptBatch, collate_prompts
 from kosmosg.training.stages.weights import save_weights

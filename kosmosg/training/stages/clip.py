@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
+from kosmosg.stable_diffusion import encode_captions
 from kosmosg.training.stage import Stage
 from kosmosg.training.stages.examples import Example
 
@@ -124,21 +125,3 @@ def begin_with_sines(clip: CLIPModel) -> None:
         weight = embeddings.position_embedding.weight
         weight.zero_()  # the class has no place, nor has what a width that is no multiple leaves
         weight[1:, : 4 * quarter] = POSITIONS * places
-
-
-def encode_captions(
-    tokenizer: CLIPTokenizer, captions: Sequence[str]
-) -> tuple[Int64[Tensor, "batch length"], Int64[Tensor, "batch length"]]:
-    """Pad or cut captions to CLIP's length, as Stable Diffusion does.
-
-    Returns:
-        Token ids, and 1 where a token stands.
-    """
-    encoded = tokenizer(
-        list(captions),
-        padding="max_length",
-        truncation=True,
-        max_length=tokenizer.model_max_length,
-        return_tensors="pt",
-    )
-    return encoded.input_ids, encoded.attention_mask

@@ -4,11 +4,10 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from transformers import CLIPTextModel
 
@@ -26,12 +25,14 @@ class LatentExample:
         deviation: Likewise.
         ids: CLIP's token ids of the caption.
         seed: Of noise, timestep and the choice to drop the caption.
+        control_map: What a ControlNet reads, 0 to 255; for a ControlNet alone.
     """
 
     mean: Float[Tensor, "channels height width"]
     deviation: Float[Tensor, "channels height width"]
     ids: Int64[Tensor, "length"]
     seed: int
+    control_map: UInt8[Tensor, "3 pixels pixels"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class LatentBatch:
     deviation: Float[Tensor, "batch channels height width"]
     ids: Int64[Tensor, "batch length"]
     seeds: tuple[int, ...]
+    control_maps: UInt8[Tensor, "batch 3 pixels pixels"] | None = None
 
     def __len__(self) -> int:
         """Count the pictures."""
@@ -49,8 +51,10 @@ class LatentBatch:
 
     def to(self, device: torch.device) -> "LatentBatch":
         """Move everything."""
+        maps = self.control_maps
         return replace(
             self,
+            control_maps=None if maps is None else maps.to(device),
             mean=self.mean.to(device),
             deviation=self.deviation.to(device),
             ids=self.ids.to(device),
@@ -61,23 +65,25 @@ class DecoderStage(Stage):
     """Trains a U-Net to draw what CLIP's text encoder says.
 
     Args:
-        source: Folder with the VAE, the text encoder and its tokenizer, which the U-Net joins.
         unet: Trained.
         text_encoder: Frozen; gives the conditions.
         null_ids: Tokens of the empty caption, which replaces 10 % of the captions.
         diffusion: The VAE's scale and the noise schedule.
         snr_gamma: Limit of the signal-to-noise ratio, above which timesteps count less. A small
             U-Net learns shapes sooner with 5.
+        source: Folder with the VAE, the text encoder and its tokenizer, which the U-Net joins in
+            the result.
     """
 
     def __init__(
         self,
-        source: Path,
         unet: UNet2DConditionModel,
         text_encoder: CLIPTextModel,
         null_ids: Int64[Tensor, "1 length"],
         diffusion: Diffusion,
+        *,
         snr_gamma: float | None = None,
+        source: Path | None = None,
     ):
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
@@ -93,7 +99,9 @@ class DecoderStage(Stage):
 
     def collate(self, samples: Sequence[LatentExample]) -> LatentBatch:
         """Stack the examples."""
+        maps = [sample.control_map for sample in samples if sample.control_map is not None]
         return LatentBatch(
+            control_maps=torch.stack(maps) if maps else None,
             mean=torch.stack([sample.mean for sample in samples]).float(),
             deviation=torch.stack([sample.deviation for sample in samples]).float(),
             ids=torch.stack([sample.ids for sample in samples]),
@@ -108,14 +116,25 @@ class DecoderStage(Stage):
             condition = self.text_encoder(batch.ids).last_hidden_state
             null = self.text_encoder(self.null_ids).last_hidden_state
         condition = self._diffusion.drop(condition, null, draws)
-        predicted: Any = self.unet(noisy, draws.timesteps, condition)
+        predicted = self.predict(noisy, draws.timesteps, condition, batch)
         if self._snr_gamma is None:
-            return {"loss": diffusion_loss(predicted.sample, draws.noise)}
-        errors = (predicted.sample.float() - draws.noise).square().mean(dim=(1, 2, 3))
-        weights = self._diffusion.weigh(draws.timesteps, self._snr_gamma)
+            return {"loss": diffusion_loss(predicted, draws.noise)}
+        errors = (predicted.float() - draws.noise).square().mean(dim=(1, 2, 3))
+        weights = self._diffusion.snr_weights(draws.timesteps, self._snr_gamma)
         return {"loss": (weights * errors).mean(), "noise": errors.detach().mean()}
+
+    def predict(
+        self,
+        noisy: Float[Tensor, "batch channels height width"],
+        timesteps: Int64[Tensor, "batch"],
+        condition: Float[Tensor, "batch queries dim"],
+        batch: LatentBatch,
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Predict the noise in latents."""
+        return self.unet(noisy, timesteps, condition).sample
 
     def save(self, directory: Path) -> None:
         """Write a folder as that of Stable Diffusion: what there was, with the U-Net."""
-        shutil.copytree(self._source, directory, dirs_exist_ok=True)
+        if self._source:
+            shutil.copytree(self._source, directory, dirs_exist_ok=True)
         self.unet.save_pretrained(directory / "unet")

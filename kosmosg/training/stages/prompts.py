@@ -62,10 +62,10 @@ def collate_prompts(
 
 
 def train_language_model(kosmosg: KosmosG) -> None:
-    """Mark what stages 1 and 3 train of the language model (facts sheet, section 12).
+    """Mark what stages 1 and 3 train of the language model (paper, section 2.1).
 
     That is the language model with its embeddings, the resampler, and of the vision tower the
-    last block and the final norm.
+    last block and, as in the authors' code, the final norm.
     """
     kosmos2 = kosmosg.kosmos2
     kosmos2.requires_grad_(True)

@@ -1,6 +1,6 @@
 """The autoencoder that a decoder from nothing needs; Stable Diffusion brings its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,8 @@ class VaeStage(Stage):
     The loss is the squared distance of pixels and of their differences to the right and lower
     neighbours, which is where edges and textures are, some absolute distance, and a trace of the
     divergence. With absolute distances alone a small autoencoder stays grey for long: as long as
-    it knows little, the median of an edge is none.
+    it knows little, the median of an edge is none. The square of the latents is followed over the
+    updates, for their scale.
 
     Args:
         vae: The networks.
@@ -74,12 +75,12 @@ class VaeStage(Stage):
             for name, parameter in self.vae.named_parameters():
                 parameter.requires_grad_(name.startswith(DECODING))
         self._shown: PictureBatch | None = None
-        # Running moments of the latents, for the scale that the U-Net works at.
+        # A running mean over the updates, for the scale that the U-Net works at.
         self.latent_square: Tensor
         self.register_buffer("latent_square", torch.ones(()))
 
     def set_modes(self) -> None:
-        """Train everything."""
+        """Put the whole autoencoder into training mode, also where a half of it is frozen."""
         self.train()
 
     def collate(self, samples: Sequence[Example]) -> PictureBatch:
@@ -98,23 +99,30 @@ class VaeStage(Stage):
         posterior = encoded.latent_dist
         mean, deviation = posterior.mean.float(), posterior.std.float()
         noise = draw_noise(batch.seeds, *mean.shape[1:]).to(mean)
+        losses: dict[str, Tensor] = {}
         if self._decoder_only:
             deviation = torch.hypot(deviation, self._disturbance(batch.seeds).to(mean))
-        latents = mean + deviation * noise
-        decoded: Any = self.vae.decode(latents)
+        else:
+            variance = deviation.square()
+            losses["divergence"] = 0.5 * (mean.square() + variance - 1 - variance.log()).mean()
+            losses["square"] = (mean + deviation * noise).detach().square().mean()
+        decoded: Any = self.vae.decode(mean + deviation * noise)
         error = decoded.sample.float() - batch.pixels
-        pixel = error.square().mean() + SHARPNESS * error.abs().mean()
-        edge = error.diff(dim=-1).square().mean() + error.diff(dim=-2).square().mean()
-        divergence = 0.5 * (mean.square() + deviation.square() - 1 - 2 * deviation.log()).mean()
-        with torch.no_grad():
-            self.latent_square.lerp_(latents.square().mean(), 0.01)
-        losses = {"pixel": pixel, "edge": edge, "divergence": divergence}
-        loss = pixel + edge + KL_WEIGHT * divergence
+        losses["pixel"] = error.square().mean() + SHARPNESS * error.abs().mean()
+        losses["edge"] = error.diff(dim=-1).square().mean() + error.diff(dim=-2).square().mean()
+        loss = losses["pixel"] + losses["edge"]
+        if not self._decoder_only:
+            loss = loss + KL_WEIGHT * losses["divergence"]
         if self.perceptual is not None:
             seen = self.perceptual(decoded.sample.float(), batch.pixels, batch.seeds)
             losses["perceptual"] = seen
             loss = loss + PERCEPTION * seen
         return {"loss": loss, **losses}
+
+    def after_update(self, losses: Mapping[str, float]) -> None:
+        """Follow the square of the latents, once for all micro-batches and processes."""
+        if not self._decoder_only:
+            self.latent_square.lerp_(torch.tensor(losses["square"]).to(self.latent_square), 0.01)
 
     def _disturbance(self, seeds: Sequence[int]) -> Float[Tensor, "batch 1 1 1"]:
         """Draw the deviation of each picture's disturbance."""

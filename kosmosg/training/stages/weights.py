@@ -6,7 +6,9 @@ from pathlib import Path
 from kosmosg.models import KosmosG
 from kosmosg.weights import write_model_index
 
-TRAINED = ("kosmosg", "reconstruction")  # written anew; all else is carried over
+# What is not carried over: the one is written anew, the other belongs to stage 2 alone, which
+# writes it beside.
+TRAINED = ("kosmosg", "reconstruction")
 
 
 def save_weights(kosmosg: KosmosG, stage: str, start: Path, directory: Path) -> None:
@@ -15,7 +17,7 @@ def save_weights(kosmosg: KosmosG, stage: str, start: Path, directory: Path) -> 
     Args:
         kosmosg: Trained.
         stage: The stage it has been through.
-        start: Weights directory that the stage began with, for all that was not trained.
+        start: Weights directory that the stage began with, for all that is not trained.
         directory: Where to write; made if missing.
     """
     directory.mkdir(parents=True, exist_ok=True)

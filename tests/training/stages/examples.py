@@ -3,14 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kosmosg.data.entities import EntityOptions
+from kosmosg.models import Reconstruction
+from kosmosg.stable_diffusion import load_scheduler
 from kosmosg.training import runs
 from kosmosg.training.data import DataOptions, parse_sets
-from kosmosg.training.runs import Start, load_decoder, load_text_encoder
+from kosmosg.training.runs import load_decoder, load_text_encoder
 from kosmosg.training.stages.align import AlignStage
 from kosmosg.training.stages.examples import Example, with_seed
 from kosmosg.training.stages.instruct import InstructStage
 from kosmosg.training.stages.lm import LanguageStage
+from kosmosg.training.start import Start
 
 
 def data(folder: Path, *names: str) -> DataOptions:
@@ -49,7 +54,7 @@ def align_stage(start: Start, **options: Any) -> AlignStage:
     kosmosg = start.kosmosg()
     return AlignStage(
         kosmosg,
-        runs.Reconstruction(kosmosg.config.aligner_config),
+        Reconstruction(kosmosg.config.aligner_config),
         *load_text_encoder(start.directory, None),
         start.directory,
         **options,
@@ -57,6 +62,11 @@ def align_stage(start: Start, **options: Any) -> AlignStage:
 
 
 def instruct_stage(start: Start, **options: Any) -> InstructStage:
-    config = dict(runs.load_scheduler(start.directory / "scheduler").config)
+    config = dict(load_scheduler(start.directory / "scheduler").config)
     decoder = load_decoder(start.directory)
     return InstructStage(start.kosmosg(), *decoder, config, start.directory, **options)
+
+
+def pictures(count: int, seed: int) -> torch.Tensor:
+    """Draw noise in [-1, 1]."""
+    return torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) * 2 - 1

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from kosmosg.training.losses import alignment_loss
-from kosmosg.training.runs import Start
 from kosmosg.training.stage import trainable
 from kosmosg.training.stages.align import AlignStage
+from kosmosg.training.start import Start
 from tests.training.stages.examples import align_stage, captions
 
 

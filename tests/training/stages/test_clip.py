@@ -8,14 +8,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPModel
 
-from kosmosg.stable_diffusion import load_clip_tokenizer
+from kosmosg.stable_diffusion import encode_captions, load_clip_tokenizer
 from kosmosg.training.data import picture_preparer
 from kosmosg.training.stage import trainable
 from kosmosg.training.stages.clip import (
     MAX_LOGIT_SCALE,
     ClipStage,
     begin_with_sines,
-    encode_captions,
 )
 from kosmosg.training.stages.examples import with_seed
 from tests.training.stages.examples import data

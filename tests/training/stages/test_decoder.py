@@ -10,10 +10,9 @@ from torch.nn import functional as F
 from transformers import CLIPTextModel
 
 from kosmosg.config import SD15_SCHEDULER
-from kosmosg.stable_diffusion import load_clip_tokenizer
+from kosmosg.stable_diffusion import encode_captions, load_clip_tokenizer
 from kosmosg.training.diffusion import Diffusion
 from kosmosg.training.stage import trainable
-from kosmosg.training.stages.clip import encode_captions
 from kosmosg.training.stages.decoder import DecoderStage, LatentExample
 from tests.training.world import World
 
@@ -24,7 +23,8 @@ def stage(world: World) -> DecoderStage:
     unet: Any = UNet2DConditionModel.from_pretrained(folder / "unet")
     encoder: Any = CLIPTextModel.from_pretrained(folder / "text_encoder")
     null_ids = encode_captions(load_clip_tokenizer(folder / "tokenizer"), [""])[0]
-    return DecoderStage(folder, unet, encoder, null_ids, Diffusion(SD15_SCHEDULER, 0.7))
+    diffusion = Diffusion(SD15_SCHEDULER, 0.7)
+    return DecoderStage(unet, encoder, null_ids, diffusion, source=folder)
 
 
 def example(seed: int) -> LatentExample:
@@ -74,13 +74,13 @@ def test_the_result_joins_what_there_was(stage: DecoderStage, tmp_path: Path) ->
 
 
 def test_timesteps_with_little_noise_count_less() -> None:
-    """Weights of the facts sheet's schedule, by hand."""
+    """Weights of Stable Diffusion's schedule, by hand."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     alphas = torch.cumprod(1 - betas, dim=0)
     timesteps = torch.tensor([0, 100, 300, 999])
     ratio = (alphas / (1 - alphas))[timesteps]
     wanted = torch.where(ratio > 5, 5 / ratio, torch.ones(()).double())
-    found = Diffusion(SD15_SCHEDULER, 0.7).weigh(timesteps, 5.0)
+    found = Diffusion(SD15_SCHEDULER, 0.7).snr_weights(timesteps, 5.0)
     torch.testing.assert_close(found.double(), wanted, rtol=1e-3, atol=1e-6)
     assert wanted[0] < 0.01
     assert wanted[-1] == 1
@@ -93,7 +93,7 @@ def test_loss_with_limited_ratio(world: World) -> None:
     null_ids = encode_captions(load_clip_tokenizer(folder / "tokenizer"), [""])[0]
     diffusion = Diffusion(SD15_SCHEDULER, 0.7)
     plain, limited = (
-        DecoderStage(folder, unet, encoder, null_ids, diffusion, gamma).eval()
+        DecoderStage(unet, encoder, null_ids, diffusion, snr_gamma=gamma).eval()
         for gamma in (None, 5.0)
     )
     samples = [example(1), example(2), example(3)]

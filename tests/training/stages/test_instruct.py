@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kosmosg.config import CLIP_MEAN, CLIP_STD
-from kosmosg.training.runs import Start
 from kosmosg.training.stage import trainable
 from kosmosg.training.stages.examples import Example
 from kosmosg.training.stages.instruct import InstructStage
+from kosmosg.training.start import Start
 from tests.training.stages.examples import instruct_stage, prompts
 
 VISION = r"kosmosg\.kosmos2\.vision_model\.model\.(?!encoder\.layers\.1\.|post_layernorm\.)"

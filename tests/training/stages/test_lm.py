@@ -10,10 +10,10 @@ from kosmosg.data import Batch
 from kosmosg.data.prepare import Prepared
 from kosmosg.tokenizer import BOS_ID, EOS_ID, PAD_ID, TokenizedPrompt
 from kosmosg.training.losses import IGNORED
-from kosmosg.training.runs import Start
 from kosmosg.training.stage import trainable
 from kosmosg.training.stages.lm import LanguageStage
 from kosmosg.training.stages.prompts import read_prompts
+from kosmosg.training.start import Start
 from tests.training.stages.examples import lm_stage, sequences
 
 VISION = "kosmosg.kosmos2.vision_model.model."
@@ -25,7 +25,7 @@ def stage(start: Start) -> LanguageStage:
 
 
 def test_what_is_trained(stage: LanguageStage) -> None:
-    """Facts sheet, section 12: of the vision tower, the last block and the final norm alone."""
+    """Of the vision tower, the last block and the final norm alone (paper, section 2.1)."""
     trained, every = set(trainable(stage)), {name for name, _ in stage.named_parameters()}
     assert {name for name in every if name.startswith("kosmosg.aligner")} & trained == set()
     vision = {name for name in trained if name.startswith(VISION)}

@@ -1,18 +1,22 @@
 """The autoencoder's loss by hand."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from kosmosg.data.prepare import Prepared
 from kosmosg.tokenizer import TokenizedPrompt
+from kosmosg.training.loop import train
 from kosmosg.training.stages.examples import Example
 from kosmosg.training.stages.perceptual import PerceptualDistance
 from kosmosg.training.stages.vae import VaeStage
+from tests.training.stages.examples import pictures
+from tests.training.toy import ToyStream, toy_options
 from tests.training.world import SIZES
 
 
@@ -52,47 +56,6 @@ def test_loss_by_hand(stage: VaeStage) -> None:
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-5)
 
 
-@pytest.fixture
-def distance() -> PerceptualDistance:
-    torch.manual_seed(0)
-    sizes: Any = SIZES["clip"]["vision_config"]
-    return PerceptualDistance(CLIPVisionModel(CLIPVisionConfig(**sizes)))
-
-
-def pictures(count: int, seed: int) -> torch.Tensor:
-    return torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-
-
-def test_perceptual_distance_by_hand(distance: PerceptualDistance) -> None:
-    """Of pictures of CLIP's size that are moved by nothing."""
-    a, b = (pictures(1, seed)[..., :32, :32] for seed in (1, 2))
-    still = next(
-        seed
-        for seed in range(10**4)
-        if not torch.randint(16, (2,), generator=torch.Generator().manual_seed(seed)).any()
-    )
-    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
-    std = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
-    layers = [
-        distance.tower(
-            pixel_values=((pixels + 1) / 2 - mean) / std, output_hidden_states=True
-        ).hidden_states[1:]
-        for pixels in (a, b)
-    ]
-    wanted = 2 - 2 * torch.stack(
-        [torch.cosine_similarity(x, y, dim=-1).mean() for x, y in zip(*layers, strict=True)]
-    )
-    torch.testing.assert_close(distance(a, b, [still]), wanted.mean())
-
-
-def test_perceptual_distance_is_of_both_pictures_moved_alike(distance: PerceptualDistance) -> None:
-    a, b = pictures(3, 1), pictures(3, 2)
-    assert distance(a, a, [1, 2, 3]) < 1e-6
-    assert distance(a, b, [1, 2, 3]) > 1e-3
-    assert distance(a, b, [1, 2, 3]) == distance(a, b, [1, 2, 3])
-    assert distance(a, b, [1, 2, 3]) != distance(a, b, [4, 5, 6])
-
-
 def test_the_perceptual_distance_is_part_of_the_loss(distance: PerceptualDistance) -> None:
     torch.manual_seed(0)
     stage = VaeStage(AutoencoderKL(**SIZES["vae"]), perceptual=distance)
@@ -129,11 +92,55 @@ def test_latents_are_disturbed_for_a_decoder_trained_alone() -> None:
 
 
 def test_the_square_of_the_latents_is_followed(stage: VaeStage) -> None:
-    assert stage.latent_square == 1
-    stage.losses(stage.collate([example(1)]))
-    first = stage.latent_square.item()
-    assert first != 1
+    losses = stage.losses(stage.collate([example(1)]))
+    assert stage.latent_square == 1  # a micro-batch alone does not change it
+    vae: Any = stage.vae
+    posterior = vae.encode(stage.collate([example(1)]).pixels).latent_dist
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    square = (posterior.mean + posterior.std * noise).square().mean().item()
+    assert losses["square"].item() == pytest.approx(square, rel=1e-5)
+    for update in (1, 2):
+        stage.after_update({name: loss.item() for name, loss in losses.items()})
+        wanted = 1 + (square - 1) * (1 - 0.99**update)
+        assert stage.latent_square.item() == pytest.approx(wanted, rel=1e-5)
     assert "latent_square" in stage.state_dict()
+
+
+def test_the_scale_does_not_depend_on_the_cut_into_micro_batches(tmp_path: Path) -> None:
+    def build() -> VaeStage:
+        torch.manual_seed(0)
+        return VaeStage(AutoencoderKL(**SIZES["vae"]))
+
+    scales = []
+    for size in (4, 1, 3):
+        options = toy_options(
+            tmp_path / str(size), steps=2, batch_size=4, micro_batch_size=size, learning_rate=1e-3
+        )
+        folder = train(build, lambda rank, processes: Examples(rank, processes), options)
+        config = json.loads((folder / "vae" / "config.json").read_text())
+        scales.append(config["scaling_factor"])
+    assert scales == pytest.approx([scales[0]] * 3, rel=1e-5)
+    assert scales[0] != 1
+
+
+class Examples(ToyStream):
+    """Pictures of noise, by their number."""
+
+    def __next__(self) -> Example:
+        return example(super().__next__())
+
+
+def test_a_decoder_alone_follows_no_latents(distance: PerceptualDistance) -> None:
+    """What comes from the frozen encoder is no loss of its decoder."""
+    torch.manual_seed(0)
+    vae = AutoencoderKL(**SIZES["vae"])
+    stage = VaeStage(vae, decoder_only=True, perceptual=distance)
+    losses = stage.losses(stage.collate([example(1), example(2)]))
+    assert losses.keys() == {"loss", "pixel", "edge", "perceptual"}
+    wanted = losses["pixel"] + losses["edge"] + 0.2 * losses["perceptual"]
+    torch.testing.assert_close(losses["loss"], wanted)
+    stage.after_update({name: loss.item() for name, loss in losses.items()})
+    assert stage.latent_square == 1
 
 
 def test_sheet(stage: VaeStage) -> None:

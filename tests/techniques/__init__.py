@@ -1,0 +1,1 @@
+"""LoRA, ControlNet and initial pictures, on a small random pipeline."""
