@@ -1,7 +1,7 @@
 """``curate``: make training data, on any number of machines."""
 
 import argparse
-import os
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 from kosmosg.errors import CurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
-    from kosmosg.curation.engine import Job
+    from kosmosg.curation.engine import Job, Wishes
     from kosmosg.curation.ledger import Ledger
     from kosmosg.curation.recipes import Recipe
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 PER_SHARD = 256
-NEEDED = {"ray": "ray[data]", "scipy": "scipy"}
+# What the extra brings, by the modules that are imported.
+NEEDED = {"ray": "ray[data]", "pyarrow": "ray[data]", "scipy": "scipy", "webdataset": "webdataset"}
+RAY = NEEDED["ray"]
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -119,7 +121,9 @@ def _add_engine(parser: argparse.ArgumentParser, stages: str) -> None:
     group.add_argument(
         "--address", metavar="HOST:PORT", help="a Ray cluster, or auto; default: this machine"
     )
-    group.add_argument("--cpus", type=int, metavar="N", help="of this machine; default: all")
+    group.add_argument(
+        "--cpus", type=int, metavar="N", help="of this machine, without --address; default: all"
+    )
     group.add_argument(
         "--workers",
         action="append",
@@ -135,17 +139,49 @@ def _add_engine(parser: argparse.ArgumentParser, stages: str) -> None:
 def run(options: argparse.Namespace) -> None:
     """Make what is not there yet."""
     _require(options)
-    from tqdm import tqdm
-
-    from kosmosg.curation.engine import Job
     from kosmosg.curation.ledger import Ledger
-    from kosmosg.curation.report import write_report
     from kosmosg.settings import check_integer
 
     check_integer("--per-shard", options.per_shard, 1, 100_000)
+    if options.cpus is not None:
+        check_integer("--cpus", options.cpus, 1, 100_000)
     recipe: Recipe = options.recipe(options)
+    wishes = _parse_workers(options.workers, [stage.name for stage in recipe.stages])
     ledger = Ledger(directory=options.output.resolve(), per_shard=options.per_shard)
-    ledger.begin(recipe.settings)
+    planned = len(recipe.source.listings)
+    with ledger.held(recipe.settings):
+        _make_missing(recipe, ledger, wishes, options)
+        ledger.end()
+        if missing := sorted(set(range(planned)) - ledger.finished()):
+            raise CurationError(
+                f"{len(missing)} of {planned} shards could not be made, such as number "
+                f"{missing[0]}; the messages above say why. Run the command again to try them "
+                "again."
+            )
+
+
+def _require(options: argparse.Namespace) -> None:
+    """Say what is missing before anything is read."""
+    missing = {
+        package
+        for module, package in NEEDED.items()
+        if find_spec(module) is None and not (options.in_process and package == RAY)
+    }
+    if missing:
+        raise CurationError(
+            f"Curation needs {' and '.join(sorted(missing))}: pip install -e '.[curation]'."
+        )
+
+
+def _make_missing(
+    recipe: "Recipe", ledger: "Ledger", wishes: "Wishes", options: argparse.Namespace
+) -> None:
+    """Make the shards that are not finished, and say of all of them what is in them."""
+    from tqdm import tqdm
+
+    from kosmosg.curation.engine import Job
+    from kosmosg.curation.report import write_report
+
     listings, finished = recipe.source.listings, ledger.finished()
     jobs = [
         Job(number=number, listing=listing)
@@ -153,75 +189,36 @@ def run(options: argparse.Namespace) -> None:
         if number not in finished
     ]
     try:
-        numbers = _make(jobs, recipe, ledger, options) if jobs else iter(())
-        with tqdm(desc="curate", unit="shard", total=len(listings), initial=len(finished)) as bar:
+        with (
+            closing(_make(jobs, recipe, ledger, wishes, options)) as numbers,
+            tqdm(desc="curate", unit="shard", total=len(listings), initial=len(finished)) as bar,
+        ):
             for _ in numbers:
                 bar.update()
     finally:
         print(write_report(ledger, recipe.settings, len(listings)), end="")
-    ledger.end()
-    if missing := sorted(set(range(len(listings))) - ledger.finished()):
-        raise CurationError(
-            f"{len(missing)} of {len(listings)} shards could not be made, such as number "
-            f"{missing[0]}; the messages above say why. Run the command again to try them again."
-        )
-
-
-def _require(options: argparse.Namespace) -> None:
-    """Say what is missing before anything is read."""
-    missing = [
-        package
-        for module, package in NEEDED.items()
-        if find_spec(module) is None and not (options.in_process and module == "ray")
-    ]
-    if missing:
-        raise CurationError(
-            f"Curation needs {' and '.join(missing)}: pip install -e '.[curation]'."
-        )
 
 
 def _make(
-    jobs: "list[Job]", recipe: "Recipe", ledger: "Ledger", options: argparse.Namespace
-) -> "Iterator[int]":
-    from kosmosg.curation.engine import run_here, run_on_ray, share_out
+    jobs: "list[Job]",
+    recipe: "Recipe",
+    ledger: "Ledger",
+    wishes: "Wishes",
+    options: argparse.Namespace,
+) -> "Generator[int]":
+    from kosmosg.curation.engine import connected, run_here, run_on_ray, share_out
 
-    wishes = _parse_workers(options.workers, [stage.name for stage in recipe.stages])
+    if not jobs:
+        return
     if options.in_process:
-        return run_here(jobs, recipe.stages, ledger)
-    resources = _start_ray(options)
-    workers = share_out(recipe.stages, resources.get("CPU", 1.0), resources.get("GPU", 0.0), wishes)
-    return run_on_ray(jobs, recipe.stages, ledger, workers)
+        yield from run_here(jobs, recipe.stages, ledger)
+        return
+    with connected(options.address, options.cpus) as has:
+        workers = share_out(recipe.stages, has.get("CPU", 1.0), has.get("GPU", 0.0), wishes)
+        yield from run_on_ray(jobs, recipe.stages, ledger, workers)
 
 
-def _start_ray(options: argparse.Namespace) -> dict[str, float]:
-    """Start Ray, or join a cluster; return what it has."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
-    import logging
-
-    import ray
-
-    verbose = logging.getLogger().isEnabledFor(logging.INFO)
-    if not ray.is_initialized():
-        try:
-            ray.init(
-                address=options.address,
-                num_cpus=None if options.address else options.cpus,
-                include_dashboard=None if options.address else False,
-                log_to_driver=verbose,
-                logging_level=logging.INFO if verbose else logging.ERROR,
-            )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            where = options.address or "this machine"
-            raise CurationError(
-                f"Ray does not start on {where} ({error}). Check the address, and that the "
-                "cluster runs the same version of Ray."
-            ) from error
-    return ray.cluster_resources()
-
-
-def _parse_workers(
-    texts: list[str], stages: list[str]
-) -> dict[str, tuple[int | None, float | None]]:
+def _parse_workers(texts: list[str], stages: list[str]) -> "Wishes":
     """Read ``caption=5x1``: five workers with a GPU each."""
     wishes: dict[str, tuple[int | None, float | None]] = {}
     for text in texts:

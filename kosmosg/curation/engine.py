@@ -8,7 +8,9 @@ What a dead worker was at is given to another one.
 
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +26,9 @@ RETRIES = 4  # of a portion whose worker dies
 BROKEN = 8  # portions that may be lost before a run stops
 STUCK = 6 * 3600.0  # seconds without progress; fetching models takes long
 IN_FLIGHT = 2  # portions that a worker with a model has at hand: one to work on, one waiting
+
+# By the name of a stage, how many workers and how many GPUs for each; nothing: as it comes.
+Wishes = Mapping[str, tuple[int | None, float | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,16 +69,54 @@ class Workers:
     gpus: float = 0.0
 
 
+@contextmanager
+def connected(address: str | None = None, cpus: int | None = None) -> Iterator[dict[str, float]]:
+    """Start Ray on this machine, or join a cluster, and leave it at the end.
+
+    Args:
+        address: Of the cluster, or ``auto``; nothing: this machine, whatever runs on it besides.
+        cpus: Cores of this machine to use; nothing: all.
+
+    Yields:
+        What all machines have, such as ``{"CPU": 16.0, "GPU": 1.0}``.
+
+    Raises:
+        CurationError: If it does not start.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+    import ray
+
+    if ray.is_initialized():
+        yield ray.cluster_resources()
+        return
+    verbose = logging.getLogger().isEnabledFor(logging.INFO)
+    try:
+        ray.init(
+            address=address or "local",
+            num_cpus=None if address else cpus,
+            include_dashboard=None if address else False,
+            log_to_driver=verbose,
+            logging_level=logging.INFO if verbose else logging.ERROR,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise CurationError(
+            f"Ray does not start on {address or 'this machine'} ({error}). Check the address, and "
+            "that the cluster runs the same version of Ray."
+        ) from error
+    try:
+        yield ray.cluster_resources()
+    finally:
+        ray.shutdown()
+
+
 def share_out(
-    stages: Sequence[Stage],
-    cpus: float,
-    gpus: float,
-    wishes: Mapping[str, tuple[int | None, float | None]],
+    stages: Sequence[Stage], cpus: float, gpus: float, wishes: Wishes
 ) -> dict[str, Workers]:
     """Decide how many workers each stage has, and how large they are.
 
-    Without wishes, every GPU holds each model once, and without GPUs there is one worker for each
-    model. The cores are shared out among them, and one share is left for the other stages.
+    Without wishes, each model has as many workers as there are GPUs, and an equal part of one for
+    each; without GPUs it has one worker. The cores are shared out among them, and one share is left
+    for the other stages.
 
     Args:
         stages: All of them.
@@ -82,8 +125,10 @@ def share_out(
         wishes: Number of workers and GPUs of each, by the name of a stage.
 
     Raises:
-        CurationError: If there are too few GPUs: Ray would wait for ever.
+        CurationError: If there are too few GPUs: Ray would wait for ever. Or if a stage without a
+            model is to have some.
     """
+    _check_wishes(stages, wishes)
     models = [stage for stage in stages if stage.model]
     counts = {stage.name: wishes.get(stage.name, (None, None))[0] for stage in stages}
     parts = dict.fromkeys(counts, 0.0)
@@ -103,6 +148,15 @@ def share_out(
         stage.name: Workers(count=counts[stage.name], cpus=cores, gpus=parts[stage.name])
         for stage in stages
     }
+
+
+def _check_wishes(stages: Sequence[Stage], wishes: Wishes) -> None:
+    for stage in stages:
+        if not stage.model and wishes.get(stage.name, (None, None))[1]:
+            raise CurationError(
+                f"Stage {stage.name} has no model, and so no use for a GPU. Choose its number of "
+                "workers alone."
+            )
 
 
 def run_here(jobs: Sequence[Job], stages: Sequence[Stage], ledger: Ledger) -> Iterator[int]:

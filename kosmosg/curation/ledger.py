@@ -10,10 +10,12 @@ behind the finished shards; one that was being written is written anew, under th
 """
 
 import json
+import os
 import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,11 @@ from typing import Any
 from kosmosg.curation.drafts import Portion
 from kosmosg.data.shard_writer import shard_name, write_files
 from kosmosg.errors import CurationError
+from kosmosg.lockfile import only_one
 
 SETTINGS_FILE = "curation.json"
 RECORDS, SET_ASIDE, SCRATCH = "records", "set-aside", "scratch"
+OWNER = ".curation.lock"
 KEPT = "kept"
 
 
@@ -39,26 +43,53 @@ class Ledger:
     directory: Path
     per_shard: int
 
-    def begin(self, settings: Mapping[str, Any]) -> None:
-        """Note with what the data are made, so that they are not continued with anything else.
+    @contextmanager
+    def held(self, settings: Mapping[str, Any]) -> Iterator[None]:
+        """Begin, and hold the folder for this process: two runs would make everything twice.
 
         Raises:
-            CurationError: If they were begun with other settings, or something else is there.
+            CurationError: If another process holds it, or as ``begin`` does.
+        """
+
+        def explain(process: str) -> CurationError:
+            return CurationError(
+                f"{self.directory}: another run (process {process}) is at work here. Wait for it "
+                "or end it, or name another folder."
+            )
+
+        self.check(settings)  # before anything is left in it
+        with only_one(self.directory, OWNER, explain):
+            self.begin(settings)
+            yield
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Compare the settings with those that the data were begun with, if they were.
+
+        Raises:
+            CurationError: If they are others, or something else is there.
         """
         file = self.directory / SETTINGS_FILE
-        wanted = json.loads(json.dumps(settings))
         if file.exists():
-            self._compare(json.loads(file.read_bytes()), wanted)
+            self._compare(self._read_settings(file), json.loads(json.dumps(settings)))
         elif self._strangers():
             raise CurationError(
                 f"{self.directory} is not empty, and was not made by this command. Name another "
                 "folder, or remove it."
             )
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Note with what the data are made, so that they are not continued with anything else.
+
+        Raises:
+            CurationError: As ``check`` does.
+        """
+        self.check(settings)
         # Of a run that was killed; nobody else is writing now.
         shutil.rmtree(self.directory / SCRATCH, ignore_errors=True)
         for name in (SCRATCH, RECORDS, SET_ASIDE):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
-        self._write(file, json.dumps(wanted, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(dict(settings), indent=2, ensure_ascii=False)
+        self._write(self.directory / SETTINGS_FILE, f"{text}\n")
 
     def finished(self) -> set[int]:
         """List the numbers of the finished shards."""
@@ -72,7 +103,9 @@ class Ledger:
             scratch = self._scratch(name)
             first = portion.number * self.per_shard
             write_files((draft.files for draft in portion.drafts), scratch, first_key=first)
-            scratch.replace(shard)
+            _publish(scratch, shard)
+        else:
+            shard.unlink(missing_ok=True)  # of an attempt that had more luck, but left no record
         lines = (json.dumps(asdict(each), ensure_ascii=False) for each in portion.set_aside)
         self._write(
             self.directory / SET_ASIDE / f"{stem}.jsonl", "".join(f"{line}\n" for line in lines)
@@ -93,8 +126,20 @@ class Ledger:
     def _strangers(self) -> bool:
         if not self.directory.exists():
             return False
-        ours = {SCRATCH, RECORDS, SET_ASIDE}
+        ours = {SCRATCH, RECORDS, SET_ASIDE, OWNER}
         return any(path.name not in ours for path in self.directory.iterdir())
+
+    def _read_settings(self, file: Path) -> dict[str, Any]:
+        try:
+            settings = json.loads(file.read_bytes())
+        except ValueError:
+            settings = None
+        if not isinstance(settings, dict):
+            raise CurationError(
+                f"{file} is damaged, or was not made by this command. Name another folder, or "
+                "remove this one."
+            )
+        return settings
 
     def _compare(self, begun: dict[str, Any], wanted: dict[str, Any]) -> None:
         differing = sorted(
@@ -113,11 +158,18 @@ class Ledger:
         scratch = self._scratch(path.name)
         # A key may hold half a surrogate pair, which has no encoding.
         scratch.write_text(text, encoding="utf-8", errors="replace")
-        scratch.replace(path)
+        _publish(scratch, path)
 
     def _scratch(self, name: str) -> Path:
         """Name a file of our own: a worker that is taken for dead may still be writing."""
         return self.directory / SCRATCH / f"{secrets.token_hex(4)}-{name}"
+
+
+def _publish(scratch: Path, path: Path) -> None:
+    """Let a file appear under its name, once the disk has all of it."""
+    with scratch.open("rb") as file:
+        os.fsync(file.fileno())
+    scratch.replace(path)
 
 
 def make_record(portion: Portion, size: int) -> dict[str, Any]:

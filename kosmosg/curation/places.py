@@ -4,6 +4,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 import requests
@@ -11,9 +12,10 @@ from requests.exceptions import BaseHTTPError
 
 from kosmosg.curation.drafts import Rejected
 from kosmosg.data.samples import read_range
+from kosmosg.data.skipping import BadSample
 from kosmosg.wire import BreakError, Policy, RefusalError, Wire
 
-# A picture, not weights: what does not come within a minute is left out.
+# A picture, not weights: what does not come within a minute, thrice, is left out.
 PICTURE_POLICY = Policy(
     read_timeout=20.0, attempts=3, longest_wait=30.0, window=60.0, largest=50 * 10**6
 )
@@ -34,7 +36,13 @@ class Address(NamedTuple):
     url: str
 
 
-Place = Stretch | Address
+class Lost(NamedTuple):
+    """Whatever stood behind the place where an archive is damaged."""
+
+    problem: str
+
+
+Place = Stretch | Address | Lost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +57,18 @@ class Fetcher:
 
         Raises:
             Rejected: If it is not there, is too large, or does not come.
+            BadSample: If its archive is damaged.
         """
+        if isinstance(place, Lost):
+            raise BadSample("broken-shard", place.problem)
         if isinstance(place, Stretch):
             return _read_stretch(place)
+        return self._fetch(place.url)
+
+    def _fetch(self, url: str) -> bytes:
         for attempt in range(self.policy.attempts):
             try:
-                return self._download(place.url)
+                return self._download(url)
             except RefusalError as refusal:
                 raise Rejected("download", str(refusal)) from None
             except BreakError as broken:
@@ -66,8 +80,25 @@ class Fetcher:
         raise Rejected("download", f"given up after {self.policy.attempts} tries: {problem}")
 
     def _download(self, url: str) -> bytes:
-        with self._wire().get(url, 0, None) as response:
-            return _read_body(response, self.policy)
+        """Try once, and wait no longer than the policy says, even for headers without end."""
+        answer: SimpleQueue[bytes | Exception] = SimpleQueue()
+        ask = threading.Thread(target=self._ask, args=(self._wire(), url, answer), daemon=True)
+        ask.start()
+        try:
+            found = answer.get(timeout=self.policy.window)
+        except Empty:
+            del self._own.wire  # whose connection is still in use
+            raise BreakError(f"nothing whole came in {self.policy.window:.0f} s") from None
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _ask(self, wire: Wire, url: str, answer: SimpleQueue[bytes | Exception]) -> None:
+        try:
+            with wire.get(url, 0, None) as response:
+                answer.put(_read_body(response, self.policy))
+        except Exception as error:  # noqa: BLE001  raised again where it is waited for
+            answer.put(error)
 
     def _wire(self) -> Wire:
         if not hasattr(self._own, "wire"):
@@ -87,7 +118,7 @@ def _read_stretch(place: Stretch) -> bytes:
 
 
 def _read_body(response: requests.Response, policy: Policy) -> bytes:
-    """Read an answer within the bounds of length and time, whatever its server says or does."""
+    """Read an answer within the bounds of length, whatever its server says or does."""
     length = response.headers.get("Content-Length", "").strip()
     wanted = int(length) if length.isdecimal() and len(length) < 19 else None
     if wanted is not None and wanted > policy.largest:
@@ -100,7 +131,7 @@ def _read_body(response: requests.Response, policy: Policy) -> bytes:
             if len(data) > policy.largest:
                 raise RefusalError(f"larger than {policy.largest // 10**6} MB", "")
             if time.monotonic() > end:
-                raise BreakError(f"only {len(data)} bytes came in {policy.window:.0f} s")
+                raise BreakError("too slow")  # and nobody waits any more
     except (requests.RequestException, BaseHTTPError, OSError) as error:
         raise BreakError(f"the connection broke ({type(error).__name__})") from None
     if wanted is not None and len(data) < wanted:

@@ -148,10 +148,10 @@ def make_openimages(
         Stage(name="masks", make=partial(_masks, models, batches.masks), model=True),
         Stage(name="cut", make=cut),
     )
-    chosen = {
-        name: fingerprint(Path(value)) if isinstance(value, str) and Path(value).is_dir() else value
-        for name, value in asdict(options).items()
-    }
+    chosen = asdict(options)
+    for name in ("captioner", "language_model", "segmenter"):
+        if (folder := Path(chosen[name])).is_dir():
+            chosen[name] = fingerprint(folder)
     return _recipe("openimages", source, stages, per_shard, prompt=fingerprint_of(PROMPT), **chosen)
 
 

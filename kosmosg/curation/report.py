@@ -2,12 +2,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from kosmosg.curation.drafts import RULES
 from kosmosg.curation.ledger import KEPT, Ledger
@@ -21,10 +20,10 @@ from kosmosg.data.samples import (
 )
 from kosmosg.data.shard_writer import shard_name
 from kosmosg.data.shards import TarShard
-from kosmosg.evaluation.sheets import SIDE, Cell, lay_out
+from kosmosg.evaluation.contact_sheet import Card, make_html
 
-REPORT_FILE, TABLE_FILE, SHEET_FILE = "report.json", "report.md", "sheet.png"
-SHEET_SAMPLES, SHEET_COLUMNS, SHEET_ENTITIES = 24, 2, 3
+REPORT_FILE, TABLE_FILE, SHEET_FILE = "report.json", "report.md", "sheet.html"
+SHEET_SAMPLES = 48
 HEADER = "| step | came | kept | filtered | failed | s each |\n|---|---:|---:|---|---|---:|"
 
 
@@ -112,7 +111,8 @@ def write_report(ledger: Ledger, settings: Mapping[str, Any], planned: int) -> s
     (ledger.directory / REPORT_FILE).write_text(content + "\n", encoding="utf-8")
     (ledger.directory / TABLE_FILE).write_text(table, encoding="utf-8")
     if totals.samples:
-        make_sheet(ledger).save(ledger.directory / SHEET_FILE)
+        sheet = make_html(ledger.directory.name, table, draw_cards(ledger))
+        (ledger.directory / SHEET_FILE).write_text(sheet, encoding="utf-8")
     return table
 
 
@@ -155,44 +155,43 @@ def make_table(totals: Totals, planned: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def make_sheet(ledger: Ledger, count: int = SHEET_SAMPLES, seed: int = 0) -> Image.Image:
-    """Show some samples as the readers of training give them, drawn by chance from all.
-
-    Of each entity both pictures are shown; its words are in brackets.
+def draw_cards(ledger: Ledger, count: int = SHEET_SAMPLES, seed: int = 0) -> Iterator[Card]:
+    """Draw some samples by chance from all, and show them as the readers of training give them.
 
     Args:
         ledger: A folder with samples in it.
         count: How many, if there are so many.
         seed: Of the draw.
+
+    Yields:
+        A card for each, in the order of the shards, whose names stand above them.
     """
     sizes = {record["shard"]: record["samples"] for record in ledger.records()}
     borders = np.cumsum([*sizes.values()])
     drawn = np.random.default_rng(seed).permutation(borders[-1])[:count]
-    cells = []
     for number in sorted(drawn.tolist()):
         place = int(np.searchsorted(borders, number, side="right"))
-        shard = TarShard(
-            path=ledger.directory / shard_name([*sizes][place]), rules=CaptionRules(min_side=1)
-        )
+        name = shard_name([*sizes][place])
+        shard = TarShard(path=ledger.directory / name, rules=CaptionRules(min_side=1))
         entry = shard.scan().entries[number - (int(borders[place - 1]) if place else 0)]
-        cells.append(make_cell(shard.read(entry, np.random.default_rng(seed))))
-    return lay_out(cells, SHEET_COLUMNS)
+        yield make_card(shard.read(entry, np.random.default_rng(seed)), name)
 
 
-def make_cell(sample: Sample) -> Cell:
-    """Show one sample: what the model is given, and what it is to draw."""
+def make_card(sample: Sample, group: str) -> Card:
+    """Show one sample: what the model is given, and what it is to draw.
+
+    Of each entity both pictures are shown; its words are in brackets.
+    """
     match sample:
         case CompositionalSample(caption=caption, entities=entities, target=target):
-            shown = entities[:SHEET_ENTITIES]
-            pictures = [each for e in shown for each in (e.crop, e.masked_crop)]
-            inputs = [_small(open_picture(each)) for each in pictures]
+            inputs = [open_picture(each) for e in entities for each in (e.crop, e.masked_crop)]
             text = mark(caption, [entity.span for entity in entities])
-            return Cell(inputs=inputs, prompt=text, output=_small(target))
+            return Card(group=group, inputs=inputs, prompt=text, output=target)
         case EditSample(caption=caption, instruction=instruction, before=before, after=after):
             text = f"{caption} → {instruction}"
-            return Cell(inputs=[_small(before)], prompt=text, output=_small(after))
+            return Card(group=group, inputs=[before], prompt=text, output=after)
         case CaptionSample(caption=caption, image=image) if image is not None:
-            return Cell(inputs=[], prompt=caption, output=_small(image))
+            return Card(group=group, inputs=[], prompt=caption, output=image)
     raise AssertionError(f"{type(sample).__name__} is not made here")
 
 
@@ -203,11 +202,6 @@ def mark(caption: str, spans: Iterable[tuple[int, int]]) -> str:
         parts += [caption[position:start], "[", caption[start:end], "]"]
         position = end
     return "".join([*parts, caption[position:]])
-
-
-def _small(picture: Image.Image) -> Image.Image:
-    """Bring a picture to the size it has on the sheet, whole, on grey."""
-    return ImageOps.pad(picture, (SIDE, SIDE), Image.Resampling.LANCZOS, "#dddddd")
 
 
 def _listed(counts: Mapping[str, int]) -> str:

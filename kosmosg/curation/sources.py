@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from kosmosg.curation.drafts import Draft, Listing
-from kosmosg.curation.places import Address, Place, Stretch
+from kosmosg.curation.places import Address, Lost, Place, Stretch
 from kosmosg.data.shards import IMAGE_EXTENSIONS, TarShard
 from kosmosg.errors import CurationError
 
@@ -96,14 +96,7 @@ class Members:
 
     def drafts(self) -> list[Draft]:
         """Find the samples in the archive."""
-        entries = TarShard(path=self.path).scan().entries[self.first : self.first + self.count]
-        return [
-            Draft(
-                key=f"{self.path.name}, sample {number}",
-                places={name: Stretch(self.path, *place) for name, place in entry.items()},
-            )
-            for number, entry in enumerate(entries, start=self.first)
-        ]
+        return _archived(self.path)[self.first : self.first + self.count]
 
 
 def open_pictures(path: Path, per_shard: int, column: str = URL_COLUMN) -> Source:
@@ -137,7 +130,7 @@ def open_tars(path: Path, per_shard: int) -> Source:
     tars = sorted(path.glob("*.tar"))
     # Headers alone, but of each sample: on a network disk, waiting for them takes the time.
     with ThreadPoolExecutor(_SCANNERS) as pool:
-        counts = list(pool.map(_count, tars))
+        counts = [len(drafts) for drafts in pool.map(_archived, tars)]
     listings = [
         Members(path=tar, first=first, count=min(per_shard, count - first))
         for tar, count in zip(tars, counts, strict=True)
@@ -170,11 +163,22 @@ def bundle(
 
 
 def walk(path: Path, suffixes: Iterable[str]) -> list[str]:
-    """List the files below a folder that have one of some suffixes, by name."""
+    """List the files below a folder that have one of some suffixes, by name.
+
+    Raises:
+        CurationError: If a folder cannot be listed: its files would be missing without a word.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise CurationError(
+            f"{error.filename} cannot be listed ({error.strerror}). Make it readable, or move it "
+            f"out of {path}."
+        ) from error
+
     wanted = frozenset(suffixes)
     return sorted(
         Path(folder, name).relative_to(path).as_posix()
-        for folder, _, names in os.walk(path)
+        for folder, _, names in os.walk(path, onerror=refuse)
         for name in names
         if Path(name).suffix.lower() in wanted
     )
@@ -191,23 +195,35 @@ def _files(path: Path, per_shard: int) -> Source:
 
 def _list_lines(path: Path, per_shard: int, name: str) -> Source:
     """Find where the portions of a list begin."""
-    starts: list[int] = []
     with path.open("rb") as file:
         lines = _Counted(file, path)
-        column = None
-        if path.suffix.lower() in TABLES:
-            column = _find_column(lines, path, name)
-        start = lines.end
-        for number, _ in enumerate(_entries(lines, path, column)):
-            if number % per_shard == 0:
-                starts.append(start)
-            start = lines.end
-    borders = [*starts, lines.end]
+        try:
+            column, starts = _find_starts(lines, path, per_shard, name)
+        except csv.Error as error:
+            raise CurationError(
+                f"{path} is no table before byte {lines.end} ({error}). A quotation mark that is "
+                "not closed may be the cause; mend it, or save the addresses as a list."
+            ) from error
     listings = [
         Lines(path=path, offset=start, size=end - start, column=column)
-        for start, end in pairwise(borders)
+        for start, end in pairwise([*starts, lines.end])
     ]
     return _source("lines", (lines.digest.hexdigest(), str(column)), listings, path)
+
+
+def _find_starts(
+    lines: "_Counted", path: Path, per_shard: int, name: str
+) -> tuple[int | None, list[int]]:
+    """Return the column of a table, and the places in bytes where portions begin."""
+    table = path.suffix.lower() in TABLES
+    column = _find_column(lines, path, name) if table else None
+    starts: list[int] = []
+    start = lines.end
+    for number, _ in enumerate(_entries(lines, path, column)):
+        if number % per_shard == 0:
+            starts.append(start)
+        start = lines.end
+    return column, starts
 
 
 class _Counted:
@@ -259,8 +275,17 @@ def _place(entry: str, folder: Path) -> Place:
     return Stretch(folder / entry)
 
 
-def _count(path: Path) -> int:
-    return len(TarShard(path=path).scan().entries)
+def _archived(path: Path) -> list[Draft]:
+    """Find all samples in an archive; what it has lost counts as one that fails."""
+    scan = TarShard(path=path).scan()
+    whole = [
+        {name: Stretch(path, *place) for name, place in entry.items()} for entry in scan.entries
+    ]
+    lost = [dict.fromkeys((PICTURE, "json"), Lost(fault.detail)) for fault in scan.damage]
+    return [
+        Draft(key=f"{path.name}, sample {number}", places=places)
+        for number, places in enumerate([*whole, *lost])
+    ]
 
 
 def _source(kind: str, seen: Iterable[str], listings: Sequence[Listing], path: Path) -> Source:

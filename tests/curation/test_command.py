@@ -59,8 +59,8 @@ def test_edits(edits: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> No
     assert "12 samples" in printed
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == [
-        *("000000.tar", "000001.tar", "000002.tar", "curation.json", "records"),
-        *("report.json", "report.md", "set-aside", "sheet.png"),
+        *(".curation.lock", "000000.tar", "000001.tar", "000002.tar", "curation.json", "records"),
+        *("report.json", "report.md", "set-aside", "sheet.html"),
     ]
     # Once more there is nothing to do.
     before = shards(tmp_path / "out")

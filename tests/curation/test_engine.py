@@ -2,9 +2,11 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,14 @@ from kosmosg.curation.engine import (
 )
 from kosmosg.curation.ledger import Ledger
 from kosmosg.curation.recipes import Recipe, make_openimages
+from kosmosg.data.samples import StoredPicture
 from kosmosg.errors import CurationError
 from tests.curation.test_openimages import make, shards
 from tests.curation.world import OPTIONS, draw, mortal_finder, oracles, write_pictures
 
 COUNT, PER_SHARD = 20, 4
 CPUS = 2
+STORE = 200 * 2**20  # bytes of Ray's object store
 
 
 def nothing() -> Any:
@@ -50,7 +54,7 @@ def test_shares_without_gpus() -> None:
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 8])
-def test_every_gpu_holds_every_model(gpus: int) -> None:
+def test_every_gpu_is_divided_among_the_models(gpus: int) -> None:
     shares = share_out(STAGES, 64, gpus, {})
     assert shares["caption"] == shares["masks"] == Workers(count=gpus, cpus=1, gpus=0.5)
     assert shares["read"].gpus == 0
@@ -86,6 +90,7 @@ def test_there_is_room_for_all_workers_and_a_task(cpus: int, gpus: int) -> None:
     [
         (5, {"caption": (5, 1.0), "masks": (1, 1.0)}, "want 6 GPUs, and there are 5"),
         (0, {"caption": (1, 1.0)}, "want 1 GPUs, and there are 0"),
+        (8, {"read": (2, 1.0)}, "Stage read has no model"),
     ],
 )
 def test_wishes_that_cannot_be_met(gpus: int, wishes: Any, message: str) -> None:
@@ -123,7 +128,7 @@ def cluster() -> Iterator[dict[str, float]]:
         num_cpus=CPUS,
         include_dashboard=False,
         log_to_driver=False,
-        object_store_memory=200 * 2**20,
+        object_store_memory=STORE,
     )
     yield ray.cluster_resources()
     ray.shutdown()
@@ -258,3 +263,68 @@ def test_what_fails_for_everything_stops_the_run(
     with pytest.raises(CurationError, match=r"The run stopped: .*graphics card is on fire"):
         list(run_on_ray(many, recipe.stages, ledger, workers))
     assert not ledger.finished()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """A portion of one sample, from nowhere."""
+
+    number: int
+
+    def drafts(self) -> list[Draft]:
+        return [Draft(key=str(self.number))]
+
+
+class Fast:
+    """Makes large drafts in no time, and notes when."""
+
+    name = "read"
+    batch = 1
+
+    def __init__(self, log: Path):
+        self._log = log
+
+    def __call__(self, drafts: Sequence[Draft]) -> Sequence[Outcome]:
+        note(self._log, "+")
+        picture = StoredPicture(data=os.urandom(LARGE), name="noise")
+        return [replace(draft, picture=picture) for draft in drafts]
+
+
+class Slow(Fast):
+    """Holds a model, and takes its time."""
+
+    name = "caption"
+
+    def __call__(self, drafts: Sequence[Draft]) -> Sequence[Outcome]:
+        time.sleep(0.1)
+        note(self._log, "-")
+        return [replace(draft, picture=None) for draft in drafts]
+
+
+def note(log: Path, sign: str) -> None:
+    with log.open("a") as file:
+        file.write(sign)
+
+
+LARGE = 10 * 2**20  # bytes
+
+
+@pytest.mark.slow
+def test_a_slow_stage_holds_the_earlier_ones_back(
+    cluster: dict[str, float], tmp_path: Path
+) -> None:
+    """Otherwise they would fill the object store, and then the disk."""
+    stages = (
+        Stage(name="read", make=partial(Fast, tmp_path / "log")),
+        Stage(name="caption", make=partial(Slow, tmp_path / "log"), model=True),
+    )
+    jobs = [Job(number=number, listing=Names(number=number)) for number in range(50)]
+    ledger = Ledger(directory=tmp_path / "set", per_shard=1)
+    ledger.begin({})
+    workers = share_out(stages, cluster["CPU"], 0, {})
+    assert LARGE * len(jobs) > 2 * STORE
+    assert len(list(run_on_ray(jobs, stages, ledger, workers))) == len(jobs)
+    signs = (tmp_path / "log").read_text()
+    assert signs.count("+") == signs.count("-") == len(jobs)
+    waiting = accumulate(1 if sign == "+" else -1 for sign in signs)
+    assert LARGE * max(waiting) < STORE

@@ -121,6 +121,14 @@ def test_a_shard_that_is_written_twice_is_there_once(ledger: Ledger) -> None:
     assert captions(ledger) == ["picture 0", "picture 1"]
 
 
+def test_nothing_is_left_of_an_attempt_without_a_record(ledger: Ledger) -> None:
+    """Downloads may fail at the second attempt."""
+    ledger.write(portion(0))
+    (ledger.directory / "records" / "000000.json").unlink()
+    ledger.write(portion(0, drafts=0))
+    assert not list(ledger.directory.glob("*.tar"))
+
+
 def test_the_same_settings_go_on_and_others_are_refused(ledger: Ledger) -> None:
     ledger.write(portion(0))
     (ledger.directory / "scratch" / "left-over").touch()
@@ -135,9 +143,31 @@ def test_the_same_settings_go_on_and_others_are_refused(ledger: Ledger) -> None:
 
 def test_somebody_elses_folder(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
-    with pytest.raises(CurationError, match="is not empty"):
-        Ledger(directory=tmp_path, per_shard=3).begin(SETTINGS)
+    with (
+        pytest.raises(CurationError, match="is not empty"),
+        Ledger(directory=tmp_path, per_shard=3).held(SETTINGS),
+    ):
+        pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{"])
+def test_settings_that_are_none(ledger: Ledger, text: str) -> None:
+    (ledger.directory / "curation.json").write_text(text)
+    with pytest.raises(CurationError, match="is damaged"):
+        ledger.begin(SETTINGS)
+
+
+def hold(directory: Path) -> None:
+    with Ledger(directory=directory, per_shard=3).held(SETTINGS):
+        pass
+
+
+def test_one_run_at_a_time(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    with Ledger(directory=tmp_path / "set", per_shard=3).held(SETTINGS):
+        assert run_to_the_end(hold, tmp_path / "set") == 1
+    assert f"another run (process {os.getpid()}) is at work here" in capfd.readouterr().err
+    assert run_to_the_end(hold, tmp_path / "set") == 0
 
 
 def write_and_die(directory: Path, moment: int) -> None:

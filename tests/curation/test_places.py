@@ -1,5 +1,7 @@
 """Files on a disk, in archives and on the web, where servers do what they like."""
 
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
@@ -8,7 +10,7 @@ import pytest
 
 from kosmosg.curation import places
 from kosmosg.curation.drafts import Rejected
-from kosmosg.curation.places import Address, Fetcher, Stretch
+from kosmosg.curation.places import Address, Fetcher, Lost, Stretch
 from kosmosg.data.skipping import BadSample
 from kosmosg.wire import Policy
 from tests.loopback import Reply, Site, running
@@ -88,12 +90,44 @@ def test_downloads_that_fail(site: Site, replies: list[Reply], problem: str, get
     assert len(site.gets()) == gets
 
 
+HURRIED = Policy(read_timeout=5, attempts=1, window=0.2)
+
+
 def test_a_server_that_trickles(site: Site) -> None:
     """Every byte comes before the connection times out, and yet the whole takes too long."""
     url = site.add("/a.jpg", BODY, Reply(drip=0.05))
-    patient = Policy(read_timeout=5, attempts=1, window=0.2)
-    with pytest.raises(Rejected, match=r"only \d+ bytes came in 0 s"):
-        Fetcher(policy=patient).read(Address(url))
+    fetcher = Fetcher(policy=HURRIED)
+    with pytest.raises(Rejected, match="nothing whole came in 0 s"):
+        fetcher.read(Address(url))
+    # Whoever comes next does not get the connection that is still in use.
+    assert fetcher.read(Address(site.add("/b.jpg", BODY))) == BODY
+
+
+def test_headers_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = Thread(target=say_headers, args=(server,))
+        thread.start()
+        begun = time.monotonic()
+        with pytest.raises(Rejected, match="nothing whole came in 0 s"):
+            Fetcher(policy=HURRIED).read(Address(f"http://127.0.0.1:{server.getsockname()[1]}/"))
+        assert time.monotonic() - begun < 3
+        thread.join()
+
+
+def say_headers(server: socket.socket) -> None:
+    """Answer with one header after the other, for longer than anybody should listen."""
+    connection, _ = server.accept()
+    with connection:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
+        for number in range(60):
+            connection.sendall(f"X-{number}: y\r\n".encode())
+            time.sleep(0.02)
+
+
+def test_what_an_archive_has_lost() -> None:
+    with pytest.raises(BadSample, match="broken-shard: cut off at byte 9"):
+        Fetcher().read(Lost("cut off at byte 9"))
 
 
 @pytest.mark.parametrize("url", ["ftp://host/a.jpg", "file:///etc/passwd", "http://[/a.jpg", "://"])

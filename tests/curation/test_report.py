@@ -1,18 +1,18 @@
 """Counts and sheets: what a run made, for people."""
 
 import json
+import re
+from html import unescape
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from kosmosg.curation.drafts import Draft, Portion, Rejection, Tally
 from kosmosg.curation.ledger import Ledger
-from kosmosg.curation.report import Totals, make_cell, make_sheet, make_table, mark, write_report
+from kosmosg.curation.report import Totals, draw_cards, make_card, make_table, mark, write_report
 from kosmosg.data.samples import CaptionSample, CompositionalSample, EditSample, Entity, Sample
 from kosmosg.data.shard_writer import encode_sample
-from kosmosg.evaluation.sheets import SIDE
 
 
 def plain(colour: str, size: tuple[int, int] = (32, 32)) -> Image.Image:
@@ -91,32 +91,42 @@ def test_before_anything_is_finished(tmp_path: Path) -> None:
     ledger = Ledger(directory=tmp_path / "set", per_shard=8)
     ledger.begin({})
     assert "0 samples (0.000 GB) in 0 of 9 shards." in write_report(ledger, {}, planned=9)
-    assert not (ledger.directory / "sheet.png").exists()
+    assert not (ledger.directory / "sheet.html").exists()
     assert "| –" not in make_table(Totals.of([]), 0)
 
 
 def test_a_sheet_shows_samples_of_all_shards(ledger: Ledger) -> None:
-    write_report(ledger, {}, planned=3)
-    with Image.open(ledger.directory / "sheet.png") as sheet:
-        assert np.array_equal(np.asarray(sheet), np.asarray(make_sheet(ledger)))
-    assert np.array_equal(np.asarray(make_sheet(ledger)), np.asarray(make_sheet(ledger)))
-    one = make_sheet(ledger, count=1, seed=3)
-    assert one.height < make_sheet(ledger).height
+    table = write_report(ledger, {}, planned=3)
+    sheet = (ledger.directory / "sheet.html").read_text("utf-8")
+    assert table in unescape(sheet)
+    assert re.findall("<h2>(.*)</h2>", sheet) == ["000000.tar", "000002.tar"]
+    assert re.findall("<figcaption>(.*?)<", sheet) == [
+        *("a [cat] and a [dog]", "a cat → a hat", "a cat", "a cat")
+    ]
+    assert sheet.count("<img") == 5 + 2 + 1 + 1
+    assert len(list(draw_cards(ledger, count=1, seed=3))) == 1
+    assert list(draw_cards(ledger, count=2)) == list(draw_cards(ledger, count=2))
 
 
-def test_cells() -> None:
-    cell = make_cell(COMPOSITIONAL)
-    assert cell.prompt == "a [cat] and a [dog]"
-    shown = [picture.getpixel((9, 9)) for picture in (*cell.inputs, cell.output)]
+def test_captions_are_no_html(tmp_path: Path) -> None:
+    ledger = Ledger(directory=tmp_path / "set", per_shard=8)
+    ledger.begin({})
+    hostile = CaptionSample(caption="<script>alert(1)</script>", image=plain("red"))
+    ledger.write(portion(0, [hostile], came=1))
+    write_report(ledger, {}, planned=1)
+    assert "<script" not in (ledger.directory / "sheet.html").read_text("utf-8")
+
+
+def test_cards() -> None:
+    card = make_card(COMPOSITIONAL, "0.tar")
+    assert (card.group, card.prompt) == ("0.tar", "a [cat] and a [dog]")
+    shown = [picture.getpixel((9, 9)) for picture in (*card.inputs, card.output)]
     colours = ("red", "orange", "green", "lime", "blue")
     assert shown == [plain(colour).getpixel((0, 0)) for colour in colours]
-    cell = make_cell(EDIT)
-    assert (cell.prompt, len(cell.inputs)) == ("a cat → a hat", 1)
-    # Pictures that are no square are shown whole.
-    assert cell.output.size == (SIDE, SIDE)
-    assert cell.output.getpixel((SIDE // 2, SIDE // 2)) == (0, 0, 255)
-    assert cell.output.getpixel((SIDE // 2, 2)) != (0, 0, 255)
-    assert make_cell(CAPTION).inputs == []
+    card = make_card(EDIT, "0.tar")
+    assert (card.prompt, len(card.inputs)) == ("a cat → a hat", 1)
+    assert card.output.size == (64, 32)
+    assert list(make_card(CAPTION, "0.tar").inputs) == []
 
 
 def test_marks() -> None:

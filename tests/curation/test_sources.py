@@ -1,10 +1,17 @@
 """Folders, lists, tables and shards of pictures, divided into portions."""
 
 import csv
+import io
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from kosmosg.curation.downloads import ReadDownloads
+from kosmosg.curation.drafts import Draft, Rejection
+from kosmosg.curation.pictures import ReadPictures
 from kosmosg.curation.places import Address, Stretch
 from kosmosg.curation.sources import PICTURE, Source, open_pictures
 from kosmosg.errors import CurationError
@@ -103,6 +110,28 @@ def test_shards_of_pictures(tmp_path: Path) -> None:
     assert place.path.read_bytes()[place.offset : place.offset + place.size] == b"02jpg"
 
 
+def test_archives_that_are_cut_off_or_none(tmp_path: Path) -> None:
+    """What was read of them is taken, and what is lost is counted as one sample that failed."""
+    write_tar(tmp_path / "0.tar", [(f"{n}.png", png(n)) for n in range(3)])
+    content = (tmp_path / "0.tar").read_bytes()
+    (tmp_path / "0.tar").write_bytes(content[: content.index(b"2.png")])
+    (tmp_path / "1.tar").write_text("no archive")
+    source = open_pictures(tmp_path, 2)
+    assert [len(portion) for portion in keys(source)] == [2, 1, 1]
+    drafts = [draft for listing in source.listings for draft in listing.drafts()]
+    for step in (ReadPictures(), ReadDownloads(tokenizer=Any)):  # type: ignore[arg-type]
+        lost = [each for each in step(drafts[2:]) if isinstance(each, Rejection)]
+        assert [each.reason for each in lost] == ["broken-shard"] * 2
+    assert all(isinstance(each, Draft) for each in ReadPictures()(drafts[:2]))
+
+
+def png(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    values = np.random.default_rng(seed).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+    Image.fromarray(values).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 def test_other_entries_make_another_source(tmp_path: Path) -> None:
     first = open_pictures(write_list(tmp_path / "1.txt", ["a.jpg", "b.jpg"]), 2)
     moved = open_pictures(write_list(tmp_path / "2.txt", ["a.jpg", "b.jpg"]), 2)
@@ -128,3 +157,6 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").touch()
     with pytest.raises(CurationError, match="no column 'OriginalURL', but nothing"):
         open_pictures(tmp_path / "empty.csv", 2)
+    (tmp_path / "quote.csv").write_text(f'OriginalURL\na.jpg\n"{"b.jpg" * 40_000}\n')
+    with pytest.raises(CurationError, match=r"no table before byte \d+ \(field larger"):
+        open_pictures(tmp_path / "quote.csv", 2)
