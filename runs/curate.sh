@@ -9,11 +9,13 @@
 #              TOKENIZER a folder with sentencepiece.bpe.model and dict.txt; OUTPUT gets the folders
 #              compositional, edits and captions, which runs/instruct.sh takes. A - in the place of
 #              one of the first three leaves it out
-#   hardware   for the 9 million pictures of the paper, 8 GPUs with 80 GB and 96 cores (estimate); one
-#              GPU with 48 GB works for fewer
+#   hardware   for the 9 million pictures of the paper, 8 GPUs with 80 GB and 64 cores (estimate), with
+#              --workers caption=2x1 --workers entities=5x1 --workers masks=1x1; for fewer pictures one
+#              GPU with 48 GB
 #   duration   a day and a half on these (estimate, see docs/curation.md)
-#   cost       about 270 GPU hours and 2 500 core hours for the 9 million (estimate), 700 dollars at
-#              2 dollars a GPU hour with 12 cores; 21 TB of disk as PNG, a quarter of it as JPEG
+#   cost       about 270 GPU hours (estimate) and 1 750 core hours (from measured times) for the 9
+#              million, 550 dollars at 2 dollars a GPU hour with 8 cores; 11 to 22 TB of disk as PNG,
+#              a quarter of it as JPEG
 #   expected   compositional samples of a good part of the pictures; how many is not measured
 #
 # The same command continues a run that was stopped. ADDRESS=auto runs it on the Ray cluster that this

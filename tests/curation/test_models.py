@@ -83,8 +83,6 @@ def test_language_models(folders: dict[str, Path], name: str) -> None:
 
 def test_an_answer_ends_where_the_model_ends_it(folders: dict[str, Path]) -> None:
     model = LanguageModel.load(str(folders["qwen2"]), tokens=3)
-    head = model._model.lm_head.weight
-    assert not any(answer.ended for answer in model(["a dog"])) or head is not None
     model._generation.eos_token_id = list(range(len(model._tokenizer)))
     assert all(answer.ended for answer in model(["a dog", "a cat"]))
 
