@@ -142,6 +142,11 @@ class Ledger:
         return settings
 
     def _compare(self, begun: dict[str, Any], wanted: dict[str, Any]) -> None:
+        if begun.get("set") != wanted.get("set"):
+            raise CurationError(
+                f"{self.directory} holds the set {begun.get('set')}, not {wanted.get('set')}. Name "
+                "another folder, or remove this one."
+            )
         differing = sorted(
             name for name in begun.keys() | wanted.keys() if begun.get(name) != wanted.get(name)
         )

@@ -139,6 +139,8 @@ def test_the_same_settings_go_on_and_others_are_refused(ledger: Ledger) -> None:
         ledger.begin(SETTINGS | {"per_shard": 4})
     with pytest.raises(CurationError, match="side None and not 512"):
         ledger.begin(SETTINGS | {"side": 512})
+    with pytest.raises(CurationError, match="holds the set captions, not instructpix2pix"):
+        ledger.begin({"set": "instructpix2pix"})
 
 
 def test_somebody_elses_folder(tmp_path: Path) -> None:

@@ -85,6 +85,8 @@ def test_an_answer_ends_where_the_model_ends_it(folders: dict[str, Path]) -> Non
     model = LanguageModel.load(str(folders["qwen2"]), tokens=3)
     model._generation.eos_token_id = list(range(len(model._tokenizer)))
     assert all(answer.ended for answer in model(["a dog", "a cat"]))
+    model._generation.eos_token_id = [10**6]  # a word that it does not have
+    assert not any(answer.ended for answer in model(["a dog", "a cat"]))
 
 
 def test_prompts(folders: dict[str, Path]) -> None:
