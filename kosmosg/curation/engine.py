@@ -22,7 +22,7 @@ from kosmosg.errors import CurationError
 
 logger = logging.getLogger(__name__)
 
-RETRIES = 4  # of a portion whose worker dies
+ATTEMPTS = 5  # at a step of a portion: Ray itself would try for ever where every worker dies
 BROKEN = 8  # portions that may be lost before a run stops
 STUCK = 6 * 3600.0  # seconds without progress; fetching models takes long
 IN_FLIGHT = 2  # portions that a worker with a model has at hand: one to work on, one waiting
@@ -192,10 +192,10 @@ def run_on_ray(
     rows = [{"job": job} for job in jobs]
     cores = min(each.cpus for each in workers.values())
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
-    data = data.map(_begin, num_cpus=cores, max_retries=RETRIES)
+    data = data.map(_begin, num_cpus=cores)
     for stage in stages:
-        data = _add_stage(data, stage, workers[stage.name])
-    data = data.map(partial(_write, ledger=ledger), num_cpus=cores, max_retries=RETRIES)
+        data = _add_stage(data, stage, workers[stage.name], ledger)
+    data = data.map(partial(_write, ledger=ledger), num_cpus=cores)
     try:
         for row in data.iter_rows():
             yield row["number"]
@@ -230,19 +230,19 @@ def _part(whole: float, parts: int) -> float:
 class _Worker:
     """Holds a step; Ray makes it where it is to work."""
 
-    def __init__(self, make: Callable[[], Step]):
-        self._step = make()
+    def __init__(self, make: Callable[[], Step], ledger: Ledger):
+        self._step, self._ledger = make(), ledger
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"portion": advance(row["portion"], self._step)}
+        return {"portion": _attempt(row["portion"], self._step, self._ledger)}
 
 
 def _begin(row: dict[str, Any]) -> dict[str, Any]:
     return {"portion": begin(row["job"])}
 
 
-def _advance(row: dict[str, Any], make: Callable[[], Step]) -> dict[str, Any]:
-    return {"portion": advance(row["portion"], make())}
+def _advance(row: dict[str, Any], make: Callable[[], Step], ledger: Ledger) -> dict[str, Any]:
+    return {"portion": _attempt(row["portion"], make(), ledger)}
 
 
 def _write(row: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
@@ -250,7 +250,17 @@ def _write(row: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
     return {"number": row["portion"].number}
 
 
-def _add_stage(data: Any, stage: Stage, workers: Workers) -> Any:
+def _attempt(portion: Portion, step: Step, ledger: Ledger) -> Portion:
+    """Take a portion one step further, unless that has killed too many workers."""
+    if ledger.count_attempt(portion.number, step.name) > ATTEMPTS:
+        raise CurationError(
+            f"Step {step.name}: {ATTEMPTS} workers died over shard {portion.number}, which is left "
+            "out. They may have had too little memory: choose a smaller --per-shard."
+        )
+    return advance(portion, step)
+
+
+def _add_stage(data: Any, stage: Stage, workers: Workers, ledger: Ledger) -> Any:
     import ray
 
     if stage.model:
@@ -259,18 +269,15 @@ def _add_stage(data: Any, stage: Stage, workers: Workers) -> Any:
         )
         return data.map(
             _Worker,
-            fn_constructor_args=(stage.make,),
+            fn_constructor_args=(stage.make, ledger),
             compute=pool,
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
-            max_restarts=-1,
-            max_task_retries=RETRIES,
         )
     return data.map(
-        partial(_advance, make=stage.make),
+        partial(_advance, make=stage.make, ledger=ledger),
         compute=ray.data.TaskPoolStrategy(size=workers.count),
         num_cpus=workers.cpus,
-        max_retries=RETRIES,
     )
 
 

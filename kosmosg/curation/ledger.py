@@ -114,6 +114,16 @@ class Ledger:
         record = json.dumps(make_record(portion, size), ensure_ascii=False)
         self._write(self.directory / RECORDS / f"{stem}.json", f"{record}\n")
 
+    def count_attempt(self, number: int, step: str) -> int:
+        """Count the attempts of this run at a step of a portion, and return how many there are.
+
+        The count outlives whatever process dies in the attempt.
+        """
+        path = self.directory / SCRATCH / f"{number:06d}-{step}.attempts"
+        with path.open("ab") as file:
+            file.write(b".")
+        return path.stat().st_size
+
     def records(self) -> Iterator[dict[str, Any]]:
         """Read what became of each finished portion, by their numbers."""
         for path in sorted((self.directory / RECORDS).glob("*.json")):

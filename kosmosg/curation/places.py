@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from stat import S_ISREG
 from typing import NamedTuple
 
 import requests
@@ -108,7 +109,10 @@ class Fetcher:
 
 def _read_stretch(place: Stretch) -> bytes:
     try:
-        size = place.path.stat().st_size if place.size is None else place.size
+        status = place.path.stat()
+        if not S_ISREG(status.st_mode):  # a pipe would keep its readers waiting
+            raise Rejected("unreadable", "not a regular file")
+        size = status.st_size if place.size is None else place.size
         if size > MAX_BYTES:
             raise Rejected("unreadable", f"larger than {MAX_BYTES // 10**6} MB")
         with place.path.open("rb") as file:

@@ -129,6 +129,13 @@ def test_nothing_is_left_of_an_attempt_without_a_record(ledger: Ledger) -> None:
     assert not list(ledger.directory.glob("*.tar"))
 
 
+def test_attempts_are_counted_for_each_run(ledger: Ledger) -> None:
+    assert [ledger.count_attempt(3, step) for step in ("read", "read", "cut")] == [1, 2, 1]
+    assert ledger.count_attempt(4, "read") == 1
+    ledger.begin(SETTINGS)
+    assert ledger.count_attempt(3, "read") == 1
+
+
 def test_the_same_settings_go_on_and_others_are_refused(ledger: Ledger) -> None:
     ledger.write(portion(0))
     (ledger.directory / "scratch" / "left-over").touch()

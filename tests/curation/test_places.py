@@ -1,5 +1,6 @@
 """Files on a disk, in archives and on the web, where servers do what they like."""
 
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -44,8 +45,10 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     fetcher = Fetcher()
     with pytest.raises(Rejected, match="unreadable: No such file"):
         fetcher.read(Stretch(tmp_path / "none"))
-    with pytest.raises(Rejected, match="unreadable: Is a directory"):
-        fetcher.read(Stretch(tmp_path))
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(Rejected, match="unreadable: not a regular file"):
+            fetcher.read(Stretch(path))
     (tmp_path / "file").write_bytes(BODY)
     with pytest.raises(BadSample, match="ends 1 bytes too early"):
         fetcher.read(Stretch(tmp_path / "file", len(BODY) - 4, 5))
