@@ -11,9 +11,10 @@ from kosmosg.errors import CurationError
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from kosmosg.curation.engine import Job, Wishes
+    from kosmosg.curation.engine import Job
     from kosmosg.curation.ledger import Ledger
     from kosmosg.curation.recipes import Recipe
+    from kosmosg.curation.workers import Wishes
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 PER_SHARD = 256
@@ -206,7 +207,8 @@ def _make(
     wishes: "Wishes",
     options: argparse.Namespace,
 ) -> "Generator[int]":
-    from kosmosg.curation.engine import connected, run_here, run_on_ray, share_out
+    from kosmosg.curation.engine import connected, run_here, run_on_ray
+    from kosmosg.curation.workers import share_out
 
     if not jobs:
         return

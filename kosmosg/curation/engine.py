@@ -7,8 +7,8 @@ What a dead worker was at is given to another one.
 """
 
 import logging
-import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,17 +18,18 @@ from typing import Any
 from kosmosg.curation.drafts import Listing, Portion
 from kosmosg.curation.ledger import Ledger
 from kosmosg.curation.steps import Step, advance
-from kosmosg.errors import CurationError
+from kosmosg.curation.workers import Stage, Workers
+from kosmosg.errors import CurationError, KosmosGError
 
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 5  # at a step of a portion: Ray itself would try for ever where every worker dies
-BROKEN = 8  # portions that may be lost before a run stops
+BROKEN = 8  # portions that may fail as a whole before a run stops
 STUCK = 6 * 3600.0  # seconds without progress; fetching models takes long
 IN_FLIGHT = 2  # portions that a worker with a model has at hand: one to work on, one waiting
-
-# By the name of a stage, how many workers and how many GPUs for each; nothing: as it comes.
-Wishes = Mapping[str, tuple[int | None, float | None]]
+# Bytes, which are nothing; but a stage with other demands than the one before is not joined to it,
+# and pictures are not read by the worker whose model waits for them.
+OWN_POOL = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,36 +38,6 @@ class Job:
 
     number: int
     listing: Listing
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """A step, as the engine needs to know it.
-
-    Attributes:
-        name: Of the step.
-        make: Makes it where it is to work.
-        model: Whether it holds a model, which takes long to load.
-    """
-
-    name: str
-    make: Callable[[], Step]
-    model: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workers:
-    """How much of a machine the workers of a stage take.
-
-    Attributes:
-        count: How many; nothing: as many as there is room for.
-        cpus: Cores of each.
-        gpus: GPUs of each, or parts of one.
-    """
-
-    count: int | None
-    cpus: float
-    gpus: float = 0.0
 
 
 @contextmanager
@@ -109,56 +80,6 @@ def connected(address: str | None = None, cpus: int | None = None) -> Iterator[d
         ray.shutdown()
 
 
-def share_out(
-    stages: Sequence[Stage], cpus: float, gpus: float, wishes: Wishes
-) -> dict[str, Workers]:
-    """Decide how many workers each stage has, and how large they are.
-
-    Without wishes, each model has as many workers as there are GPUs, and an equal part of one for
-    each; without GPUs it has one worker. The cores are shared out among them, and one share is left
-    for the other stages.
-
-    Args:
-        stages: All of them.
-        cpus: Cores of all machines.
-        gpus: GPUs of all machines.
-        wishes: Number of workers and GPUs of each, by the name of a stage.
-
-    Raises:
-        CurationError: If there are too few GPUs: Ray would wait for ever. Or if a stage without a
-            model is to have some.
-    """
-    _check_wishes(stages, wishes)
-    models = [stage for stage in stages if stage.model]
-    counts = {stage.name: wishes.get(stage.name, (None, None))[0] for stage in stages}
-    parts = dict.fromkeys(counts, 0.0)
-    for stage in models:
-        counts[stage.name] = counts[stage.name] or max(1, int(gpus))
-        wished = wishes.get(stage.name, (None, None))[1]
-        parts[stage.name] = _part(min(1.0, gpus), len(models)) if wished is None else wished
-    wanted = sum((counts[stage.name] or 1) * parts[stage.name] for stage in models)
-    if wanted > gpus:
-        raise CurationError(
-            f"The workers want {wanted:g} GPUs, and there are {gpus:g}. Choose fewer of them, or "
-            f"smaller parts, for {', '.join(stage.name for stage in models)}."
-        )
-    workers = sum(counts[stage.name] or 1 for stage in models)
-    cores = min(1.0, _part(cpus, workers + 1))
-    return {
-        stage.name: Workers(count=counts[stage.name], cpus=cores, gpus=parts[stage.name])
-        for stage in stages
-    }
-
-
-def _check_wishes(stages: Sequence[Stage], wishes: Wishes) -> None:
-    for stage in stages:
-        if not stage.model and wishes.get(stage.name, (None, None))[1]:
-            raise CurationError(
-                f"Stage {stage.name} has no model, and so no use for a GPU. Choose its number of "
-                "workers alone."
-            )
-
-
 def run_here(jobs: Sequence[Job], stages: Sequence[Stage], ledger: Ledger) -> Iterator[int]:
     """Make portions one after the other in this process, without Ray.
 
@@ -179,16 +100,19 @@ def run_on_ray(
 ) -> Iterator[int]:
     """Make portions on the machines that Ray has.
 
+    A portion that fails as a whole is left out, and the log says why.
+
     Yields:
         The numbers of the finished shards, in any order.
 
     Raises:
-        CurationError: If the run cannot go on.
+        CurationError: If a model cannot be opened, or too many portions fail.
     """
     import ray
     from ray.data.exceptions import ExecutionTimeoutError, SystemException
 
     _set_up(ray.data.DataContext.get_current())
+    broken = 0
     rows = [{"job": job} for job in jobs]
     cores = min(each.cpus for each in workers.values())
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
@@ -198,7 +122,13 @@ def run_on_ray(
     data = data.map(partial(_write, ledger=ledger), num_cpus=cores)
     try:
         for row in data.iter_rows():
-            yield row["number"]
+            if not row["problem"]:
+                yield row["number"]
+                continue
+            logger.error("Shard %d is left out. %s", row["number"], row["problem"])
+            broken += 1
+            if broken > BROKEN:
+                raise CurationError(f"The run stopped after {broken} shards that failed like this.")
     except (ray.exceptions.RayError, SystemException, ExecutionTimeoutError) as error:
         raise CurationError(
             f"The run stopped: {find_cause(error)}. Mend that, then run the command again; what "
@@ -212,19 +142,23 @@ def begin(job: Job) -> Portion:
 
 
 def find_cause(error: BaseException) -> str:
-    """Return what began a chain of errors, in one line."""
-    while True:
-        inner = error.__cause__ or getattr(error, "cause", None)
-        if not isinstance(inner, BaseException):
-            break
+    """Return what began a chain of errors, in one line: where there is one, an error of ours."""
+    while isinstance(inner := error.__cause__ or getattr(error, "cause", None), BaseException):
         error = inner
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1].strip().rstrip(".")[:500]
+    # Ray puts errors of workers into the text of its own, as a traceback prints them.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"(\w+\.)*\w+(Error|Exception): ", line)]
+    ours = [line.partition(": ")[2] for line in named if line.startswith("kosmosg.errors.")]
+    found = [*ours[-1:], *named[:1], *lines[-1:], type(error).__name__]
+    return found[0].rstrip(".")[:500]
 
 
-def _part(whole: float, parts: int) -> float:
-    """Divide, and round down, so that the parts fit into the whole."""
-    return math.floor(100 * whole / parts) / 100
+@dataclass(frozen=True, kw_only=True)
+class _Failed:
+    """What is left of a portion that failed as a whole; it passes through the later steps."""
+
+    number: int
+    problem: str
 
 
 class _Worker:
@@ -234,28 +168,42 @@ class _Worker:
         self._step, self._ledger = make(), ledger
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"portion": _attempt(row["portion"], self._step, self._ledger)}
+        return _guard(row, lambda portion: _attempt(portion, self._step, self._ledger))
 
 
 def _begin(row: dict[str, Any]) -> dict[str, Any]:
-    return {"portion": begin(row["job"])}
+    job = row["job"]
+    return _guard({"portion": Portion(number=job.number, drafts=())}, lambda _: begin(job))
 
 
 def _advance(row: dict[str, Any], make: Callable[[], Step], ledger: Ledger) -> dict[str, Any]:
-    return {"portion": _attempt(row["portion"], make(), ledger)}
+    return _guard(row, lambda portion: _attempt(portion, make(), ledger))
 
 
 def _write(row: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
-    ledger.write(row["portion"])
-    return {"number": row["portion"].number}
+    portion = _guard(row, lambda portion: ledger.write(portion) or portion)["portion"]
+    problem = portion.problem if isinstance(portion, _Failed) else ""
+    return {"number": portion.number, "problem": problem}
+
+
+def _guard(row: dict[str, Any], work: Callable[[Portion], Portion]) -> dict[str, Any]:
+    """Work on a portion, unless it has failed; what goes wrong is its problem alone."""
+    portion = row["portion"]
+    if isinstance(portion, _Failed):
+        return row
+    try:
+        return {"portion": work(portion)}
+    except Exception as error:  # noqa: BLE001  the other portions can be used
+        name = "" if isinstance(error, KosmosGError) else f"{type(error).__name__}: "
+        return {"portion": _Failed(number=portion.number, problem=f"{name}{error}"[:500])}
 
 
 def _attempt(portion: Portion, step: Step, ledger: Ledger) -> Portion:
     """Take a portion one step further, unless that has killed too many workers."""
     if ledger.count_attempt(portion.number, step.name) > ATTEMPTS:
         raise CurationError(
-            f"Step {step.name}: {ATTEMPTS} workers died over shard {portion.number}, which is left "
-            "out. They may have had too little memory: choose a smaller --per-shard."
+            f"Step {step.name}: {ATTEMPTS} workers died over it. They may have had too little "
+            "memory: choose a smaller --per-shard."
         )
     return advance(portion, step)
 
@@ -273,6 +221,7 @@ def _add_stage(data: Any, stage: Stage, workers: Workers, ledger: Ledger) -> Any
             compute=pool,
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
+            memory=OWN_POOL,
         )
     return data.map(
         partial(_advance, make=stage.make, ledger=ledger),
@@ -282,8 +231,7 @@ def _add_stage(data: Any, stage: Stage, workers: Workers, ledger: Ledger) -> Any
 
 
 def _set_up(context: Any) -> None:
-    """Set Ray Data up for rows that are large, and for samples that kill a worker each time."""
-    context.max_errored_blocks = BROKEN
+    """Set Ray Data up for rows that are large."""
     context.execution_no_progress_timeout_s = STUCK
     context.target_max_block_size = None  # a portion is not divided
     context.enable_fallback_to_arrow_object_ext_type = True  # portions travel as Python objects

@@ -13,89 +13,18 @@ from typing import Any
 import pytest
 
 from kosmosg.curation.drafts import Draft, Outcome
-from kosmosg.curation.engine import (
-    Job,
-    Stage,
-    Workers,
-    find_cause,
-    run_here,
-    run_on_ray,
-    share_out,
-)
+from kosmosg.curation.engine import ATTEMPTS, Job, find_cause, run_here, run_on_ray
 from kosmosg.curation.ledger import Ledger
 from kosmosg.curation.recipes import Recipe, make_openimages
+from kosmosg.curation.workers import Stage, share_out
 from kosmosg.data.samples import StoredPicture
-from kosmosg.errors import CurationError
+from kosmosg.errors import CurationError, WeightsError
 from tests.curation.test_openimages import make, shards
 from tests.curation.world import OPTIONS, draw, mortal_finder, oracles, write_pictures
 
 COUNT, PER_SHARD = 20, 4
 CPUS = 2
 STORE = 200 * 2**20  # bytes of Ray's object store
-
-
-def nothing() -> Any:
-    raise AssertionError("never made")
-
-
-MODELS = tuple(Stage(name=name, make=nothing, model=True) for name in ("caption", "masks"))
-STAGES = (Stage(name="read", make=nothing), *MODELS, Stage(name="cut", make=nothing))
-
-
-def test_shares_without_gpus() -> None:
-    shares = share_out(STAGES, 2, 0, {})
-    assert set(shares) == {"read", "caption", "masks", "cut"}
-    cores = shares["caption"].cpus
-    assert shares["caption"] == shares["masks"] == Workers(count=1, cpus=cores)
-    assert shares["read"] == shares["cut"] == Workers(count=None, cpus=cores)
-    assert 3 * cores <= 2  # both models, and one task beside them
-    assert share_out(STAGES, 16, 0, {})["caption"].cpus == 1
-    assert share_out(STAGES[:1], 4, 0, {}) == {"read": Workers(count=None, cpus=1.0)}
-
-
-@pytest.mark.parametrize("gpus", [1, 2, 8])
-def test_every_gpu_is_divided_among_the_models(gpus: int) -> None:
-    shares = share_out(STAGES, 64, gpus, {})
-    assert shares["caption"] == shares["masks"] == Workers(count=gpus, cpus=1, gpus=0.5)
-    assert shares["read"].gpus == 0
-
-
-def test_wishes() -> None:
-    wishes: dict[str, tuple[int | None, float | None]] = {
-        "caption": (5, 1.0),
-        "masks": (2, 0.5),
-        "read": (3, None),
-    }
-    shares = share_out(STAGES, 64, 6, wishes)
-    assert shares["caption"] == Workers(count=5, cpus=1, gpus=1)
-    assert shares["masks"] == Workers(count=2, cpus=1, gpus=0.5)
-    assert (shares["read"].count, shares["read"].gpus) == (3, 0)
-    assert share_out(STAGES, 64, 4, {"masks": (1, None)})["caption"].count == 4
-
-
-@pytest.mark.parametrize("cpus", [1, 2, 3, 7, 30])
-@pytest.mark.parametrize("gpus", [0, 1, 3, 8])
-def test_there_is_room_for_all_workers_and_a_task(cpus: int, gpus: int) -> None:
-    """Otherwise Ray would wait for ever."""
-    for wishes in ({}, {"caption": (9, 0.0)}):
-        shares = share_out(STAGES, cpus, gpus, wishes)
-        models = [shares[stage.name] for stage in MODELS]
-        cores = sum((each.count or 0) * each.cpus for each in models)
-        assert 0 < cores + shares["read"].cpus <= cpus
-        assert sum((each.count or 0) * each.gpus for each in models) <= gpus
-
-
-@pytest.mark.parametrize(
-    ("gpus", "wishes", "message"),
-    [
-        (5, {"caption": (5, 1.0), "masks": (1, 1.0)}, "want 6 GPUs, and there are 5"),
-        (0, {"caption": (1, 1.0)}, "want 1 GPUs, and there are 0"),
-        (8, {"read": (2, 1.0)}, "Stage read has no model"),
-    ],
-)
-def test_wishes_that_cannot_be_met(gpus: int, wishes: Any, message: str) -> None:
-    with pytest.raises(CurationError, match=message):
-        share_out(STAGES, 64, gpus, wishes)
 
 
 def test_the_cause_of_an_error() -> None:
@@ -108,6 +37,17 @@ def test_the_cause_of_an_error() -> None:
         assert find_cause(error) == "'the cause'"
     assert find_cause(ValueError("first line\nlast line.\n")) == "last line"
     assert find_cause(ValueError()) == "ValueError"
+    told = """ray.exceptions.RayTaskError(UserCodeException): a worker (pid=3)
+KeyError: 'inner'
+
+The above exception was the direct cause of the following exception:
+
+kosmosg.errors.WeightsError: a has no safetensors: name another.
+ray.exceptions.UserCodeException: UDF failed.
+To change this, see elsewhere."""
+    assert find_cause(RuntimeError(told)) == "a has no safetensors: name another"
+    other = told.replace("kosmosg.errors.WeightsError", "builtins.OSError")
+    assert find_cause(RuntimeError(other)) == "KeyError: 'inner'"
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +176,11 @@ class Fatal:
 
 @pytest.mark.slow
 def test_a_portion_that_kills_every_worker_is_left_out(
-    pictures: Path, undisturbed: Ledger, cluster: dict[str, float], tmp_path: Path
+    pictures: Path,
+    undisturbed: Ledger,
+    cluster: dict[str, float],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     recipe = recipe_of(pictures)
     first = replace(recipe.stages[0], make=partial(Fatal, recipe.stages[0].make, False))
@@ -244,15 +188,21 @@ def test_a_portion_that_kills_every_worker_is_left_out(
     ledger = begin(fatal, tmp_path / "set")
     assert run(fatal, ledger, cluster) == [0, 1, 3, 4]
     assert ledger.finished() == {0, 1, 3, 4}
+    assert "Shard 2 is left out. Step read: 5 workers died over it." in caplog.text
+    assert ledger.count_attempt(2, "read") == ATTEMPTS + 2
+    ledger.begin(recipe.settings)
     assert run(recipe, ledger, cluster) == [2]
     assert shards(ledger.directory) == shards(undisturbed.directory)
 
 
 @pytest.mark.slow
 def test_what_fails_for_everything_stops_the_run(
-    pictures: Path, cluster: dict[str, float], tmp_path: Path
+    pictures: Path,
+    cluster: dict[str, float],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    recipe = make_openimages(pictures, OPTIONS, per_shard=8, models=oracles(COUNT))
+    recipe = make_openimages(pictures, OPTIONS, per_shard=10, models=oracles(COUNT))
     first = replace(recipe.stages[0], make=partial(Fatal, recipe.stages[0].make, True))
     recipe = replace(recipe, stages=(first, *recipe.stages[1:]))
     ledger = begin(recipe, tmp_path / "set")
@@ -260,9 +210,24 @@ def test_what_fails_for_everything_stops_the_run(
         list(run_here(jobs_of(recipe, ledger), recipe.stages, ledger))
     many = [job for _ in range(5) for job in jobs_of(recipe, ledger)]
     workers = share_out(recipe.stages, cluster["CPU"], 0, {})
-    with pytest.raises(CurationError, match=r"The run stopped: .*graphics card is on fire"):
+    with pytest.raises(CurationError, match="The run stopped after 9 shards"):
         list(run_on_ray(many, recipe.stages, ledger, workers))
+    assert caplog.text.count("the graphics card is on fire") >= 9
     assert not ledger.finished()
+
+
+def no_model() -> Any:
+    raise WeightsError("nobody/model has no safetensors.")
+
+
+@pytest.mark.slow
+def test_a_model_that_is_not_there_stops_the_run(
+    pictures: Path, cluster: dict[str, float], tmp_path: Path
+) -> None:
+    recipe = recipe_of(pictures, finder=no_model)
+    ledger = begin(recipe, tmp_path / "set")
+    with pytest.raises(CurationError, match=r"The run stopped: nobody/model has no safetensors\."):
+        run(recipe, ledger, cluster)
 
 
 @dataclass(frozen=True, kw_only=True)
