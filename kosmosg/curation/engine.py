@@ -30,6 +30,7 @@ IN_FLIGHT = 2  # portions that a worker with a model has at hand: one to work on
 # Bytes, which are nothing; but a stage with other demands than the one before is not joined to it,
 # and pictures are not read by the worker whose model waits for them.
 OWN_POOL = 1
+_ERROR = re.compile(r"(\w+\.)*\w+(Error|Exception): ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,14 +144,18 @@ def begin(job: Job) -> Portion:
 
 def find_cause(error: BaseException) -> str:
     """Return what began a chain of errors, in one line: where there is one, an error of ours."""
+    chain = [error]
     while isinstance(inner := error.__cause__ or getattr(error, "cause", None), BaseException):
         error = inner
-    # Ray puts errors of workers into the text of its own, as a traceback prints them.
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if re.match(r"(\w+\.)*\w+(Error|Exception): ", line)]
+        chain.insert(0, error)
+    # Ray puts errors of workers into the text of its own, as a traceback prints them, and may put
+    # one without a text before them.
+    lines = [line.strip() for each in chain for line in str(each).splitlines() if line.strip()]
+    named = [line for line in lines if _ERROR.match(line)]
     ours = [line.partition(": ")[2] for line in named if line.startswith("kosmosg.errors.")]
-    found = [*ours[-1:], *named[:1], *lines[-1:], type(error).__name__]
-    return found[0].rstrip(".")[:500]
+    last = [str(each).strip().splitlines()[-1] for each in chain if str(each).strip()]
+    found = [*ours[-1:], *named[:1], *last, type(error).__name__]
+    return found[0].strip().rstrip(".")[:500]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,3 +243,5 @@ def _set_up(context: Any) -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Pages of its own traceback, and the advice to report it; what matters is raised, too.
+    logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)

@@ -15,10 +15,11 @@ import pytest
 from kosmosg.curation.drafts import Draft, Outcome
 from kosmosg.curation.engine import ATTEMPTS, Job, find_cause, run_here, run_on_ray
 from kosmosg.curation.ledger import Ledger
-from kosmosg.curation.recipes import Recipe, make_openimages
+from kosmosg.curation.recipes import Recipe, make_instructpix2pix, make_openimages
 from kosmosg.curation.workers import Stage, share_out
 from kosmosg.data.samples import StoredPicture
 from kosmosg.errors import CurationError, WeightsError
+from tests.curation.test_command import write_edits
 from tests.curation.test_openimages import make, shards
 from tests.curation.world import OPTIONS, draw, mortal_finder, oracles, write_pictures
 
@@ -46,6 +47,10 @@ kosmosg.errors.WeightsError: a has no safetensors: name another.
 ray.exceptions.UserCodeException: UDF failed.
 To change this, see elsewhere."""
     assert find_cause(RuntimeError(told)) == "a has no safetensors: name another"
+    try:
+        raise RuntimeError(told) from RuntimeError()
+    except RuntimeError as error:
+        assert find_cause(error) == "a has no safetensors: name another"
     other = told.replace("kosmosg.errors.WeightsError", "builtins.OSError")
     assert find_cause(RuntimeError(other)) == "KeyError: 'inner'"
 
@@ -80,8 +85,8 @@ def recipe_of(pictures: Path, **models: Any) -> Recipe:
     )
 
 
-def begin(recipe: Recipe, directory: Path) -> Ledger:
-    ledger = Ledger(directory=directory, per_shard=PER_SHARD)
+def begin(recipe: Recipe, directory: Path, per_shard: int = PER_SHARD) -> Ledger:
+    ledger = Ledger(directory=directory, per_shard=per_shard)
     ledger.begin(recipe.settings)
     return ledger
 
@@ -116,7 +121,7 @@ class MortalRead:
 
 
 @pytest.mark.slow
-def test_workers_that_die_in_the_middle(
+def test_a_stopped_run_goes_on_although_workers_die(
     pictures: Path, undisturbed: Ledger, cluster: dict[str, float], tmp_path: Path
 ) -> None:
     """One that holds a model and one that does not: each is replaced, and nothing is missing."""
@@ -126,9 +131,15 @@ def test_workers_that_die_in_the_middle(
     mortal = replace(first, make=partial(MortalRead, first.make, tmp_path / "reader"))
     recipe = replace(recipe, stages=(mortal, *recipe.stages[1:]))
     ledger = begin(recipe, tmp_path / "set")
-    assert run(recipe, ledger, cluster) == [0, 1, 2, 3, 4]
+    numbers = run_here(jobs_of(recipe, ledger), recipe.stages, ledger)
+    assert [next(numbers), next(numbers)] == [0, 1]
+    numbers.close()
+    times = {path: path.stat().st_mtime_ns for path in ledger.directory.glob("*.tar")}
+    ledger.begin(recipe.settings)
+    assert run(recipe, ledger, cluster) == [2, 3, 4]
     for marker in ("model", "reader"):
         assert int((tmp_path / marker).read_text()) != os.getpid()  # somebody has died
+    assert {path: path.stat().st_mtime_ns for path in times} == times
     assert shards(ledger.directory) == shards(undisturbed.directory)
     assert without_times(ledger) == without_times(undisturbed)
 
@@ -141,78 +152,60 @@ def without_times(ledger: Ledger) -> list[dict[str, Any]]:
     return records
 
 
-@pytest.mark.slow
-def test_a_stopped_run_goes_on(
-    pictures: Path, undisturbed: Ledger, cluster: dict[str, float], tmp_path: Path
-) -> None:
-    recipe = recipe_of(pictures)
-    ledger = begin(recipe, tmp_path / "set")
-    numbers = run_here(jobs_of(recipe, ledger), recipe.stages, ledger)
-    assert [next(numbers), next(numbers)] == [0, 1]
-    numbers.close()
-    times = {path: path.stat().st_mtime_ns for path in ledger.directory.glob("*.tar")}
-    ledger.begin(recipe.settings)
-    assert run(recipe, ledger, cluster) == [2, 3, 4]
-    assert {path: path.stat().st_mtime_ns for path in times} == times
-    assert shards(ledger.directory) == shards(undisturbed.directory)
-
-
 class Fatal:
-    """A step that kills whoever works on one of the portions."""
+    """A step that kills whoever works on one sample, or fails for all of them."""
 
     name = "read"
     batch = 64
 
-    def __init__(self, make: Any, everything: bool):
-        self._step, self._everything = make(), everything
+    def __init__(self, make: Any, key: str | None):
+        self._step, self._key = make(), key
 
     def __call__(self, drafts: Sequence[Draft]) -> Sequence[Outcome]:
-        if self._everything:
+        if self._key is None:
             raise RuntimeError("the graphics card is on fire")
-        if drafts[0].key == "008.png":
+        if any(draft.key == self._key for draft in drafts):
             os.kill(os.getpid(), signal.SIGKILL)
         return self._step(drafts)
 
 
+def make_fatal(recipe: Recipe, key: str | None) -> Recipe:
+    first, *others = recipe.stages
+    return replace(recipe, stages=(replace(first, make=partial(Fatal, first.make, key)), *others))
+
+
 @pytest.mark.slow
 def test_a_portion_that_kills_every_worker_is_left_out(
-    pictures: Path,
-    undisturbed: Ledger,
-    cluster: dict[str, float],
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    cluster: dict[str, float], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recipe = recipe_of(pictures)
-    first = replace(recipe.stages[0], make=partial(Fatal, recipe.stages[0].make, False))
-    fatal = replace(recipe, stages=(first, *recipe.stages[1:]))
-    ledger = begin(fatal, tmp_path / "set")
-    assert run(fatal, ledger, cluster) == [0, 1, 3, 4]
-    assert ledger.finished() == {0, 1, 3, 4}
-    assert "Shard 2 is left out. Step read: 5 workers died over it." in caplog.text
-    assert ledger.count_attempt(2, "read") == ATTEMPTS + 2
+    recipe = make_instructpix2pix(write_edits(tmp_path / "edits", 4), per_shard=1, side=32)
+    ledger = begin(recipe, tmp_path / "set", per_shard=1)
+    for _ in range(ATTEMPTS - 1):  # processes take long to start
+        ledger.count_attempt(1, "read")
+    assert run(make_fatal(recipe, "0000001/100"), ledger, cluster) == [0, 2, 3, 4, 5]
+    assert ledger.finished() == {0, 2, 3, 4, 5}
+    assert "Shard 1 is left out. Step read: 5 workers died over it." in caplog.text
+    assert ledger.count_attempt(1, "read") == ATTEMPTS + 2
     ledger.begin(recipe.settings)
-    assert run(recipe, ledger, cluster) == [2]
-    assert shards(ledger.directory) == shards(undisturbed.directory)
+    assert run(recipe, ledger, cluster) == [1]
+    assert shards(ledger.directory) == shards(make(recipe, tmp_path / "other", 1).directory)
 
 
 @pytest.mark.slow
 def test_what_fails_for_everything_stops_the_run(
-    pictures: Path,
-    cluster: dict[str, float],
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    cluster: dict[str, float], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recipe = make_openimages(pictures, OPTIONS, per_shard=10, models=oracles(COUNT))
-    first = replace(recipe.stages[0], make=partial(Fatal, recipe.stages[0].make, True))
-    recipe = replace(recipe, stages=(first, *recipe.stages[1:]))
-    ledger = begin(recipe, tmp_path / "set")
+    recipe = make_instructpix2pix(write_edits(tmp_path / "edits", 6), per_shard=9, side=32)
+    recipe = make_fatal(recipe, None)
+    ledger = begin(recipe, tmp_path / "set", per_shard=9)
+    (listing,) = recipe.source.listings
+    jobs = [Job(number=number, listing=listing) for number in range(12)]
     with pytest.raises(CurationError, match="graphics card is on fire"):
-        list(run_here(jobs_of(recipe, ledger), recipe.stages, ledger))
-    many = [job for _ in range(5) for job in jobs_of(recipe, ledger)]
+        list(run_here(jobs, recipe.stages, ledger))
     workers = share_out(recipe.stages, cluster["CPU"], 0, {})
     with pytest.raises(CurationError, match="The run stopped after 9 shards"):
-        list(run_on_ray(many, recipe.stages, ledger, workers))
-    assert caplog.text.count("the graphics card is on fire") >= 9
+        list(run_on_ray(jobs, recipe.stages, ledger, workers))
+    assert caplog.text.count("is left out. Step read: it failed for all 9 samples") == 9
     assert not ledger.finished()
 
 
@@ -225,9 +218,12 @@ def test_a_model_that_is_not_there_stops_the_run(
     pictures: Path, cluster: dict[str, float], tmp_path: Path
 ) -> None:
     recipe = recipe_of(pictures, finder=no_model)
+    read, _, entities, *_ = recipe.stages
+    recipe = replace(recipe, stages=(read, entities))
     ledger = begin(recipe, tmp_path / "set")
     with pytest.raises(CurationError, match=r"The run stopped: nobody/model has no safetensors\."):
         run(recipe, ledger, cluster)
+    assert not ledger.finished()
 
 
 @dataclass(frozen=True, kw_only=True)
