@@ -186,7 +186,11 @@ def _advance(row: dict[str, Any], make: Callable[[], Step], ledger: Ledger) -> d
 
 
 def _write(row: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
-    portion = _guard(row, lambda portion: ledger.write(portion) or portion)["portion"]
+    def written(portion: Portion) -> Portion:
+        ledger.write(portion)
+        return portion
+
+    portion = _guard(row, written)["portion"]
     problem = portion.problem if isinstance(portion, _Failed) else ""
     return {"number": portion.number, "problem": problem}
 
