@@ -27,7 +27,7 @@ from kosmosg.config import DEFAULT_GUIDANCE, DEFAULT_SAMPLER, DEFAULT_STEPS
 from kosmosg.errors import SettingError, WeightsError
 from kosmosg.memory import reporting_out_of_memory
 from kosmosg.models import KosmosG
-from kosmosg.models.loading import load_component
+from kosmosg.models.loading import load_component, load_model
 from kosmosg.safety import SafetyChecker
 from kosmosg.sampling import Progress, Request, Timings, draw_noise, sample, synchronise
 from kosmosg.schedulers import make_scheduler, name_of
@@ -103,7 +103,7 @@ class KosmosGPipeline:
         device = choose_device(device)
         dtype = torch_dtype or (torch.float16 if device.type == "cuda" else torch.float32)
         pipeline = cls(
-            load_component(KosmosG, directory / "kosmosg", dtype=dtype),
+            load_model(KosmosG, directory / "kosmosg", dtype=dtype),
             KosmosGTokenizer.from_pretrained(directory / "tokenizer"),
             make_decoder(
                 load_component(UNet2DConditionModel, directory / "unet", dtype=dtype),

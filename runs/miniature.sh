@@ -4,8 +4,8 @@
 #
 #   command    runs/miniature.sh [FOLDER]           default folder: outputs/miniature
 #   hardware   2 CPU cores with bfloat16, 6 GB of memory, 3 GB of disk; a GPU is used if there is one
-#   duration   about 4 hours: U-Net 70 minutes, the VAE and CLIP 30 each, stage 1 10, stage 2 20,
-#              stage 3 30, the VAE's decoder and the probe 15 each, all else 15
+#   duration   about 4 hours, the sum of its parts: U-Net 70 minutes, the VAE and CLIP 30 each,
+#              stage 1 10, stage 2 20, stage 3 30, the VAE's decoder and the probe 15 each, all else 15
 #   expected   the table in README.md; at its end stage 1 has a loss of 0.75, stage 2 of 0.06
 #              and stage 3 of 0.10
 #

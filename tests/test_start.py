@@ -14,7 +14,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel
 from kosmosg import cli
 from kosmosg.errors import CheckpointError, WeightsError
 from kosmosg.models import KosmosG
-from kosmosg.models.loading import load_component
+from kosmosg.models.loading import load_model
 from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.start import write_start
 from tests import tiny
@@ -75,7 +75,7 @@ def new(folder: Path, output: Path, *more: Any) -> int:
 def test_images_are_as_large_as_what_stands_beside_them(folder: Path, tmp_path: Path) -> None:
     """And differ from each other: the positions of the language model have a size of 0.7."""
     write_start(tmp_path / "w", **options(folder, clip=folder / "clip"))
-    kosmosg = load_component(KosmosG, tmp_path / "w" / "kosmosg", dtype=torch.float32)
+    kosmosg = load_model(KosmosG, tmp_path / "w" / "kosmosg", dtype=torch.float32)
     pictures = torch.randn(8, 3, 56, 56, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         found: Any = kosmosg.kosmos2.get_image_features(pictures)
@@ -87,7 +87,7 @@ def test_images_are_as_large_as_what_stands_beside_them(folder: Path, tmp_path: 
 def test_aligner_begins_as_magneto(folder: Path, tmp_path: Path) -> None:
     """With the library's 0.02 each weight, times the root of its width, would be 0.11."""
     write_start(tmp_path / "w", **options(folder))
-    kosmosg = load_component(KosmosG, tmp_path / "w" / "kosmosg", dtype=torch.float32)
+    kosmosg = load_model(KosmosG, tmp_path / "w" / "kosmosg", dtype=torch.float32)
     layers = {n: m for n, m in kosmosg.aligner.named_modules() if n.endswith("_proj")}
     assert len(layers) > 10
     for name, layer in layers.items():

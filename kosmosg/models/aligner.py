@@ -210,6 +210,8 @@ class FeedForward(nn.Module):
 
 def draw_linear(layer: nn.Linear, gain: float = 1.0) -> None:
     """Draw initial weights that keep the size of what comes, times a gain."""
+    if layer.weight.is_meta:
+        return  # Weights are about to be loaded: there is nothing to draw.
     nn.init.xavier_normal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
 

@@ -5,17 +5,21 @@ random ones. Here each of them is an error, and so is a value that is not finite
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from accelerate import init_empty_weights
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from kosmosg.errors import WeightsError
 
 Module = TypeVar("Module", bound=nn.Module)
+Model = TypeVar("Model", bound=PreTrainedModel)
 MODULE_FILE = "model.safetensors"
 # Entries of a configuration by which the libraries look for code beside or outside of themselves.
 FOREIGN_CODE = {"auto_map", "_attn_implementation", "attn_implementation", "quantization_config"}
@@ -50,17 +54,73 @@ def load_component(
         )
     except Exception as error:
         # The loaders raise OSError, RuntimeError, SafetensorError, KeyError, … for a bad file.
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise WeightsError(
-            f"{name}: {directory} cannot be loaded ({reason[0]}). {REMEDY}"
-        ) from error
+        raise cannot_load(name, directory, error) from error
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        if keys := sorted(map(str, report.get(what, ()))):
-            shown = ", ".join(keys[:5]) + (" …" if len(keys) > 5 else "")
+        if keys := report.get(what):
             label = what.replace("_keys", " tensors").replace("error_msgs", "errors")
-            raise WeightsError(f"{name}: {len(keys)} {label} in {directory}: {shown}. {REMEDY}")
+            raise misfit(name, directory, label, keys)
     check_finite(dict(module.named_parameters()), name)
     return module.eval().requires_grad_(False)
+
+
+def load_model(kind: type[Model], directory: Path, *, dtype: torch.dtype) -> Model:
+    """Do what ``load_component`` does, in half the time, for a model without renamed tensors.
+
+    The library's loader compiles a pattern for every tensor. Here tensors stay where the files are
+    mapped, unless their precision changes.
+
+    Args:
+        kind: A class whose tensors are named in the files as in the module.
+        directory: The model's folder; all its safetensors together hold each tensor once.
+        dtype: Precision to hold it in.
+
+    Raises:
+        WeightsError: If the folder or a file is missing, cut off, of another model, or not finite.
+    """
+    name = directory.name
+    check_config(directory / "config.json", name)
+    config_class: Any = kind.config_class
+    tensors: dict[str, Tensor] = {}
+    try:
+        config = config_class.from_pretrained(directory, local_files_only=True)
+        with init_empty_weights(include_buffers=False):
+            model = kind(config)
+        for file in sorted(directory.glob("*.safetensors")):
+            tensors |= load_file(file)
+    except Exception as error:
+        # A configuration of nonsense fails anywhere in the constructors.
+        raise cannot_load(name, directory, error) from error
+    expected = model.state_dict()
+    shared = expected.keys() & tensors.keys()
+    differences = {
+        "missing tensors": expected.keys() - shared,
+        "unexpected tensors": tensors.keys() - shared,
+        "mismatched tensors": [
+            f"{key} {list(tensors[key].shape)} instead of {list(expected[key].shape)}"
+            for key in shared
+            if tensors[key].shape != expected[key].shape
+        ],
+    }
+    for label, keys in differences.items():
+        if keys:
+            raise misfit(name, directory, label, keys)
+    model.load_state_dict(tensors, assign=True)
+    nn.Module.to(model, dtype)  # The library's own has no types.
+    check_finite(dict(model.named_parameters()), name)
+    return model.eval().requires_grad_(False)
+
+
+def cannot_load(name: str, directory: Path, error: Exception) -> WeightsError:
+    """Say why a library did not load a component, in the first line of what it says."""
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return WeightsError(f"{name}: {directory} cannot be loaded ({reason[0]}). {REMEDY}")
+
+
+def misfit(name: str, directory: Path, label: str, keys: Iterable[object]) -> WeightsError:
+    """Say which tensors of a folder do not fit the module."""
+    keys = sorted(map(str, keys))
+    shown = ", ".join(keys[:5]) + (" …" if len(keys) > 5 else "")
+    return WeightsError(f"{name}: {len(keys)} {label} in {directory}: {shown}. {REMEDY}")
 
 
 def check_config(file: Path, name: str) -> dict[str, Any]:
@@ -104,7 +164,12 @@ def is_finite(tensor: Tensor) -> bool:
     """Tell whether a tensor is free of NaN and infinity, without a copy of it."""
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return True
-    return all(bool(torch.isfinite(bound)) for bound in torch.aminmax(tensor.detach()))
+    tensor = tensor.detach()
+    # A sum reads memory twice as fast as a search for the bounds, and no finite one has a term
+    # that is not. The reverse does not hold: finite terms can add up to infinity.
+    return bool(torch.isfinite(tensor.sum())) or all(
+        bool(torch.isfinite(bound)) for bound in torch.aminmax(tensor)
+    )
 
 
 def save_module(module: nn.Module, directory: Path) -> None:

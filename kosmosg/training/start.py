@@ -9,7 +9,7 @@ import torch
 from kosmosg.errors import TrainingError, WeightsError
 from kosmosg.fingerprint import fingerprint
 from kosmosg.models import KosmosG, KosmosGConfig
-from kosmosg.models.loading import REMEDY, check_config, load_component
+from kosmosg.models.loading import REMEDY, check_config, load_model
 from kosmosg.tokenizer import KosmosGTokenizer
 from kosmosg.weights import check_layout
 
@@ -33,7 +33,7 @@ class Start:
 
     def kosmosg(self) -> KosmosG:
         """Load KOSMOS-G, in the precision that training needs."""
-        return load_component(KosmosG, self.directory / "kosmosg", dtype=torch.float32)
+        return load_model(KosmosG, self.directory / "kosmosg", dtype=torch.float32)
 
     def sizes(self) -> KosmosGConfig:
         """Read KOSMOS-G's sizes alone, and check that the tokenizer belongs to them.

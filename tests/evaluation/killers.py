@@ -1,16 +1,12 @@
 """Evaluations that are killed at a chosen moment, as a machine that loses its power."""
 
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from kosmosg import cli
 from kosmosg.evaluation import features, gallery
+from tests.dying import dying
 
 # What is called at a moment, and how often it is before the process is killed.
 MOMENTS: dict[str, tuple[Any, str, int]] = {
@@ -23,24 +19,6 @@ MOMENTS: dict[str, tuple[Any, str, int]] = {
 }
 
 
-@contextmanager
-def dying(moment: str) -> Iterator[None]:
-    """Be killed when something is about to be called for the n-th time."""
-    owner, name, left = MOMENTS[moment]
-    original = getattr(owner, name)
-
-    def count_down(*arguments: Any, **named: Any) -> Any:
-        nonlocal left
-        left -= 1
-        if left <= 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(*arguments, **named)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, count_down)
-        yield
-
-
 def evaluate(words: list[str]) -> None:
     """Run a command in a process of its own, which ends with its exit code."""
     raise SystemExit(cli.main(words))
@@ -48,7 +26,7 @@ def evaluate(words: list[str]) -> None:
 
 def evaluate_and_die(words: list[str], moment: str) -> None:
     """Run a command, and be killed at a moment."""
-    with dying(moment):
+    with dying(*MOMENTS[moment]):
         evaluate(words)
 
 

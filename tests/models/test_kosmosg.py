@@ -12,7 +12,7 @@ from kosmosg.data import Batch, collate
 from kosmosg.errors import PromptError, WeightsError
 from kosmosg.key_table import KOSMOSG, official_key
 from kosmosg.models import KosmosG, KosmosGConfig, Reconstruction
-from kosmosg.models.loading import load_component
+from kosmosg.models.loading import is_finite, load_model
 from kosmosg.tokenizer import TokenizedPrompt
 from tests import tiny
 
@@ -253,7 +253,7 @@ def edit(folder, change) -> None:
 
 
 def test_loading_gives_the_model_back(model: KosmosG, saved) -> None:
-    loaded = load_component(KosmosG, saved, dtype=torch.float32)
+    loaded = load_model(KosmosG, saved, dtype=torch.float32)
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     batch = collate([IMAGE], pixels(1)).to("cpu", torch.float32)
@@ -276,21 +276,21 @@ def test_damaged_weights(saved, name: str) -> None:
     change, message = DAMAGES[name]
     edit(saved, change)
     with pytest.raises(WeightsError, match=message):
-        load_component(KosmosG, saved, dtype=torch.float32)
+        load_model(KosmosG, saved, dtype=torch.float32)
 
 
 def test_truncated_weights(saved) -> None:
     file = saved / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(WeightsError, match="cannot be loaded"):
-        load_component(KosmosG, saved, dtype=torch.float32)
+        load_model(KosmosG, saved, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_files_that_are_missing(saved, name: str) -> None:
     (saved / name).unlink()
     with pytest.raises(WeightsError, match="kosmosg"):
-        load_component(KosmosG, saved, dtype=torch.float32)
+        load_model(KosmosG, saved, dtype=torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -301,17 +301,28 @@ def test_configurations_that_ask_for_foreign_code(saved, key: str) -> None:
     config["kosmos2"][key] = "somebody/something"
     (saved / "config.json").write_text(json.dumps(config))
     with pytest.raises(WeightsError, match=key):
-        load_component(KosmosG, saved, dtype=torch.float32)
+        load_model(KosmosG, saved, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
 def test_configurations_that_are_no_json(saved, content: bytes) -> None:
     (saved / "config.json").write_bytes(content)
     with pytest.raises(WeightsError, match=r"config\.json"):
-        load_component(KosmosG, saved, dtype=torch.float32)
+        load_model(KosmosG, saved, dtype=torch.float32)
 
 
 def test_a_pickle_is_not_loaded_instead(saved) -> None:
     (saved / "model.safetensors").rename(saved / "pytorch_model.bin")
     with pytest.raises(WeightsError):
-        load_component(KosmosG, saved, dtype=torch.float32)
+        load_model(KosmosG, saved, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_values_are_finite_even_where_their_sum_is_not(dtype: torch.dtype) -> None:
+    tensor = torch.full((4, 3), torch.finfo(dtype).max, dtype=dtype)
+    assert is_finite(tensor)
+    for wrong in (float("nan"), float("inf"), -float("inf")):
+        tensor[2, 1] = wrong
+        assert not is_finite(tensor)
+    tensor[0, 0] = float("inf")  # Cancels no other infinity.
+    assert not is_finite(tensor)

@@ -1,18 +1,13 @@
 """Runs that are killed at a chosen moment, as a machine that loses its power."""
 
-import os
 import shutil
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from kosmosg.training import checkpoint, disk, loop, result, update
 from kosmosg.training.options import LoopOptions
+from tests.dying import dying
 from tests.training.toy import ToyStage, train_in_process, train_toy
 from tests.training.world import train_by_words
 
@@ -30,33 +25,15 @@ MOMENTS: dict[str, tuple[Any, str, int]] = {
 }
 
 
-@contextmanager
-def dying(moment: str) -> Iterator[None]:
-    """Be killed when something is about to be called for the n-th time."""
-    owner, name, left = MOMENTS[moment]
-    original = getattr(owner, name)
-
-    def count_down(*arguments: Any, **named: Any) -> Any:
-        nonlocal left
-        left -= 1
-        if left <= 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(*arguments, **named)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, count_down)
-        yield
-
-
 def train_and_die(options: LoopOptions, moment: str) -> None:
     """Train, and be killed at a moment."""
-    with dying(moment):
+    with dying(*MOMENTS[moment]):
         train_in_process(options)
 
 
 def train_by_words_and_die(words: list[str], moment: str) -> None:
     """Run a command, and be killed at a moment."""
-    with dying(moment):
+    with dying(*MOMENTS[moment]):
         train_by_words(words)
 
 

@@ -24,6 +24,7 @@ from kosmosg.training.acceleration import gathered_in
 from kosmosg.training.options import LoopOptions
 from kosmosg.training.stage import Stage
 from tests.conftest import ROOT
+from tests.dying import dying
 from tests.training import killers
 from tests.training.toy import WIDTH, ToyStage, train_toy
 
@@ -110,7 +111,7 @@ def train_sharded(options: LoopOptions) -> None:
 
 def train_sharded_and_die(options: LoopOptions) -> None:
     """The same, and be killed while the second checkpoint is being written."""
-    with killers.dying("between files"):
+    with dying(*killers.MOMENTS["between files"]):
         train_sharded(options)
 
 
