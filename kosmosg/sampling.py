@@ -158,8 +158,9 @@ def denoise(
     )
     if not torch.isfinite(output.images).all():
         raise WeightsError(
-            "The U-Net produced values that are not finite. Its weights are damaged, or do not "
-            "bear this precision: convert them again, or use bfloat16 or float32."
+            "The U-Net produced values that are not finite. If a LoRA or a ControlNet takes part, "
+            "lower its strength or leave it out; if not, the weights are damaged, or do not bear "
+            "this precision: convert them again, or use bfloat16 or float32."
         )
     return output.images
 

@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from kosmosg.commands import DTYPES
 from kosmosg.config import MAX_SEED
-from kosmosg.errors import PromptError, UnsafeImageError, WeightsError
+from kosmosg.errors import PromptError, SettingError, UnsafeImageError, WeightsError
 from kosmosg.inputs import Drawing, read_images, read_techniques
 from kosmosg.memory import reporting_out_of_memory
 from kosmosg.outputs import save_image
@@ -22,6 +25,7 @@ from kosmosg.settings import check_integer
 from kosmosg.weights import find_weights
 
 ALLOW_NO_CHECKER = "KOSMOSG_ALLOW_NO_SAFETY_CHECKER"
+DTYPE = "KOSMOSG_DTYPE"
 FULL_SIZE_PIXELS = 256  # a decoder trained on larger pictures draws what a checker should see
 
 Metric = Callable[[str, float], Any]
@@ -40,10 +44,12 @@ class Service:
 
         Raises:
             WeightsError: If they are missing, damaged, or lack the safety checker without leave.
+            SettingError: If there is no such precision as the environment asks for.
         """
         start = time.perf_counter()
+        dtype = read_dtype()
         directory = find_weights(weights)
-        pipeline = KosmosGPipeline.from_pretrained(directory)
+        pipeline = KosmosGPipeline.from_pretrained(directory, torch_dtype=dtype)
         pipeline.conditioner.check_vocabulary()
         if (
             pipeline.safety_checker is None
@@ -55,6 +61,7 @@ class Service:
                 f"a folder that has one, or set {ALLOW_NO_CHECKER}=1 to serve without."
             )
         pipeline.conditioner.null_condition()
+        arrange(pipeline)
         model, seconds = pipeline.kosmosg, time.perf_counter() - start
         print(f"weights: {directory} on {model.device}, {model.dtype}, in {seconds:.1f} s")
         return cls(pipeline)
@@ -132,6 +139,26 @@ class Service:
         if self._outputs:
             self._outputs.cleanup()
             self._outputs = None
+
+
+def read_dtype() -> torch.dtype | None:
+    """Read from the environment which precision to serve in; nothing is the device's default.
+
+    Raises:
+        SettingError: If it is none that there is.
+    """
+    name = os.environ.get(DTYPE, "")
+    if name and name not in DTYPES:
+        raise SettingError(f"{DTYPE} is {name!r}. Choose one of {', '.join(DTYPES)}.")
+    return getattr(torch, name) if name else None
+
+
+def arrange(pipeline: KosmosGPipeline) -> None:
+    """Lay convolutions out as they run fastest, where the benchmark has shown that they do."""
+    unet, vae = pipeline.decoder.unet, pipeline.decoder.vae
+    if unet.device.type == "cpu" and unet.dtype == torch.bfloat16:
+        for network in (unet, vae.decoder):
+            network.to(memory_format=torch.channels_last)
 
 
 def print_progress(done: int, total: int) -> None:

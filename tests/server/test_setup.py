@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from kosmosg.errors import WeightsError
-from kosmosg.serving import ALLOW_NO_CHECKER, Service
+from kosmosg.serving import ALLOW_NO_CHECKER, DTYPE, Service
 from scripts.local_server import ServerError
 from tests import tiny
 from tests.server.client import Server, files
@@ -182,9 +182,9 @@ def test_undamaged_weights(copy: Path, capsys: pytest.CaptureFixture[str]) -> No
 # ------------------------------------------------------------------ through the server
 
 
-def failed_setup(weights: Path, folder: Path) -> str:
+def failed_setup(weights: Path, folder: Path, **environment: str) -> str:
     """Start a server that must fail; returns the log of its setup."""
-    server = Server(weights, folder)
+    server = Server(weights, folder, **environment)
     try:
         server.start()
         with pytest.raises(ServerError, match="setup failed"):
@@ -208,6 +208,29 @@ def test_server_with_damaged_weights(copy: Path, tmp_path: Path) -> None:
     logs = failed_setup(copy, tmp_path / "run")
     assert f"unet: {UNET_KEY} holds values that are not finite" in logs
     assert AGAIN in logs
+
+
+# ------------------------------------------------------------------ precision
+
+
+def test_a_server_in_another_precision(copy: Path, tmp_path: Path) -> None:
+    with Server(copy, tmp_path / "run", **{DTYPE: "bfloat16"}) as server:
+        assert "torch.bfloat16" in server.health()["setup"]["logs"]
+        assert server.draw().any()
+
+
+def test_a_precision_that_there_is_not(copy: Path, tmp_path: Path) -> None:
+    logs = failed_setup(copy, tmp_path / "run", **{DTYPE: "half"})
+    assert "KOSMOSG_DTYPE is 'half'. Choose one of float16, bfloat16, float32." in logs
+
+
+def test_convolutions_are_laid_out_where_it_helps(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for dtype, last in (("bfloat16", True), ("float32", False)):
+        monkeypatch.setenv(DTYPE, dtype)
+        kernel = Service.open(copy).pipeline.decoder.unet.conv_in.weight
+        assert kernel.is_contiguous(memory_format=torch.channels_last) == last
 
 
 # ------------------------------------------------------------------ without a safety checker

@@ -159,6 +159,7 @@ def bad_loras(unet: Any) -> dict[str, tuple[str, tuple[str, ...]]]:
     empty = loras.peft({layer: (torch.empty(0, inputs), torch.empty(outputs, 0))})
     down, up = factors[layer]
     nan = loras.peft({layer: (down, up * float("nan"))})
+    huge = loras.peft({name: (a, b * 1e37) for name, (a, b) in factors.items()})
     return {
         "cut off": (url(whole[:-50]), ("lora_weights", "cut off")),
         "pickle": (url(pickle.dumps({"a": 1})), ("lora_weights is a pickle",)),
@@ -167,12 +168,13 @@ def bad_loras(unet: Any) -> dict[str, tuple[str, tuple[str, ...]]]:
         "SDXL": (lora(sdxl), ("another base model", "Stable Diffusion v1.5")),
         "rank 0": (lora(empty), ("rank 0",)),
         "NaN": (lora(nan), ("not finite",)),
+        "huge": (lora(huge), ("not finite", "LoRA", "lower its strength")),
         "path": ("/etc/passwd", ("lora_weights must be sent as a file",)),
     }
 
 
 @pytest.mark.parametrize(
-    "case", ["cut off", "pickle", "picture", "empty", "SDXL", "rank 0", "NaN", "path"]
+    "case", ["cut off", "pickle", "picture", "empty", "SDXL", "rank 0", "NaN", "huge", "path"]
 )
 def test_loras_that_cannot_be_used(drawn: Server, unet: Any, case: str) -> None:
     sent, words = bad_loras(unet)[case]
