@@ -5,8 +5,8 @@ entity is, and a little around it. Its largest connected part is cut out in a sq
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -39,8 +39,8 @@ class CutOut:
     threshold: float = 0.3
     side: int = 512
     image_format: ImageFormat = "PNG"
-    name: ClassVar[str] = "cut"
-    batch: ClassVar[int] = 16
+    name: str = field(default="cut", init=False)
+    batch: int = field(default=16, init=False)
 
     def __call__(self, drafts: Sequence[Draft]) -> list[Outcome]:
         """Finish some drafts."""
@@ -60,7 +60,9 @@ class CutOut:
         spans = match_tags(draft.caption, tags)
         # A tag may be a word of another one, as "dog" is of "dog house".
         kept = {span.tag for span in spans}
-        dropped += [(tag, "covered") for number, tag in enumerate(tags) if number not in kept]
+        for number, tag in enumerate(tags):
+            if number not in kept:
+                dropped.append((tag, "covered"))
         draft = replace(draft, dropped=(*draft.dropped, *dropped), picture=None, logits=())
         if not spans:
             return set_aside(draft, "empty-masks", ", ".join(tag for tag, _ in dropped))
@@ -111,7 +113,8 @@ def find_mask(logits: Logits, side: int, threshold: float) -> Bool[np.ndarray, "
         return None
     # Odd, so that it grows to all sides alike; the authors' is zero below 100 pixels, and fails.
     grown = ndimage.maximum_filter(seen, size=2 * (side // (2 * DILATION)) + 1)
-    labels, _ = ndimage.label(grown, structure=_TOUCHING)
+    parts: Any = ndimage.label(grown, structure=_TOUCHING)
+    labels, _ = parts
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0  # what is not seen
     return labels == sizes.argmax()

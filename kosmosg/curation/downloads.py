@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from kosmosg.curation.drafts import Draft, Outcome, Rejected, one_by_one
 from kosmosg.curation.pictures import find_picture
@@ -81,8 +81,8 @@ class ReadDownloads:
     rules: CaptionRules = field(default_factory=CaptionRules)
     limits: CaptionLimits = field(default_factory=CaptionLimits)
     fetcher: Fetcher = field(default_factory=Fetcher)
-    name: ClassVar[str] = "read"
-    batch: ClassVar[int] = 64
+    name: str = field(default="read", init=False)
+    batch: int = field(default=64, init=False)
 
     def __call__(self, drafts: Sequence[Draft]) -> list[Outcome]:
         """Finish some drafts."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from PIL import Image
 
@@ -84,8 +84,8 @@ class ReadEdits:
     side: int = 512
     image_format: ImageFormat = "PNG"
     fetcher: Fetcher = field(default_factory=Fetcher)
-    name: ClassVar[str] = "read"
-    batch: ClassVar[int] = 64
+    name: str = field(default="read", init=False)
+    batch: int = field(default=64, init=False)
 
     def __call__(self, drafts: Sequence[Draft]) -> list[Outcome]:
         """Finish some drafts."""

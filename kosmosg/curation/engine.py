@@ -9,7 +9,7 @@ What a dead worker was at is given to another one.
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -42,7 +42,7 @@ class Job:
 
 
 @contextmanager
-def connected(address: str | None = None, cpus: int | None = None) -> Iterator[dict[str, float]]:
+def connected(address: str | None = None, cpus: int | None = None) -> Iterator[Mapping[str, float]]:
     """Start Ray on this machine, or join a cluster, and leave it at the end.
 
     Args:
@@ -81,7 +81,7 @@ def connected(address: str | None = None, cpus: int | None = None) -> Iterator[d
         ray.shutdown()
 
 
-def run_here(jobs: Sequence[Job], stages: Sequence[Stage], ledger: Ledger) -> Iterator[int]:
+def run_here(jobs: Sequence[Job], stages: Sequence[Stage], ledger: Ledger) -> Generator[int]:
     """Make portions one after the other in this process, without Ray.
 
     Yields:
@@ -110,6 +110,7 @@ def run_on_ray(
         CurationError: If a model cannot be opened, or too many portions fail.
     """
     import ray
+    import ray.exceptions
     from ray.data.exceptions import ExecutionTimeoutError, SystemException
 
     _set_up(ray.data.DataContext.get_current())

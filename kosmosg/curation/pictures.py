@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from io import BytesIO
-from typing import ClassVar
+from typing import Any
 
 from PIL import Image
 
@@ -37,8 +37,8 @@ class ReadPictures:
     max_side: int = 1024
     fetcher: Fetcher = field(default_factory=Fetcher)
     threads: int = 16
-    name: ClassVar[str] = "read"
-    batch: ClassVar[int] = 64
+    name: str = field(default="read", init=False)
+    batch: int = field(default=64, init=False)
 
     def __call__(self, drafts: Sequence[Draft]) -> list[Outcome]:
         """Read the picture of each draft."""
@@ -57,7 +57,7 @@ class ReadPictures:
         if is_flat(image):
             raise Rejected("one-colour", f"about {image.getpixel((0, 0))}")
         if image.width > self.max_side:
-            image = image.resize((self.max_side,) * 2, Image.Resampling.LANCZOS)
+            image = image.resize((self.max_side, self.max_side), Image.Resampling.LANCZOS)
         return replace(draft, picture=store(image), source=self._find_source(draft))
 
     def _find_source(self, draft: Draft) -> str:
@@ -95,7 +95,8 @@ def crop_square(image: Image.Image) -> Image.Image:
 
 def is_flat(image: Image.Image) -> bool:
     """Tell whether a picture shows nothing but one colour."""
-    return all(high - low <= FLAT for low, high in image.getextrema())
+    extrema: Any = image.getextrema()  # of each channel
+    return all(high - low <= FLAT for low, high in extrema)
 
 
 def store(image: Image.Image) -> StoredPicture:

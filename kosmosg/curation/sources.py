@@ -278,10 +278,12 @@ def _place(entry: str, folder: Path) -> Place:
 def _archived(path: Path) -> list[Draft]:
     """Find all samples in an archive; what it has lost counts as one that fails."""
     scan = TarShard(path=path).scan()
-    whole = [
+    whole: list[dict[str, Place]] = [
         {name: Stretch(path, *place) for name, place in entry.items()} for entry in scan.entries
     ]
-    lost = [dict.fromkeys((PICTURE, "json"), Lost(fault.detail)) for fault in scan.damage]
+    lost: list[dict[str, Place]] = [
+        {name: Lost(fault.detail) for name in (PICTURE, "json")} for fault in scan.damage
+    ]
     return [
         Draft(key=f"{path.name}, sample {number}", places=places)
         for number, places in enumerate([*whole, *lost])

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def draft(path: Path, name: str = PICTURE) -> Draft:
     return Draft(key=path.name, places=places)
 
 
-def read(path: Path, **options: int) -> Outcome:
+def read(path: Path, **options: Any) -> Outcome:
     (outcome,) = ReadPictures(**options)([draft(path)])
     return outcome
 

@@ -50,9 +50,15 @@ def write_blip2(folder: Path) -> Path:
 def write_qwen2(folder: Path) -> Path:
     tokenizer = _tokenizer(folder, chat_template=CHAT)
     config = Qwen2Config(
-        **{"vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32},
-        **{"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1},
-        **{"pad_token_id": 0, "bos_token_id": None, "eos_token_id": 1},
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=1,
     )
     return _save(Qwen2ForCausalLM(config), folder)
 
@@ -60,8 +66,12 @@ def write_qwen2(folder: Path) -> Path:
 def write_mpt(folder: Path) -> Path:
     tokenizer = _tokenizer(folder, pad_token=None)
     config = MptConfig(
-        **{"vocab_size": len(tokenizer), "d_model": 16, "n_heads": 2, "n_layers": 1},
-        **{"max_seq_len": 2048, "eos_token_id": 1},
+        vocab_size=len(tokenizer),
+        d_model=16,
+        n_heads=2,
+        n_layers=1,
+        max_seq_len=2048,
+        eos_token_id=1,
     )
     return _save(MptForCausalLM(config), folder)
 
