@@ -9,6 +9,7 @@ What a dead worker was at is given to another one.
 import logging
 import os
 import re
+import socket
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 ATTEMPTS = 5  # at a step of a portion: Ray itself would try for ever where every worker dies
 BROKEN = 8  # portions that may fail as a whole before a run stops
+KNOCK = 10.0  # seconds for a cluster to answer
 STUCK = 6 * 3600.0  # seconds without progress; fetching models takes long
 IN_FLIGHT = 2  # portions that a worker with a model has at hand: one to work on, one waiting
 # Bytes, which are nothing; but a stage with other demands than the one before is not joined to it,
@@ -53,7 +55,7 @@ def connected(address: str | None = None, cpus: int | None = None) -> Iterator[M
         What all machines have, such as ``{"CPU": 16.0, "GPU": 1.0}``.
 
     Raises:
-        CurationError: If it does not start.
+        CurationError: If it does not start, or nobody answers at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
     import ray
@@ -61,6 +63,8 @@ def connected(address: str | None = None, cpus: int | None = None) -> Iterator[M
     if ray.is_initialized():
         yield ray.cluster_resources()
         return
+    if address and address != "auto":
+        _check_address(address)
     verbose = logging.getLogger().isEnabledFor(logging.INFO)
     try:
         ray.init(
@@ -72,7 +76,7 @@ def connected(address: str | None = None, cpus: int | None = None) -> Iterator[M
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise CurationError(
-            f"Ray does not start on {address or 'this machine'} ({error}). Check the address, and "
+            f"Ray does not start on {address or 'this machine'} ({str(error).rstrip('.')}). Check the address, and "
             "that the cluster runs the same version of Ray."
         ) from error
     try:
@@ -216,6 +220,22 @@ def _attempt(portion: Portion, step: Step, ledger: Ledger) -> Portion:
             "memory: choose a smaller --per-shard."
         )
     return advance(portion, step)
+
+
+def _check_address(address: str) -> None:
+    """Knock at an address: Ray would try for half an hour where nobody answers."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal() and int(port) < 2**16):
+        raise CurationError(
+            f"--address {address}: wanted HOST:PORT, such as 10.0.0.1:6379, or auto."
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK).close()
+    except OSError as error:
+        raise CurationError(
+            f"--address {address}: nobody answers there ({error}). Name the machine and port that "
+            "`ray start --head` printed, and see that its firewall lets this one in."
+        ) from error
 
 
 def _add_stage(data: Any, stage: Stage, workers: Workers, ledger: Ledger) -> Any:

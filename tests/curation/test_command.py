@@ -127,6 +127,8 @@ def test_defaults_are_the_published_ones() -> None:
         (["--workers", "read=0", "--in-process"], "at least one worker"),
         (["--workers", "read=1x-1", "--in-process"], "--workers read=1x-1"),
         (["--workers", "read=1x1.5", "--in-process"], "GPUs up to 1 or whole"),
+        (["--address", "nonsense"], "--address nonsense: wanted HOST:PORT"),
+        (["--address", "127.0.0.1:1"], "--address 127.0.0.1:1: nobody answers there"),
     ],
 )
 def test_mistakes(
