@@ -75,8 +75,9 @@ def connected(address: str | None = None, cpus: int | None = None) -> Iterator[M
             logging_level=logging.INFO if verbose else logging.ERROR,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).rstrip(".")
         raise CurationError(
-            f"Ray does not start on {address or 'this machine'} ({str(error).rstrip('.')}). Check the address, and "
+            f"Ray does not start on {address or 'this machine'} ({reason}). Check the address, and "
             "that the cluster runs the same version of Ray."
         ) from error
     try:
