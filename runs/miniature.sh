@@ -109,6 +109,7 @@ make_result() {
 make_folder miniature make_result
 "$python" -m kosmosg evaluate miniature --weights "$result" --after-align "$run/align/weights" \
   --end-to-end "$run/end-to-end/weights" --output "$run/tables" --sheet "$run/skills.png"
+# A ControlNet is trained for one U-Net: runs/miniature_techniques.sh makes another one for this.
 rm -rf weights/miniature
 cp -r "$result" weights/miniature
 cp "$run/skills.png" samples/miniature.png

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from kosmosg import KosmosGPipeline
 from kosmosg.evaluation.cases import to_image
-from kosmosg.evaluation.techniques import draw_mask, draw_street, draw_techniques
+from kosmosg.evaluation.techniques import draw_layout, draw_mask, draw_street, draw_techniques
 
 
 def main() -> None:
-    """Write three pictures into a folder."""
+    """Write four pictures into a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, required=True, help="the miniature")
     parser.add_argument("--lora", type=Path, required=True, help="LoRA for it")
@@ -18,6 +18,7 @@ def main() -> None:
     pipeline = KosmosGPipeline.from_pretrained(arguments.weights, device="cpu")
     street = draw_street()
     to_image(street.image).save(arguments.output / "red-cat.png")
+    to_image(draw_layout("left").image).save(arguments.output / "red-cat-left.png")
     draw_mask(street).save(arguments.output / "red-cat-mask.png")
     draw_techniques(pipeline, arguments.lora).save(arguments.output / "techniques.png")
 

@@ -21,6 +21,7 @@ INCLUDED = [
     "weights/kosmos-g/kosmosg/model-00001-of-00004.safetensors",
     "weights/kosmos-g/tokenizer/dict.txt",
     "weights/miniature/unet/config.json",
+    "weights/miniature-controlnet/canny/config.json",
     "weights/controlnet/canny/diffusion_pytorch_model.safetensors",
     "weights/annotators/depth/model.safetensors",
     "weights/annotators/softedge/table5_pidinet.pth",

@@ -18,11 +18,13 @@ from kosmosg.evaluation.sheets import Cell, lay_out
 from kosmosg.mixing import mix
 from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.settings import Settings
-from kosmosg.techniques import InitImage, LoRA
+from kosmosg.techniques import Control, InitImage, LoRA
 
 EXAMPLES = 3  # of each technique
 STEPS, GUIDANCE, SEED, SAMPLER = 30, 5.0, 1, "DPMSolverMultistep"
 CAT = Entity(shape="cat", colour="yellow", texture="dotted")
+RED_CAT = Entity(shape="cat", colour="red", texture="plain")
+LAYOUTS = {"left": 1, "right": 39}  # seeds of pictures with a figure there
 HOUSE = Entity(shape="house", colour="pink", texture="plain")
 
 
@@ -49,7 +51,7 @@ def draw_techniques(pipeline: KosmosGPipeline, lora: Path) -> Image.Image:
     """Draw three examples of each technique, one row per technique.
 
     Args:
-        pipeline: The miniature.
+        pipeline: The miniature, with a ControlNet for edges.
         lora: File of a LoRA for its U-Net.
 
     Raises:
@@ -76,6 +78,13 @@ def make_examples(lora: Path) -> dict[str, list[Example]]:
             note=f"LoRA at {scale:g}",
         )
 
+    def controlled(prompt: str, side: str) -> Example:
+        layout = to_image(draw_layout(side).image)
+        technique = {"control": Control(kind="canny", image=layout)}
+        return Example(
+            prompt=prompt, images=[cat], technique=technique, shown=[layout], note="edges"
+        )
+
     def begun(strength: float) -> Example:
         technique = {"init": InitImage(image=street, strength=strength)}
         note = f"strength {strength:g}"
@@ -87,6 +96,11 @@ def make_examples(lora: Path) -> dict[str, list[Example]]:
 
     return {
         "LoRA": [styled(scale) for scale in (0.0, 0.75, 1.0)],
+        "ControlNet for edges": [
+            controlled("a <i> in the snow", "left"),
+            controlled("a <i> in the snow", "right"),
+            controlled("a <i> on the beach", "left"),
+        ],
         "Image to image": [begun(strength) for strength in (0.5, 0.7, 0.9)],
         "Inpainting": [
             painted(there, cat),
@@ -96,10 +110,14 @@ def make_examples(lora: Path) -> dict[str, list[Example]]:
     }
 
 
+def draw_layout(side: str) -> Picture:
+    """Draw a cat far to the ``left`` or the ``right``: where others are to be."""
+    return portrait(RED_CAT, np.random.default_rng(LAYOUTS[side]))
+
+
 def draw_street() -> Picture:
     """Draw a cat on a street: the picture that others start from."""
-    entity = Entity(shape="cat", colour="red", texture="plain")
-    figure = Figure(entity=entity, accessory="none")
+    figure = Figure(entity=RED_CAT, accessory="none")
     description = Description(figures=(figure,), relation=None, scene="city", style="picture")
     return render(description, np.random.default_rng(3))
 

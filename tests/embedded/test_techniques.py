@@ -7,11 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmosg import InitImage, KosmosGPipeline, LoRA
+from kosmosg import Control, InitImage, KosmosGPipeline, LoRA
 from kosmosg.data.miniature import portrait
 from kosmosg.evaluation.cases import to_image
 from kosmosg.evaluation.probe import Probe
-from kosmosg.evaluation.techniques import CAT, draw_mask, draw_street, make_examples
+from kosmosg.evaluation.techniques import (
+    CAT,
+    draw_layout,
+    draw_mask,
+    draw_street,
+    make_examples,
+)
 from kosmosg.prompt import parse_prompt
 from tests.conftest import ROOT
 
@@ -42,6 +48,36 @@ def test_the_lora_changes_the_style_and_its_strength_counts(
     assert styles[1.0].count("neon") >= 3
 
 
+def overlap(image: Image.Image, mask: np.ndarray) -> float:
+    """Share of a yellow entity and of where it is to be that they have in common."""
+    red, _, blue = np.moveaxis(np.asarray(image, dtype=int), -1, 0)
+    yellow, wanted = red - blue > 60, mask > 128
+    return float((yellow & wanted).sum() / (yellow | wanted).sum())
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_controlnet_says_where_the_entity_is(
+    pipeline: KosmosGPipeline, probe: Probe, side: str
+) -> None:
+    cat = to_image(portrait(CAT, np.random.default_rng(1)).image)
+    layout = draw_layout(side)
+    found = {}
+    for scale in (0.0, 1.0):
+        control = Control(kind="canny", image=to_image(layout.image), scale=scale)
+        (image,) = pipeline(
+            "a <i> in the snow",
+            [cat],
+            num_inference_steps=20,
+            guidance_scale=5.0,
+            seed=1,
+            control=control,
+        ).images
+        found[scale] = overlap(image, layout.masks[0])
+    assert found[1.0] > 0.8 > found[0.0]
+    # The entity still is that of the input picture, not that of the layout.
+    assert probe.read([image])[0].figures[0].entity.colour == "yellow"
+
+
 def test_inpainting_puts_the_entity_into_the_picture(
     pipeline: KosmosGPipeline, probe: Probe, street: Image.Image
 ) -> None:
@@ -55,11 +91,13 @@ def test_inpainting_puts_the_entity_into_the_picture(
 
 
 def test_the_pictures_of_the_requests_are_what_the_world_draws(street: Image.Image) -> None:
-    samples = {
-        name: Image.open(ROOT / "samples" / f"{name}.png") for name in ("red-cat", "red-cat-mask")
+    drawn = {
+        "red-cat": street,
+        "red-cat-left": to_image(draw_layout("left").image),
+        "red-cat-mask": draw_mask(draw_street()),
     }
-    assert samples["red-cat"].tobytes() == street.tobytes()
-    assert samples["red-cat-mask"].tobytes() == draw_mask(draw_street()).tobytes()
+    for name, image in drawn.items():
+        assert Image.open(ROOT / "samples" / f"{name}.png").tobytes() == image.tobytes(), name
 
 
 def test_the_examples_of_the_sheet_can_be_drawn() -> None:

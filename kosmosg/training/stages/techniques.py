@@ -11,7 +11,7 @@ from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionM
 from jaxtyping import Float, Int64
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from kosmosg.training.diffusion import Diffusion
@@ -74,6 +74,7 @@ class ControlNetStage(DecoderStage):
         super().__init__(unet, text_encoder, null_ids, diffusion)
         self.unet.requires_grad_(False)
         self.controlnet = ControlNetModel.from_unet(unet)
+        make_maps_visible(self.controlnet)
         self.controlnet.requires_grad_(True)
 
     def predict(
@@ -104,3 +105,15 @@ class ControlNetStage(DecoderStage):
     def save(self, directory: Path) -> None:
         """Write the network as it lies in ``controlnet/KIND``."""
         self.controlnet.save_pretrained(directory)
+
+
+def make_maps_visible(controlnet: ControlNetModel) -> None:
+    """Let the network that reads the map begin with weights that keep its size.
+
+    With torch's initial values next to nothing of the map comes out of its seven layers, and the
+    last one, which begins at zero, has nothing to learn from.
+    """
+    hint: Any = controlnet.controlnet_cond_embedding
+    for layer in (hint.conv_in, *hint.blocks):
+        nn.init.kaiming_normal_(layer.weight)
+        nn.init.zeros_(layer.bias)
