@@ -6,11 +6,21 @@ import os
 import sys
 from collections.abc import Sequence
 
-from kosmosg.commands import convert, download, evaluate, generate, miniature, mix, new, train
+from kosmosg.commands import (
+    convert,
+    curate,
+    download,
+    evaluate,
+    generate,
+    miniature,
+    mix,
+    new,
+    train,
+)
 from kosmosg.errors import KosmosGError
 
 # In the order of --help.
-COMMANDS = (generate, mix, convert, download, new, train, miniature, evaluate)
+COMMANDS = (generate, mix, convert, download, new, train, miniature, curate, evaluate)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

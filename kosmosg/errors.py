@@ -59,3 +59,7 @@ class TrainingError(KosmosGError):
 
 class EvaluationError(KosmosGError):
     """An evaluation cannot start, go on or be summed up."""
+
+
+class CurationError(KosmosGError):
+    """Training data cannot be made from what was given, or where it was to be made."""

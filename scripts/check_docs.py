@@ -24,7 +24,7 @@ from scripts.cog_schema import InputField, Signature, read_signature
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "weights/README.md", "samples/README.md")
-DOCUMENTS += ("docs/training.md", "docs/evaluation.md", "benchmarks/README.md")
+DOCUMENTS += ("docs/training.md", "docs/evaluation.md", "docs/curation.md", "benchmarks/README.md")
 FOLDERS = ("kosmosg", "scripts", "samples", "tests", "weights", "runs", "benchmarks", ".ci")
 # These appear when somebody builds, downloads, converts or draws.
 MADE_BY_USERS = (".venv", ".cog", "outputs", "weights/kosmos-g", "weights/checkpoints")

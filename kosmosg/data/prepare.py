@@ -115,7 +115,7 @@ class PromptPreparer:
         """
         match sample:
             case CaptionSample():
-                _check_caption(sample.caption, self.tokenizer, self.limits)
+                check_caption(sample.caption, self.tokenizer, self.limits)
                 prompt, images = Prompt(segments=(sample.caption,)), ()
                 target = sample.image
             case _ if self.captions_only:
@@ -189,7 +189,7 @@ class DocumentPreparer:
             case InterleavedDocument():
                 parts = sample.parts
             case CaptionSample():
-                _check_caption(sample.caption, self.tokenizer, self.limits)
+                check_caption(sample.caption, self.tokenizer, self.limits)
                 parts = (*((sample.image,) if sample.image else ()), sample.caption)
             case _:
                 kind = type(sample).__name__
@@ -211,7 +211,12 @@ class DocumentPreparer:
         return TokenizedPrompt(ids=encoded.ids[1:], image_mask=encoded.image_mask[1:])
 
 
-def _check_caption(caption: str, tokenizer: KosmosGTokenizer, limits: CaptionLimits) -> None:
+def check_caption(caption: str, tokenizer: KosmosGTokenizer, limits: CaptionLimits) -> None:
+    """Refuse a caption that is too long.
+
+    Raises:
+        BadSample: If it has more tokens than the limits allow.
+    """
     # One of them is <s>.
     tokens = len(tokenizer.encode(Prompt(segments=(caption,)), image_slots=0).ids) - 1
     if tokens > limits.tokens:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from io import BytesIO
 from itertools import chain, islice
 from pathlib import Path
@@ -75,10 +75,22 @@ def write_shard(
         first_key: Number of the first sample, so that keys differ from shard to shard.
         image_format: Of the pictures; PNG and WebP are lossless.
     """
+    encoded = (encode_sample(sample, image_format) for sample in samples)
+    write_files(encoded, path, first_key=first_key)
+
+
+def write_files(samples: Iterable[Mapping[str, bytes]], path: Path, *, first_key: int = 0) -> None:
+    """Write samples that are encoded already as one shard, as ``write_shard`` does.
+
+    Args:
+        samples: For each, its files by their names behind the key, such as ``target.png``.
+        path: The file; its folder must be there.
+        first_key: Number of the first sample, so that keys differ from shard to shard.
+    """
     unfinished = path.with_name(path.name + ".part")
     with unfinished.open("wb") as file, TarWriter(file, mtime=0) as writer:
-        for key, sample in enumerate(samples, start=first_key):
-            writer.write({"__key__": f"{key:09d}", **_encode(sample, image_format)})
+        for key, files in enumerate(samples, start=first_key):
+            writer.write({"__key__": f"{key:09d}", **files})
     unfinished.replace(path)
 
 
@@ -87,10 +99,21 @@ def shard_name(number: int) -> str:
     return f"{number:06d}.tar"
 
 
-def _encode(sample: Sample, image_format: ImageFormat) -> dict[str, Any]:
-    """Turn a sample into the files that stand for it."""
+def encode_sample(
+    sample: Sample, image_format: ImageFormat = "PNG", **notes: str
+) -> dict[str, bytes]:
+    """Turn a sample into the files that stand for it.
+
+    Args:
+        sample: Any sample.
+        image_format: Of the pictures; PNG and WebP are lossless.
+        notes: Further entries for its JSON, which readers pass over, such as where it is from.
+
+    Returns:
+        The files by their names behind the key, such as ``json`` and ``target.png``.
+    """
     metadata, images = _describe(sample)
-    parts: dict[str, Any] = {"json": json.dumps(metadata, ensure_ascii=False).encode()}
+    parts = {"json": json.dumps(metadata | notes, ensure_ascii=False).encode()}
     for name, image in images.items():
         buffer = BytesIO()
         image.save(buffer, format=image_format, **_SAVE_OPTIONS.get(image_format, {}))

@@ -94,6 +94,19 @@ def open_shards(directory: str | Path, rules: CaptionRules | None = None) -> tup
     return tuple(TarShard(path=path, rules=rules) for path in paths)
 
 
+def encodable(text: str) -> str:
+    """Refuse half a surrogate pair, which JSON can hold and no tokenizer can read.
+
+    Raises:
+        BadSample: If there is one.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadSample("encoding", str(error)) from error
+    return text
+
+
 def _scan(path: Path) -> Scan:
     damage: list[BadSample] = []
 
@@ -206,7 +219,7 @@ def _decode_interleaved(metadata: dict[str, Any], parts: _Parts) -> Sample:
     for part in listed:
         match part:
             case str():
-                decoded.append(_encodable(part))
+                decoded.append(encodable(part))
             case {"image": int(number)}:
                 decoded.append(parts.image(f"image{number}"))
             case _:
@@ -218,16 +231,7 @@ def _text(metadata: dict[str, Any], field_name: str) -> str:
     value = metadata.get(field_name)
     if not isinstance(value, str):
         raise BadSample("metadata", f"{field_name!r} must be a text, not {value!r:.80}")
-    return _encodable(value)
-
-
-def _encodable(text: str) -> str:
-    """Refuse half a surrogate pair, which JSON can hold and no tokenizer can read."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise BadSample("encoding", str(error)) from error
-    return text
+    return encodable(value)
 
 
 def _spans(metadata: dict[str, Any], length: int) -> list[tuple[int, int]]:

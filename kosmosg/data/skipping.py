@@ -45,7 +45,7 @@ class BadSample(Exception):
 
     def __init__(self, reason: Reason, detail: str):
         super().__init__(f"{reason}: {detail}")
-        self.reason = reason
+        self.reason: Reason = reason
         self.detail = detail
 
 

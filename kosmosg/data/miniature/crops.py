@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
+from kosmosg.data.boxes import square_box
 from kosmosg.data.miniature.render import Picture
 from kosmosg.data.miniature.styles import SIDE
 
@@ -45,20 +46,6 @@ def entity_crops(picture: Picture, dressed: bool = False) -> tuple[EntityCrop, .
     return tuple(_cut(pixels, mask) for mask in masks)
 
 
-def square_box(mask: Bool[np.ndarray, "height width"]) -> tuple[int, int, int, int]:
-    """Find the smallest square with a margin around a mask that lies inside the picture.
-
-    Returns:
-        Left, top, right and bottom in pixels; right and bottom are exclusive.
-    """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
-    side = min(max(height, width) + 2 * MARGIN, *mask.shape)
-    top = int(np.clip((rows[0] + rows[-1] + 1 - side) // 2, 0, mask.shape[0] - side))
-    left = int(np.clip((columns[0] + columns[-1] + 1 - side) // 2, 0, mask.shape[1] - side))
-    return left, top, left + int(side), top + int(side)
-
-
 def contact_sheet(
     images: Sequence[UInt8[np.ndarray, "64 64 3"]], columns: int, captions: Sequence[str] = ()
 ) -> Image.Image:
@@ -83,7 +70,7 @@ def contact_sheet(
 
 
 def _cut(pixels: UInt8[np.ndarray, "64 64 3"], mask: UInt8[np.ndarray, "64 64"]) -> EntityCrop:
-    box = square_box(mask > 0)
+    box = square_box(mask > 0, MARGIN)
     whole = Image.fromarray(pixels)
     white = Image.new("RGB", whole.size, "white")
     alone = Image.composite(whole, white, Image.fromarray(mask))

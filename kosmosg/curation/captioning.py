@@ -1,0 +1,100 @@
+"""Captions from pictures (paper, section 3.1: BLIP-2 with OPT-6.7B)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    Blip2ForConditionalGeneration,
+    GenerationConfig,
+)
+
+from kosmosg.curation.drafts import Draft, Outcome, Rejected, one_by_one
+from kosmosg.curation.models import choose_dtype, find_model, load_model, load_part
+from kosmosg.curation.pictures import all_opened
+
+Captioner = Callable[[Sequence[Image.Image]], list[str]]
+
+
+class Blip2Captioner:
+    """BLIP-2, which says what it sees without being asked."""
+
+    def __init__(self, model: Any, processor: Any, tokenizer: Any, tokens: int):
+        self._model, self._processor, self._tokenizer = model, processor, tokenizer
+        self._generation = greedy(model.language_model, tokenizer, tokens)
+
+    @classmethod
+    def load(cls, name: str, tokens: int) -> "Blip2Captioner":
+        """Open a model.
+
+        Args:
+            name: A folder or Hub id.
+            tokens: Longest caption; the authors' was the library's default of 20.
+
+        Raises:
+            WeightsError: If it cannot be had.
+        """
+        folder = find_model(name)
+        return cls(
+            load_model(Blip2ForConditionalGeneration, name, folder, choose_dtype()),
+            load_part(AutoImageProcessor, name, folder, backend="pil"),
+            load_part(AutoTokenizer, name, folder),
+            tokens,
+        )
+
+    @torch.inference_mode()
+    def __call__(self, images: Sequence[Image.Image]) -> list[str]:
+        """Say what is in each picture."""
+        pixels = self._processor(list(images), return_tensors="pt")["pixel_values"]
+        pixels = pixels.to(self._model.device, self._model.dtype)
+        ids = self._model.generate(pixels, generation_config=self._generation)
+        # What it was given comes first: places for the picture, and the begin of a sentence.
+        said = ids[:, self._model.config.num_query_tokens + 1 :]
+        return self._tokenizer.batch_decode(said, skip_special_tokens=True)
+
+
+class Caption:
+    """Gives each draft a caption."""
+
+    name = "caption"
+
+    def __init__(self, captioner: Captioner, batch: int):
+        self.batch = batch
+        self._captioner = captioner
+
+    def __call__(self, drafts: Sequence[Draft]) -> list[Outcome]:
+        """Caption the pictures of some drafts."""
+        captions = iter(self._captioner(all_opened(drafts)))
+        return one_by_one(lambda draft: _with_caption(draft, next(captions)), drafts)
+
+
+def greedy(model: Any, tokenizer: Any, tokens: int) -> GenerationConfig:
+    """Return the settings by which a model always says the same.
+
+    Those that come with a model are passed over, but for its ends of a text: they draw by chance,
+    or keep it from repeating words, which is what it is to do here.
+    """
+    ends = model.generation_config.eos_token_id
+    ends = tokenizer.eos_token_id if ends is None else ends
+    padding = tokenizer.pad_token_id
+    if padding is None:
+        padding = ends[0] if isinstance(ends, list) else ends
+    return GenerationConfig(
+        max_new_tokens=tokens,
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        eos_token_id=ends,
+        pad_token_id=padding,
+    )
+
+
+def _with_caption(draft: Draft, caption: str) -> Draft:
+    caption = " ".join(caption.split())
+    if not caption:
+        raise Rejected("no-caption", "the captioner said nothing")
+    return replace(draft, caption=caption)

@@ -1,0 +1,125 @@
+"""Pretrained models by folder or Hub id: JSON and safetensors alone, no code, no pickles."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kosmosg.errors import WeightsError
+from kosmosg.models.loading import check_config, check_finite
+
+logger = logging.getLogger(__name__)
+
+# Of a repository nothing else is fetched; vocabularies of tokenizers come as text or as .model.
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+
+
+def find_model(name: str) -> Path:
+    """Find the folder of a model, and fetch it if need be.
+
+    Args:
+        name: A folder, or a repository of the Hub with or without a revision:
+            ``Salesforce/blip2-opt-6.7b@main``.
+
+    Raises:
+        WeightsError: If it cannot be had, or has no safetensors.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        folder = _fetch(name)
+    if not any(folder.glob("*.safetensors")):
+        raise WeightsError(
+            f"{name} has no safetensors, and files of other kinds are programs that are not run "
+            "here. Name a model that has some, or convert it with a tool that you trust."
+        )
+    return folder
+
+
+def load_model(kind: Any, name: str, folder: Path, dtype: torch.dtype) -> Any:
+    """Open a model strictly, for use, on the best device that there is.
+
+    Args:
+        kind: Class of transformers with ``from_pretrained``.
+        name: What to call it in errors.
+        folder: Where it is.
+        dtype: Precision to hold it in.
+
+    Raises:
+        WeightsError: If it is damaged, or of another class.
+    """
+    check_config(folder / "config.json", name)
+    try:
+        model, report = kind.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise WeightsError(
+            f"{name} cannot be loaded from {folder} ({_first_line(error)})."
+        ) from error
+    # What is left over is harmless, such as positions that older versions saved.
+    if missing := sorted(report["missing_keys"]):
+        raise WeightsError(
+            f"{name}: {folder} lacks {len(missing)} tensors, such as {missing[0]}. Name another "
+            "model, or fetch this one again."
+        )
+    check_finite(dict(model.named_parameters()), name)
+    return model.eval().requires_grad_(False).to(choose_device())
+
+
+def load_part(kind: Any, name: str, folder: Path, **options: Any) -> Any:
+    """Open a tokenizer or an image processor.
+
+    Raises:
+        WeightsError: If there is none.
+    """
+    try:
+        return kind.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **options
+        )
+    except Exception as error:
+        raise WeightsError(
+            f"{name} has no {kind.__name__} in {folder} ({_first_line(error)})."
+        ) from error
+
+
+def choose_device() -> torch.device:
+    """Return the GPU that this process was given, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_dtype(wide: bool = False) -> torch.dtype:
+    """Return half precision on a GPU, and single on a CPU.
+
+    Args:
+        wide: For models that were trained in bfloat16, whose range float16 does not have.
+    """
+    if choose_device().type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if wide and torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _fetch(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = name.partition("@")
+    try:
+        folder = snapshot_download(
+            repository, revision=revision or None, allow_patterns=list(WANTED)
+        )
+    except Exception as error:
+        # The Hub's client has errors of its own, and those of its HTTP library.
+        raise WeightsError(
+            f"{name} is no folder, and the Hub does not have it ({_first_line(error)}). Name a "
+            "folder with config.json and safetensors, or a public repository."
+        ) from error
+    return Path(folder)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

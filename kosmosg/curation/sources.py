@@ -1,0 +1,299 @@
+"""Where pictures come from: a folder, a list of files or addresses, or shards of pictures.
+
+A source is divided into portions before anything is read, in an order that depends on its names
+alone. A portion holds where its entries are listed, not the entries: nine million addresses stay
+in their file.
+"""
+
+import csv
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from io import StringIO
+from itertools import pairwise
+from pathlib import Path
+
+from kosmosg.curation.drafts import Draft, Listing
+from kosmosg.curation.places import Address, Lost, Place, Stretch
+from kosmosg.data.shards import IMAGE_EXTENSIONS, TarShard
+from kosmosg.errors import CurationError
+
+PICTURE_SUFFIXES = frozenset(
+    f".{name}" for name in (*IMAGE_EXTENSIONS, "gif", "bmp", "tif", "tiff", "avif", "ppm")
+)
+TABLES = {".csv": ",", ".tsv": "\t"}
+URL_COLUMN = "OriginalURL"  # of the tables that Open Images publishes
+PICTURE = "picture"  # a single picture among the places of a draft
+_SCANNERS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Samples to be made, divided into portions.
+
+    Attributes:
+        identity: Tells apart sources with other entries.
+        listings: What is in each portion, by its number.
+    """
+
+    identity: str
+    listings: Sequence[Listing]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lines:
+    """Some lines of a list, one path or address each; or of a table, in one of its columns.
+
+    Attributes:
+        path: The list.
+        offset: Where they begin, in bytes.
+        size: How many bytes they are.
+        column: Number of the column; nothing for a list.
+    """
+
+    path: Path
+    offset: int
+    size: int
+    column: int | None
+
+    def drafts(self) -> list[Draft]:
+        """Read the lines."""
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            text = file.read(self.size).decode("utf-8" if self.offset else "utf-8-sig")
+        # Lines as in the file itself: other line breaks of Unicode may stand in a title.
+        entries = _entries(StringIO(text, newline="\n"), self.path, self.column)
+        return [
+            Draft(key=entry, places={PICTURE: _place(entry, self.path.parent)}) for entry in entries
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """Some files of a folder."""
+
+    root: Path
+    names: tuple[str, ...]
+
+    def drafts(self) -> list[Draft]:
+        """Name the files."""
+        return [
+            Draft(key=printable(name), places={PICTURE: Stretch(self.root / name)})
+            for name in self.names
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Members:
+    """Some samples of a tar file, whatever is in them."""
+
+    path: Path
+    first: int
+    count: int
+
+    def drafts(self) -> list[Draft]:
+        """Find the samples in the archive."""
+        return _archived(self.path)[self.first : self.first + self.count]
+
+
+def open_pictures(path: Path, per_shard: int, column: str = URL_COLUMN) -> Source:
+    """Open a source of pictures.
+
+    Args:
+        path: A folder of pictures, or of shards of them (``.tar``); or a file with a path or an
+            address on each line; or a table (``.csv``, ``.tsv``) with a line of names.
+        per_shard: Samples for each shard.
+        column: Of a table.
+
+    Raises:
+        CurationError: If it is none of these, or nothing is in it.
+    """
+    if path.is_dir():
+        return open_tars(path, per_shard) if any(path.glob("*.tar")) else _files(path, per_shard)
+    if path.is_file():
+        return _list_lines(path, per_shard, column)
+    raise CurationError(
+        f"{path} is not there. Name a folder of pictures or shards, a list of files or addresses "
+        f"(one a line), or a table with a column {column}."
+    )
+
+
+def open_tars(path: Path, per_shard: int) -> Source:
+    """Open a folder of tar files, in which the files of one sample share a key.
+
+    Raises:
+        CurationError: If there is no sample in them.
+    """
+    tars = sorted(path.glob("*.tar"))
+    # Headers alone, but of each sample: on a network disk, waiting for them takes the time.
+    with ThreadPoolExecutor(_SCANNERS) as pool:
+        counts = [len(drafts) for drafts in pool.map(_archived, tars)]
+    listings = [
+        Members(path=tar, first=first, count=min(per_shard, count - first))
+        for tar, count in zip(tars, counts, strict=True)
+        for first in range(0, count, per_shard)
+    ]
+    seen = (f"{tar.name} {tar.stat().st_size}" for tar in tars)
+    return _source("tars", seen, listings, path)
+
+
+def bundle(
+    kind: str, names: Sequence[str], make: Callable[..., Listing], per_shard: int, path: Path
+) -> Source:
+    """Divide names into portions.
+
+    Args:
+        kind: Of what; part of the source's identity.
+        names: In their order.
+        make: Makes a listing of some ``names``.
+        per_shard: How many for each shard.
+        path: What to call the source in an error.
+
+    Raises:
+        CurationError: If there is none.
+    """
+    listings = [
+        make(names=tuple(names[first : first + per_shard]))
+        for first in range(0, len(names), per_shard)
+    ]
+    return _source(kind, names, listings, path)
+
+
+def walk(path: Path, suffixes: Iterable[str]) -> list[str]:
+    """List the files below a folder that have one of some suffixes, by name.
+
+    Raises:
+        CurationError: If a folder cannot be listed: its files would be missing without a word.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise CurationError(
+            f"{error.filename} cannot be listed ({error.strerror}). Make it readable, or move it "
+            f"out of {path}."
+        ) from error
+
+    wanted = frozenset(suffixes)
+    return sorted(
+        Path(folder, name).relative_to(path).as_posix()
+        for folder, _, names in os.walk(path, onerror=refuse)
+        for name in names
+        if Path(name).suffix.lower() in wanted
+    )
+
+
+def printable(name: str) -> str:
+    """Make a text of a file name, whose bytes may be none."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _files(path: Path, per_shard: int) -> Source:
+    return bundle("files", walk(path, PICTURE_SUFFIXES), partial(Files, root=path), per_shard, path)
+
+
+def _list_lines(path: Path, per_shard: int, name: str) -> Source:
+    """Find where the portions of a list begin."""
+    with path.open("rb") as file:
+        lines = _Counted(file, path)
+        try:
+            column, starts = _find_starts(lines, path, per_shard, name)
+        except csv.Error as error:
+            raise CurationError(
+                f"{path} is no table before byte {lines.end} ({error}). A quotation mark that is "
+                "not closed may be the cause; mend it, or save the addresses as a list."
+            ) from error
+    listings = [
+        Lines(path=path, offset=start, size=end - start, column=column)
+        for start, end in pairwise([*starts, lines.end])
+    ]
+    return _source("lines", (lines.digest.hexdigest(), str(column)), listings, path)
+
+
+def _find_starts(
+    lines: "_Counted", path: Path, per_shard: int, name: str
+) -> tuple[int | None, list[int]]:
+    """Return the column of a table, and the places in bytes where portions begin."""
+    table = path.suffix.lower() in TABLES
+    column = _find_column(lines, path, name) if table else None
+    starts: list[int] = []
+    start = lines.end
+    for number, _ in enumerate(_entries(lines, path, column)):
+        if number % per_shard == 0:
+            starts.append(start)
+        start = lines.end
+    return column, starts
+
+
+class _Counted:
+    """The lines of a file, and how many bytes those that were taken have."""
+
+    def __init__(self, file: Iterable[bytes], path: Path):
+        self._file, self._path = iter(file), path
+        self.end = 0
+        self.digest = hashlib.sha256()
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._file)
+        self.digest.update(line)
+        begins, self.end = self.end, self.end + len(line)
+        try:
+            return line.decode("utf-8" if begins else "utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise CurationError(
+                f"{self._path} is no UTF-8 text at byte {begins} ({error.reason}). Save it as such."
+            ) from error
+
+
+def _entries(lines: Iterable[str], path: Path, column: int | None) -> Iterator[str]:
+    """Read the entries of some lines; those that are blank are none."""
+    if column is None:
+        yield from (line.strip() for line in lines if line.strip())
+        return
+    for row in csv.reader(lines, delimiter=TABLES[path.suffix.lower()]):
+        if len(row) > column and row[column].strip():
+            yield row[column].strip()
+
+
+def _find_column(lines: Iterator[str], path: Path, name: str) -> int:
+    header = next(csv.reader(lines, delimiter=TABLES[path.suffix.lower()]), [])
+    if name not in header:
+        raise CurationError(
+            f"{path} has no column {name!r}, but {', '.join(map(repr, header)) or 'nothing'}. "
+            "Name one of them."
+        )
+    return header.index(name)
+
+
+def _place(entry: str, folder: Path) -> Place:
+    if "://" in entry:
+        return Address(entry)
+    return Stretch(folder / entry)
+
+
+def _archived(path: Path) -> list[Draft]:
+    """Find all samples in an archive; what it has lost counts as one that fails."""
+    scan = TarShard(path=path).scan()
+    whole: list[dict[str, Place]] = [
+        {name: Stretch(path, *place) for name, place in entry.items()} for entry in scan.entries
+    ]
+    lost: list[dict[str, Place]] = [
+        {name: Lost(fault.detail) for name in (PICTURE, "json")} for fault in scan.damage
+    ]
+    return [
+        Draft(key=f"{path.name}, sample {number}", places=places)
+        for number, places in enumerate([*whole, *lost])
+    ]
+
+
+def _source(kind: str, seen: Iterable[str], listings: Sequence[Listing], path: Path) -> Source:
+    if not listings:
+        raise CurationError(f"There is nothing in {path} to make samples of.")
+    digest = hashlib.sha256(kind.encode())
+    for each in seen:
+        digest.update(b"\0" + os.fsencode(each))
+    return Source(identity=f"{kind}:{digest.hexdigest()[:16]}", listings=listings)

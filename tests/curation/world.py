@@ -1,0 +1,137 @@
+"""Pictures of the drawn world, and models that know all that there is to know about them."""
+
+import hashlib
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kosmosg.curation.captioning import Captioner
+from kosmosg.curation.naming import Answer, Finder
+from kosmosg.curation.recipes import Compositional, Models
+from kosmosg.curation.segmentation import Logits, Segmenter
+from kosmosg.data.miniature import Caption, sample_picture, write_caption
+from tests.data.test_miniature import FIGURE
+
+ZOOM = 4  # 64 pixels are too few for curation
+OPTIONS = Compositional(side=64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A picture and the truth about it.
+
+    Attributes:
+        image: Enlarged.
+        caption: With the spans of its entities.
+        masks: Where these are, from 0 to 1, enlarged as the picture is.
+    """
+
+    image: Image.Image
+    caption: Caption
+    masks: tuple[np.ndarray, ...]
+
+
+@cache
+def draw(seed: int) -> Known:
+    rng = np.random.default_rng(seed)
+    picture = sample_picture(rng)
+    return Known(
+        image=Image.fromarray(enlarge(picture.image)),
+        caption=write_caption(picture.description, rng),
+        masks=tuple(enlarge(mask) / 255.0 for mask in picture.masks),
+    )
+
+
+def enlarge(values: np.ndarray) -> np.ndarray:
+    return values.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
+
+
+def write_pictures(folder: Path, count: int) -> Path:
+    folder.mkdir(parents=True)
+    for seed in range(count):
+        draw(seed).image.save(folder / f"{seed:03d}.png")
+    return folder
+
+
+class Oracle:
+    """Recognises a picture by its pixels."""
+
+    def __init__(self, count: int):
+        self._known = {_digest(draw(seed).image): draw(seed) for seed in range(count)}
+
+    def recognise(self, image: Image.Image) -> Known:
+        return self._known[_digest(image)]
+
+    def caption(self, images: Sequence[Image.Image]) -> list[str]:
+        return [self.recognise(image).caption.text for image in images]
+
+    def segment(
+        self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]
+    ) -> list[tuple[Logits, ...]]:
+        return [
+            tuple(_logits(self.recognise(image), text) for text in listed)
+            for image, listed in zip(images, texts, strict=True)
+        ]
+
+
+def find_by_rule(captions: Sequence[str]) -> list[Answer]:
+    """Stand in for the language model: what is coloured and shaped is an entity."""
+    return [Answer(text=", ".join(phrases(caption)), ended=True) for caption in captions]
+
+
+def phrases(caption: str) -> list[str]:
+    return [caption[match.start() : match.end("shape")] for match in FIGURE.finditer(caption)]
+
+
+def oracles(count: int) -> Models:
+    return Models(
+        captioner=partial(_captioner, count),
+        finder=_finder,
+        segmenter=partial(_segmenter, count),
+    )
+
+
+class Mortal:
+    """A model that takes its process with it when it comes to a certain input, once."""
+
+    def __init__(self, model: Any, fatal: Any, marker: Path):
+        self._model, self._fatal, self._marker = model, fatal, marker
+
+    def __call__(self, inputs: Sequence[Any]) -> Any:
+        if self._fatal in inputs and not self._marker.exists():
+            self._marker.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self._model(inputs)
+
+
+def mortal_finder(fatal: str, marker: Path) -> Finder:
+    return Mortal(find_by_rule, fatal, marker)
+
+
+def _captioner(count: int) -> Captioner:
+    return Oracle(count).caption
+
+
+def _finder() -> Finder:
+    return find_by_rule
+
+
+def _segmenter(count: int) -> Segmenter:
+    return Oracle(count).segment
+
+
+def _logits(known: Known, text: str) -> Logits:
+    spans = [known.caption.text[span.start : span.end] for span in known.caption.spans]
+    likely = known.masks[spans.index(text)].clip(1e-3, 1 - 1e-3)
+    return np.log(likely / (1 - likely)).astype(np.float16)
+
+
+def _digest(image: Image.Image) -> bytes:
+    return hashlib.sha256(image.tobytes()).digest()
