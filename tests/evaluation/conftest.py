@@ -17,6 +17,12 @@ def fresh_accelerate() -> Iterator[None]:
     forget_accelerate()
 
 
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hub is not reached, and its client does not try for most of a minute."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
 @pytest.fixture
 def alone() -> PartialState:
     """The only process of a run."""
