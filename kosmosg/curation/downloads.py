@@ -9,15 +9,14 @@ sheet, section 13).
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from kosmosg.curation.drafts import Draft, Outcome, Rejected, one_by_one
 from kosmosg.curation.pictures import find_picture
-from kosmosg.curation.places import Fetcher, Stretch
-from kosmosg.curation.sources import Source, bundle, open_tars, printable, walk
+from kosmosg.curation.places import Fetcher, Place, Stretch
+from kosmosg.curation.sources import Source, bundle, open_tars, walk
 from kosmosg.data.prepare import CaptionLimits, check_caption
 from kosmosg.data.samples import CaptionRules, CaptionSample, StoredPicture, open_picture
 from kosmosg.data.shard_writer import encode_sample
@@ -27,28 +26,6 @@ from kosmosg.errors import CurationError
 from kosmosg.tokenizer import KosmosGTokenizer
 
 SIZE = ("width", "height")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stems:
-    """Some samples of folders of files, each as the path that its files share."""
-
-    root: Path
-    names: tuple[str, ...]
-
-    def drafts(self) -> list[Draft]:
-        """Name the files that each sample may have."""
-        return [
-            Draft(
-                key=printable(name),
-                places={
-                    suffix: Stretch(file)
-                    for suffix in (*IMAGE_EXTENSIONS, "txt", "json")
-                    if (file := self.root / f"{name}.{suffix}").is_file()
-                },
-            )
-            for name in self.names
-        ]
 
 
 def open_downloads(path: Path, per_shard: int) -> Source:
@@ -63,7 +40,16 @@ def open_downloads(path: Path, per_shard: int) -> Source:
         return open_tars(path, per_shard)
     files = walk(path, (f".{name}" for name in IMAGE_EXTENSIONS))
     stems = [stem for stem, _ in groupby(name.rpartition(".")[0] for name in files)]
-    return bundle("stems", stems, partial(Stems, root=path), per_shard, path)
+    return bundle("stems", path, stems, _find_files, per_shard)
+
+
+def _find_files(root: Path, stem: str) -> dict[str, Place]:
+    """Find the files of a sample, which share the path up to the suffix."""
+    return {
+        suffix: Stretch(file)
+        for suffix in (*IMAGE_EXTENSIONS, "txt", "json")
+        if (file := root / f"{stem}.{suffix}").is_file()
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

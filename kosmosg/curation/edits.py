@@ -11,15 +11,14 @@ draw one of its pairs at each reading.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from kosmosg.curation.drafts import Draft, Outcome, one_by_one
-from kosmosg.curation.places import Fetcher, Stretch
-from kosmosg.curation.sources import Source, bundle, printable
+from kosmosg.curation.places import Fetcher, Place, Stretch
+from kosmosg.curation.sources import Source, bundle
 from kosmosg.data.samples import EditSample, StoredPicture, open_picture
 from kosmosg.data.shard_writer import ImageFormat, encode_sample
 from kosmosg.data.shards import encodable
@@ -27,28 +26,6 @@ from kosmosg.data.skipping import BadSample
 from kosmosg.errors import CurationError
 
 SEEDS_FILE, PROMPT_FILE = "seeds.json", "prompt.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pairs:
-    """Some pairs of pictures, each as folder and seed: ``0000000/12345``."""
-
-    root: Path
-    names: tuple[str, ...]
-
-    def drafts(self) -> list[Draft]:
-        """Name the files of each pair."""
-        return [
-            Draft(
-                key=printable(name),
-                places={
-                    "prompt": Stretch(self.root / Path(name).parent / PROMPT_FILE),
-                    "before": Stretch(self.root / f"{name}_0.jpg"),
-                    "after": Stretch(self.root / f"{name}_1.jpg"),
-                },
-            )
-            for name in self.names
-        ]
 
 
 def open_edits(path: Path, per_shard: int) -> Source:
@@ -68,7 +45,16 @@ def open_edits(path: Path, per_shard: int) -> Source:
     except ValueError as error:
         raise CurationError(f"{file} is not JSON ({error}). Fetch it again.") from error
     names = [name for entry in _entries(listed, file) for name in entry]
-    return bundle("edits", names, partial(Pairs, root=path), per_shard, path)
+    return bundle("edits", path, names, _find_pair, per_shard)
+
+
+def _find_pair(root: Path, name: str) -> dict[str, Place]:
+    """Name the files of a pair, which is a folder and a seed: ``0000000/12345``."""
+    return {
+        "prompt": Stretch(root / Path(name).parent / PROMPT_FILE),
+        "before": Stretch(root / f"{name}_0.jpg"),
+        "after": Stretch(root / f"{name}_1.jpg"),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

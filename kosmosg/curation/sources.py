@@ -8,10 +8,9 @@ in their file.
 import csv
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -72,17 +71,23 @@ class Lines:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files:
-    """Some files of a folder."""
+class Named:
+    """Some samples of a folder, whose files are found by name.
+
+    Attributes:
+        root: The folder.
+        names: One for each sample.
+        find: Says for a root and a name where the files of that sample lie.
+    """
 
     root: Path
     names: tuple[str, ...]
+    find: Callable[[Path, str], Mapping[str, Place]]
 
     def drafts(self) -> list[Draft]:
-        """Name the files."""
+        """Find the files."""
         return [
-            Draft(key=printable(name), places={PICTURE: Stretch(self.root / name)})
-            for name in self.names
+            Draft(key=printable(name), places=self.find(self.root, name)) for name in self.names
         ]
 
 
@@ -141,22 +146,26 @@ def open_tars(path: Path, per_shard: int) -> Source:
 
 
 def bundle(
-    kind: str, names: Sequence[str], make: Callable[..., Listing], per_shard: int, path: Path
+    kind: str,
+    path: Path,
+    names: Sequence[str],
+    find: Callable[[Path, str], Mapping[str, Place]],
+    per_shard: int,
 ) -> Source:
-    """Divide names into portions.
+    """Divide the samples of a folder into portions.
 
     Args:
         kind: Of what; part of the source's identity.
-        names: In their order.
-        make: Makes a listing of some ``names``.
+        path: The folder.
+        names: Of the samples, in their order.
+        find: As in ``Named``.
         per_shard: How many for each shard.
-        path: What to call the source in an error.
 
     Raises:
         CurationError: If there is none.
     """
     listings = [
-        make(names=tuple(names[first : first + per_shard]))
+        Named(root=path, names=tuple(names[first : first + per_shard]), find=find)
         for first in range(0, len(names), per_shard)
     ]
     return _source(kind, names, listings, path)
@@ -190,7 +199,11 @@ def printable(name: str) -> str:
 
 
 def _files(path: Path, per_shard: int) -> Source:
-    return bundle("files", walk(path, PICTURE_SUFFIXES), partial(Files, root=path), per_shard, path)
+    return bundle("files", path, walk(path, PICTURE_SUFFIXES), _find_picture, per_shard)
+
+
+def _find_picture(root: Path, name: str) -> dict[str, Place]:
+    return {PICTURE: Stretch(root / name)}
 
 
 def _list_lines(path: Path, per_shard: int, name: str) -> Source:
