@@ -1,6 +1,7 @@
 """``python -m kosmosg``: the library on the command line."""
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -43,9 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno != errno.ENOSPC:
             raise
-        print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -84,7 +84,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")  # a copy in either case
+    image = image if image.mode == "RGB" else image.convert("RGB")  # a copy in either case
+    # A profile of other colours, comments, thumbnails: they belonged to the file, and a copy of
+    # them in every picture made of this one could be larger than the picture, or refused.
+    image.info = {}
+    return image
 
 
 def clip_pixels(image: Image.Image, size: int) -> Float64[np.ndarray, "3 size size"]:
@@ -177,10 +181,13 @@ def _check_aspect(size: tuple[int, int], name: str) -> None:
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit, 32-bit and floating-point grey to eight bits; Pillow would clip at 255."""
-    values = np.asarray(image, dtype=np.float64)
+    values = np.asarray(image)
     if image.mode.startswith("I;16") or image.mode == "I":
-        values = values / 257.0  # 65535 → 255; 32-bit files hold 16-bit values in practice
-    elif values.size and np.nanmax(values) <= 1.0:
-        values = values * 255.0
-    values = np.nan_to_num(values).clip(0, 255).round()
-    return Image.fromarray(values.astype(np.uint8))
+        scale = 1.0 / 257.0  # 65535 → 255; 32-bit files hold 16-bit values in practice
+    else:
+        scale = 255.0 if values.size and np.nanmax(values) <= 1.0 else 1.0
+    scaled = np.empty(values.shape, dtype=np.uint8)
+    # Row by row: in double precision a whole picture would take many times its own memory.
+    for row, line in zip(scaled, values, strict=True):
+        row[:] = np.nan_to_num(line.astype(np.float64) * scale).clip(0, 255).round()
+    return Image.fromarray(scaled)

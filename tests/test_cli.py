@@ -176,3 +176,16 @@ def test_mistakes_with_techniques(
     monkeypatch.chdir(tmp_path)
     assert generate("--prompt", "a", "--weights", tiny_weights, *arguments) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_full_disk_is_no_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(_: object) -> None:
+        with Path("/dev/full").open("wb", buffering=0) as file:
+            file.write(b"x")
+
+    monkeypatch.setattr("kosmosg.commands.new.run", fill)
+    assert cli.main(["new", "w", "--tokenizer", "t", "--stable-diffusion", "s"]) == 1
+    assert capsys.readouterr().err == "error: No space left on device.\n"

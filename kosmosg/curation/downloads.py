@@ -9,13 +9,12 @@ sheet, section 13).
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from kosmosg.curation.drafts import Draft, Outcome, Rejected, one_by_one
-from kosmosg.curation.pictures import find_picture
-from kosmosg.curation.places import Fetcher, Place, Stretch
+from kosmosg.curation.pictures import find_picture, noted_source
+from kosmosg.curation.places import MAX_TEXT, Fetcher, Place, Stretch
 from kosmosg.curation.sources import Source, bundle, open_tars, walk
 from kosmosg.data.prepare import CaptionLimits, check_caption
 from kosmosg.data.samples import CaptionRules, CaptionSample, StoredPicture, open_picture
@@ -39,7 +38,7 @@ def open_downloads(path: Path, per_shard: int) -> Source:
     if any(path.glob("*.tar")):
         return open_tars(path, per_shard)
     files = walk(path, (f".{name}" for name in IMAGE_EXTENSIONS))
-    stems = [stem for stem, _ in groupby(name.rpartition(".")[0] for name in files)]
+    stems = list(dict.fromkeys(name.rpartition(".")[0] for name in files))
     return bundle("stems", path, stems, _find_files, per_shard)
 
 
@@ -48,7 +47,8 @@ def _find_files(root: Path, stem: str) -> dict[str, Place]:
     return {
         suffix: Stretch(file)
         for suffix in (*IMAGE_EXTENSIONS, "txt", "json")
-        if (file := root / f"{stem}.{suffix}").is_file()
+        for written in (suffix.upper(), suffix)
+        if (file := root / f"{stem}.{written}").is_file()
     }
 
 
@@ -84,8 +84,7 @@ class ReadDownloads:
         data = self.fetcher.read(place)
         # Decoded to see that it is one, and how large it is in truth.
         self.rules.check_size(*open_picture(StoredPicture(data=data, name="picture")).size)
-        url = metadata.get("url")
-        source = url if isinstance(url, str) else draft.key
+        source = noted_source(metadata, draft.key)
         files = encode_sample(CaptionSample(caption=caption, image=None), source=source)
         return replace(draft, caption=caption, files={**files, f"image.{extension}": data})
 
@@ -93,7 +92,7 @@ class ReadDownloads:
         if "json" not in draft.places:
             raise BadSample("metadata", f"no json among {sorted(draft.places)}")
         try:
-            metadata = json.loads(self.fetcher.read(draft.places["json"]))
+            metadata = json.loads(self.fetcher.read(draft.places["json"], MAX_TEXT))
         except (ValueError, RecursionError) as error:
             raise BadSample("metadata", f"the json does not parse ({error})") from error
         if not isinstance(metadata, dict):
@@ -103,7 +102,7 @@ class ReadDownloads:
     def _caption(self, draft: Draft, metadata: Mapping[str, Any]) -> str:
         if "txt" in draft.places:
             try:
-                caption = self.fetcher.read(draft.places["txt"]).decode("utf-8")
+                caption = self.fetcher.read(draft.places["txt"], MAX_TEXT).decode("utf-8")
             except UnicodeDecodeError as error:
                 raise BadSample("encoding", str(error)) from error
         else:

@@ -17,13 +17,14 @@ from typing import Any
 from PIL import Image
 
 from kosmosg.curation.drafts import Draft, Outcome, one_by_one
-from kosmosg.curation.places import Fetcher, Place, Stretch
-from kosmosg.curation.sources import Source, bundle
+from kosmosg.curation.places import MAX_TEXT, Fetcher, Place, Stretch
+from kosmosg.curation.sources import Source, bundle, printable
 from kosmosg.data.samples import EditSample, StoredPicture, open_picture
 from kosmosg.data.shard_writer import ImageFormat, encode_sample
 from kosmosg.data.shards import encodable
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import CurationError
+from kosmosg.images import MAX_PIXELS
 
 SEEDS_FILE, PROMPT_FILE = "seeds.json", "prompt.json"
 
@@ -42,9 +43,10 @@ def open_edits(path: Path, per_shard: int) -> Source:
             f"{file} cannot be read ({error.strerror}). Name the folder of the CLIP-filtered set, "
             f"which has a {SEEDS_FILE}."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CurationError(f"{file} is not JSON ({error}). Fetch it again.") from error
-    names = [name for entry in _entries(listed, file) for name in entry]
+    # A pair that is listed twice is one pair.
+    names = list(dict.fromkeys(name for entry in _entries(listed, file) for name in entry))
     return bundle("edits", path, names, _find_pair, per_shard)
 
 
@@ -78,7 +80,7 @@ class ReadEdits:
         return one_by_one(self._read, drafts)
 
     def _read(self, draft: Draft) -> Draft:
-        caption, instruction = read_prompt(self.fetcher.read(draft.places["prompt"]))
+        caption, instruction = read_prompt(self.fetcher.read(draft.places["prompt"], MAX_TEXT))
         sample = EditSample(
             caption=caption,
             instruction=instruction,
@@ -93,6 +95,8 @@ class ReadEdits:
         image = open_picture(StoredPicture(data=data, name=name))
         scale = self.side / min(image.size)
         size = (round(image.width * scale), round(image.height * scale))
+        if size[0] * size[1] > MAX_PIXELS:
+            raise BadSample("image", f"{size[0]} × {size[1]} pixels at this size are too many")
         return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
 
 
@@ -126,5 +130,5 @@ def _names(entry: Any, file: Path) -> list[str]:
 
 
 def _plain(name: str) -> bool:
-    """Tell whether a name stays in its folder."""
-    return name not in ("", ".", "..") and "/" not in name and "\0" not in name
+    """Tell whether a name can be one, and stays in its folder."""
+    return name not in ("", ".", "..") and not set("/\0") & set(name) and printable(name) == name

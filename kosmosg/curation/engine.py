@@ -89,16 +89,25 @@ def connected(address: str | None = None, cpus: int | None = None) -> Iterator[M
 def run_here(jobs: Sequence[Job], stages: Sequence[Stage], ledger: Ledger) -> Generator[int]:
     """Make portions one after the other in this process, without Ray.
 
+    A portion that fails as a whole is left out, and the log says why.
+
     Yields:
         The numbers of the finished shards.
+
+    Raises:
+        CurationError: If a model cannot be opened, or too many portions fail.
     """
     steps = [stage.make() for stage in stages]
+    count = _count_broken()
     for job in jobs:
-        portion = begin(job)
+        row = _begin({"job": job})
         for step in steps:
-            portion = advance(portion, step)
-        ledger.write(portion)
-        yield job.number
+            row = _guard(row, partial(advance, step=step))
+        row = _write(row, ledger)
+        if row["problem"]:
+            count(row)
+        else:
+            yield row["number"]
 
 
 def run_on_ray(
@@ -119,7 +128,7 @@ def run_on_ray(
     from ray.data.exceptions import ExecutionTimeoutError, SystemException
 
     _set_up(ray.data.DataContext.get_current())
-    broken = 0
+    count = _count_broken()
     rows = [{"job": job} for job in jobs]
     cores = min(each.cpus for each in workers.values())
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
@@ -129,13 +138,10 @@ def run_on_ray(
     data = data.map(partial(_write, ledger=ledger), num_cpus=cores)
     try:
         for row in data.iter_rows():
-            if not row["problem"]:
+            if row["problem"]:
+                count(row)
+            else:
                 yield row["number"]
-                continue
-            logger.error("Shard %d is left out. %s", row["number"], row["problem"])
-            broken += 1
-            if broken > BROKEN:
-                raise CurationError(f"The run stopped after {broken} shards that failed like this.")
     except (ray.exceptions.RayError, SystemException, ExecutionTimeoutError) as error:
         raise CurationError(
             f"The run stopped: {find_cause(error)}. Mend that, then run the command again; what "
@@ -162,6 +168,20 @@ def find_cause(error: BaseException) -> str:
     last = [str(each).strip().splitlines()[-1] for each in chain if str(each).strip()]
     found = [*ours[-1:], *named[:1], *last, type(error).__name__]
     return found[0].strip().rstrip(".")[:500]
+
+
+def _count_broken() -> Callable[[Mapping[str, Any]], None]:
+    """Return what logs a portion that is left out, and stops the run at too many of them."""
+    broken = 0
+
+    def count(row: Mapping[str, Any]) -> None:
+        nonlocal broken
+        logger.error("Shard %d is left out. %s", row["number"], row["problem"])
+        broken += 1
+        if broken > BROKEN:
+            raise CurationError(f"The run stopped after {broken} shards that failed like this.")
+
+    return count
 
 
 @dataclass(frozen=True, kw_only=True)

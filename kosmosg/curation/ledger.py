@@ -26,7 +26,7 @@ from kosmosg.errors import CurationError
 from kosmosg.lockfile import only_one
 
 SETTINGS_FILE = "curation.json"
-RECORDS, SET_ASIDE, SCRATCH = "records", "set-aside", "scratch"
+RECORDS, SET_ASIDE, SCRATCH = "records", "set-aside", ".curation.scratch"
 OWNER = ".curation.lock"
 KEPT = "kept"
 
@@ -63,14 +63,16 @@ class Ledger:
             yield
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Compare the settings with those that the data were begun with, if they were.
+        """Compare the settings with those of the shards that are finished, if there are any.
 
         Raises:
             CurationError: If they are others, or something else is there.
         """
         file = self.directory / SETTINGS_FILE
         if file.exists():
-            self._compare(self._read_settings(file), json.loads(json.dumps(settings)))
+            begun = self._read_settings(file)
+            if self.finished():
+                self._compare(begun, json.loads(json.dumps(settings)))
         elif self._strangers():
             raise CurationError(
                 f"{self.directory} is not empty, and was not made by this command. Name another "
@@ -86,6 +88,8 @@ class Ledger:
         self.check(settings)
         # Of a run that was killed; nobody else is writing now.
         shutil.rmtree(self.directory / SCRATCH, ignore_errors=True)
+        if not self.finished():
+            self._clear()
         for name in (SCRATCH, RECORDS, SET_ASIDE):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         text = json.dumps(dict(settings), indent=2, ensure_ascii=False)
@@ -93,7 +97,9 @@ class Ledger:
 
     def finished(self) -> set[int]:
         """List the numbers of the finished shards."""
-        return {int(path.stem) for path in (self.directory / RECORDS).glob("*.json")}
+        # A copy of a record that somebody has put by has another name.
+        stems = (path.stem for path in (self.directory / RECORDS).glob("*.json"))
+        return {int(stem) for stem in stems if stem.isdecimal()}
 
     def write(self, portion: Portion) -> None:
         """Write the shard of a portion, unless nothing is left of it, and its record."""
@@ -112,7 +118,7 @@ class Ledger:
         )
         size = shard.stat().st_size if portion.drafts else 0
         record = json.dumps(make_record(portion, size), ensure_ascii=False)
-        self._write(self.directory / RECORDS / f"{stem}.json", f"{record}\n")
+        self._write(self._record(portion.number), f"{record}\n")
 
     def count_attempt(self, number: int, step: str) -> int:
         """Count the attempts of this run at a step of a portion, and return how many there are.
@@ -125,19 +131,51 @@ class Ledger:
         return path.stat().st_size
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Read what became of each finished portion, by their numbers."""
-        for path in sorted((self.directory / RECORDS).glob("*.json")):
-            yield json.loads(path.read_bytes())
+        """Read what became of each finished portion, by their numbers.
+
+        Raises:
+            CurationError: If a record is damaged, or the shard that it tells of is gone.
+        """
+        for number in sorted(self.finished()):
+            shard = self.directory / shard_name(number)
+            path = self._record(number)
+            try:
+                record = json.loads(path.read_bytes())
+                samples = record["samples"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise CurationError(
+                    f"{path} is damaged. Remove it, and its shard will be made again."
+                ) from error
+            if samples and not shard.is_file():
+                raise CurationError(
+                    f"{shard} is gone, but {path} says that it was finished. Put it back, or "
+                    "remove the record, and it will be made again."
+                )
+            yield record
 
     def end(self) -> None:
         """Remove what no run needs any more."""
         shutil.rmtree(self.directory / SCRATCH, ignore_errors=True)
 
+    def _record(self, number: int) -> Path:
+        return self.directory / RECORDS / f"{Path(shard_name(number)).stem}.json"
+
     def _strangers(self) -> bool:
         if not self.directory.exists():
             return False
-        ours = {SCRATCH, RECORDS, SET_ASIDE, OWNER}
-        return any(path.name not in ours for path in self.directory.iterdir())
+        for path in self.directory.iterdir():
+            if path.name in {RECORDS, SET_ASIDE} and path.is_dir() and not any(path.iterdir()):
+                continue  # of a run that was killed before it could note its settings
+            if path.name not in {SCRATCH, OWNER}:
+                return True
+        return False
+
+    def _clear(self) -> None:
+        """Remove what no record tells of, of a run that finished nothing."""
+        for shard in self.directory.glob("*.tar"):
+            if shard.stem.isdecimal():
+                shard.unlink()
+        shutil.rmtree(self.directory / SET_ASIDE, ignore_errors=True)
 
     def _read_settings(self, file: Path) -> dict[str, Any]:
         try:

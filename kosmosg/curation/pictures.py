@@ -10,8 +10,8 @@ from typing import Any
 from PIL import Image
 
 from kosmosg.curation.drafts import Draft, Outcome, Rejected, one_by_one
-from kosmosg.curation.places import Fetcher, Place
-from kosmosg.curation.sources import PICTURE
+from kosmosg.curation.places import MAX_TEXT, Fetcher, Place
+from kosmosg.curation.sources import PICTURE, printable
 from kosmosg.data.samples import StoredPicture, open_picture
 from kosmosg.data.shards import IMAGE_EXTENSIONS
 from kosmosg.data.skipping import BadSample
@@ -65,13 +65,18 @@ class ReadPictures:
         if "json" not in draft.places:
             return draft.key
         try:
-            noted = json.loads(self.fetcher.read(draft.places["json"]))
+            noted = json.loads(self.fetcher.read(draft.places["json"], MAX_TEXT))
         except (Rejected, BadSample, ValueError, RecursionError):
             return draft.key
-        match noted:
-            case {"url": str(url)}:
-                return url
-        return draft.key
+        return noted_source(noted, draft.key)
+
+
+def noted_source(noted: Any, key: str) -> str:
+    """Return the address that a downloader has noted, or a key where there is none to write."""
+    match noted:
+        case {"url": str(url)} if url.strip() and printable(url) == url:
+            return url
+    return key
 
 
 def find_picture(places: Mapping[str, Place]) -> Place:

@@ -13,7 +13,7 @@ from requests.exceptions import BaseHTTPError
 
 from kosmosg.curation.drafts import Rejected
 from kosmosg.data.samples import read_range
-from kosmosg.data.skipping import BadSample
+from kosmosg.data.skipping import BadSample, Reason
 from kosmosg.wire import BreakError, Policy, RefusalError, Wire
 
 # A picture, not weights: what does not come within a minute, thrice, is left out.
@@ -21,6 +21,7 @@ PICTURE_POLICY = Policy(
     read_timeout=20.0, attempts=3, longest_wait=30.0, window=60.0, largest=50 * 10**6
 )
 MAX_BYTES = 200 * 10**6  # as much as a picture's file may have where it is opened
+MAX_TEXT = 10**6  # bytes of a caption, or of what is noted beside a picture
 
 
 class Stretch(NamedTuple):
@@ -38,9 +39,10 @@ class Address(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """Whatever stood behind the place where an archive is damaged."""
+    """What cannot be had: whatever stood behind the place where an archive is damaged, say."""
 
     problem: str
+    reason: Reason = "broken-shard"
 
 
 Place = Stretch | Address | Lost
@@ -53,17 +55,21 @@ class Fetcher:
     policy: Policy = PICTURE_POLICY
     _own: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
-    def read(self, place: Place) -> bytes:
+    def read(self, place: Place, largest: int = MAX_BYTES) -> bytes:
         """Read a file.
+
+        Args:
+            place: Where it lies.
+            largest: How many bytes it may have on a disk.
 
         Raises:
             Rejected: If it is not there, is too large, or does not come.
             BadSample: If its archive is damaged.
         """
         if isinstance(place, Lost):
-            raise BadSample("broken-shard", place.problem)
+            raise BadSample(place.reason, place.problem)
         if isinstance(place, Stretch):
-            return _read_stretch(place)
+            return _read_stretch(place, largest)
         return self._fetch(place.url)
 
     def _fetch(self, url: str) -> bytes:
@@ -107,18 +113,18 @@ class Fetcher:
         return self._own.wire
 
 
-def _read_stretch(place: Stretch) -> bytes:
+def _read_stretch(place: Stretch, largest: int) -> bytes:
     try:
         status = place.path.stat()
         if not S_ISREG(status.st_mode):  # a pipe would keep its readers waiting
             raise Rejected("unreadable", "not a regular file")
         size = status.st_size if place.size is None else place.size
-        if size > MAX_BYTES:
-            raise Rejected("unreadable", f"larger than {MAX_BYTES // 10**6} MB")
+        if not 0 <= size <= largest:
+            raise Rejected("unreadable", f"{size / 1e6:.1f} MB, more than {largest // 10**6}")
         with place.path.open("rb") as file:
             return read_range(file, place.offset, size)
-    except OSError as error:
-        raise Rejected("unreadable", error.strerror or str(error)) from error
+    except (OSError, ValueError) as error:  # a path may hold what no path can
+        raise Rejected("unreadable", getattr(error, "strerror", None) or str(error)) from error
 
 
 def _read_body(response: requests.Response, policy: Policy) -> bytes:

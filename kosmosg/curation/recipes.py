@@ -132,7 +132,7 @@ def make_openimages(
         batches: How many samples the models take at once.
         models: Others than those that the options name.
     """
-    source = open_pictures(path.resolve(), per_shard, column)
+    source = open_pictures(path.absolute(), per_shard, column)
     batches, models = batches or Batches(), models or Models.named(options)
     read = partial(ReadPictures, min_side=options.min_side, max_side=options.max_side)
     cut = partial(

@@ -1,6 +1,7 @@
 """What a run made, for people: counts of every step, and a sheet of samples to look at."""
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import numpy as np
 
 from kosmosg.curation.drafts import RULES
 from kosmosg.curation.ledger import KEPT, Ledger
+from kosmosg.curation.sources import printable
 from kosmosg.data.samples import (
     CaptionRules,
     CaptionSample,
@@ -20,7 +22,10 @@ from kosmosg.data.samples import (
 )
 from kosmosg.data.shard_writer import shard_name
 from kosmosg.data.shards import TarShard
+from kosmosg.data.skipping import BadSample
 from kosmosg.evaluation.contact_sheet import Card, make_html
+
+logger = logging.getLogger(__name__)
 
 REPORT_FILE, TABLE_FILE, SHEET_FILE = "report.json", "report.md", "sheet.html"
 SHEET_SAMPLES = 48
@@ -111,7 +116,7 @@ def write_report(ledger: Ledger, settings: Mapping[str, Any], planned: int) -> s
     (ledger.directory / REPORT_FILE).write_text(content + "\n", encoding="utf-8")
     (ledger.directory / TABLE_FILE).write_text(table, encoding="utf-8")
     if totals.samples:
-        sheet = make_html(ledger.directory.name, table, draw_cards(ledger))
+        sheet = make_html(printable(ledger.directory.name), table, draw_cards(ledger))
         (ledger.directory / SHEET_FILE).write_text(sheet, encoding="utf-8")
     return table
 
@@ -174,7 +179,10 @@ def draw_cards(ledger: Ledger, count: int = SHEET_SAMPLES, seed: int = 0) -> Ite
         name = shard_name([*sizes][place])
         shard = TarShard(path=ledger.directory / name, rules=CaptionRules(min_side=1))
         entry = shard.scan().entries[number - (int(borders[place - 1]) if place else 0)]
-        yield make_card(shard.read(entry, np.random.default_rng(seed)), name)
+        try:
+            yield make_card(shard.read(entry, np.random.default_rng(seed)), name)
+        except BadSample as error:
+            logger.warning("%s: sample %s is not on the sheet (%s)", name, number, error)
 
 
 def make_card(sample: Sample, group: str) -> Card:

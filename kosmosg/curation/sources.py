@@ -8,6 +8,7 @@ in their file.
 import csv
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ PICTURE_SUFFIXES = frozenset(
 )
 TABLES = {".csv": ",", ".tsv": "\t"}
 URL_COLUMN = "OriginalURL"  # of the tables that Open Images publishes
+MISSING = "a row without an entry"
 PICTURE = "picture"  # a single picture among the places of a draft
 _SCANNERS = 8
 
@@ -66,7 +68,8 @@ class Lines:
         # Lines as in the file itself: other line breaks of Unicode may stand in a title.
         entries = _entries(StringIO(text, newline="\n"), self.path, self.column)
         return [
-            Draft(key=entry, places={PICTURE: _place(entry, self.path.parent)}) for entry in entries
+            Draft(key=entry or MISSING, places={PICTURE: _place(entry, self.path.parent)})
+            for entry in entries
         ]
 
 
@@ -135,13 +138,13 @@ def open_tars(path: Path, per_shard: int) -> Source:
     tars = sorted(path.glob("*.tar"))
     # Headers alone, but of each sample: on a network disk, waiting for them takes the time.
     with ThreadPoolExecutor(_SCANNERS) as pool:
-        counts = [len(drafts) for drafts in pool.map(_archived, tars)]
+        looks = list(pool.map(_look, tars))
     listings = [
         Members(path=tar, first=first, count=min(per_shard, count - first))
-        for tar, count in zip(tars, counts, strict=True)
+        for tar, (count, _) in zip(tars, looks, strict=True)
         for first in range(0, count, per_shard)
     ]
-    seen = (f"{tar.name} {tar.stat().st_size}" for tar in tars)
+    seen = (f"{tar.name} {digest}" for tar, (_, digest) in zip(tars, looks, strict=True))
     return _source("tars", seen, listings, path)
 
 
@@ -185,17 +188,25 @@ def walk(path: Path, suffixes: Iterable[str]) -> list[str]:
         ) from error
 
     wanted = frozenset(suffixes)
-    return sorted(
-        Path(folder, name).relative_to(path).as_posix()
-        for folder, _, names in os.walk(path, onerror=refuse)
-        for name in names
-        if Path(name).suffix.lower() in wanted
-    )
+    found, seen = [], set[Path]()
+    for folder, folders, names in os.walk(path, onerror=refuse, followlinks=True):
+        folders.sort()  # so that always the same of two ways into a folder is taken
+        here = Path(folder)
+        if here.resolve() in seen:  # a link led back
+            folders.clear()
+            continue
+        seen.add(here.resolve())
+        found += [
+            (here / name).relative_to(path).as_posix()
+            for name in names
+            if Path(name).suffix.lower() in wanted
+        ]
+    return sorted(found)
 
 
 def printable(name: str) -> str:
-    """Make a text of a file name, whose bytes may be none."""
-    return os.fsencode(name).decode("utf-8", "replace")
+    """Make a text of a name that may hold what is none, such as the bytes of a file's."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", name)
 
 
 def _files(path: Path, per_shard: int) -> Source:
@@ -267,13 +278,14 @@ def _entries(lines: Iterable[str], path: Path, column: int | None) -> Iterator[s
     if column is None:
         yield from (line.strip() for line in lines if line.strip())
         return
-    for row in csv.reader(lines, delimiter=TABLES[path.suffix.lower()]):
-        if len(row) > column and row[column].strip():
-            yield row[column].strip()
+    for row in _rows(lines, path):
+        if row:
+            # One that is missing counts as a sample that cannot be had.
+            yield row[column].strip() if len(row) > column else ""
 
 
 def _find_column(lines: Iterator[str], path: Path, name: str) -> int:
-    header = next(csv.reader(lines, delimiter=TABLES[path.suffix.lower()]), [])
+    header = next(_rows(lines, path), [])
     if name not in header:
         raise CurationError(
             f"{path} has no column {name!r}, but {', '.join(map(repr, header)) or 'nothing'}. "
@@ -282,23 +294,41 @@ def _find_column(lines: Iterator[str], path: Path, name: str) -> int:
     return header.index(name)
 
 
+def _rows(lines: Iterable[str], path: Path) -> Iterator[list[str]]:
+    # Strictly: else a quotation mark that is never closed would swallow all that follows.
+    return csv.reader(lines, delimiter=TABLES[path.suffix.lower()], strict=True)
+
+
 def _place(entry: str, folder: Path) -> Place:
+    if not entry:
+        return Lost("nothing stands in its row", "columns")
     if "://" in entry:
         return Address(entry)
     return Stretch(folder / entry)
+
+
+def _look(path: Path) -> tuple[int, str]:
+    """Count the samples in an archive, and tell them from those of another one."""
+    drafts = _archived(path)
+    digest = hashlib.sha256()
+    for draft in drafts:
+        digest.update(repr([(name, *place[1:]) for name, place in draft.places.items()]).encode())
+    return len(drafts), digest.hexdigest()
 
 
 def _archived(path: Path) -> list[Draft]:
     """Find all samples in an archive; what it has lost counts as one that fails."""
     scan = TarShard(path=path).scan()
     whole: list[dict[str, Place]] = [
-        {name: Stretch(path, *place) for name, place in entry.items()} for entry in scan.entries
+        # A file of that name is none of a sample.
+        {name: Stretch(path, *place) for name, place in entry.items() if name != PICTURE}
+        for entry in scan.entries
     ]
     lost: list[dict[str, Place]] = [
         {name: Lost(fault.detail) for name in (PICTURE, "json")} for fault in scan.damage
     ]
     return [
-        Draft(key=f"{path.name}, sample {number}", places=places)
+        Draft(key=f"{printable(path.name)}, sample {number}", places=places)
         for number, places in enumerate([*whole, *lost])
     ]
 

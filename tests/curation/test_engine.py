@@ -200,13 +200,40 @@ def test_what_fails_for_everything_stops_the_run(
     ledger = begin(recipe, tmp_path / "set", per_shard=9)
     (listing,) = recipe.source.listings
     jobs = [Job(number=number, listing=listing) for number in range(12)]
-    with pytest.raises(CurationError, match="graphics card is on fire"):
-        list(run_here(jobs, recipe.stages, ledger))
     workers = share_out(recipe.stages, cluster["CPU"], 0, {})
-    with pytest.raises(CurationError, match="The run stopped after 9 shards"):
-        list(run_on_ray(jobs, recipe.stages, ledger, workers))
-    assert caplog.text.count("is left out. Step read: it failed for all 9 samples") == 9
+    for numbers in (
+        run_here(jobs, recipe.stages, ledger),
+        run_on_ray(jobs, recipe.stages, ledger, workers),
+    ):
+        with pytest.raises(CurationError, match="The run stopped after 9 shards"):
+            list(numbers)
+        assert caplog.text.count("is left out. Step read: it failed for all 9 samples") == 9
+        assert "graphics card is on fire" in caplog.text
+        caplog.clear()
     assert not ledger.finished()
+
+
+def test_one_broken_portion_is_left_out_without_ray_too(tmp_path: Path) -> None:
+    recipe = make_instructpix2pix(write_edits(tmp_path / "edits", 6), per_shard=9, side=32)
+    ledger = begin(recipe, tmp_path / "set", per_shard=9)
+    (listing,) = recipe.source.listings
+    jobs = [Job(number=number, listing=listing) for number in range(3)]
+
+    class Once:
+        name, batch, calls = "read", 64, 0
+
+        def __init__(self) -> None:
+            self._step = recipe.stages[0].make()
+
+        def __call__(self, drafts: Sequence[Draft]) -> Sequence[Outcome]:
+            self.calls += len(drafts) == 9
+            if self.calls == 2:
+                raise RuntimeError("for the whole of the second portion")
+            return self._step(drafts)
+
+    stages = (Stage(name="read", make=Once),)
+    assert list(run_here(jobs, stages, ledger)) == [0, 2]
+    assert ledger.finished() == {0, 2}
 
 
 def no_model() -> Any:

@@ -138,10 +138,10 @@ def test_attempts_are_counted_for_each_run(ledger: Ledger) -> None:
 
 def test_the_same_settings_go_on_and_others_are_refused(ledger: Ledger) -> None:
     ledger.write(portion(0))
-    (ledger.directory / "scratch" / "left-over").touch()
+    (ledger.directory / module.SCRATCH / "left-over").touch()
     ledger.begin(SETTINGS)
     assert ledger.finished() == {0}
-    assert not list((ledger.directory / "scratch").iterdir())
+    assert not list((ledger.directory / module.SCRATCH).iterdir())
     with pytest.raises(CurationError, match="other settings: per_shard 3 and not 4"):
         ledger.begin(SETTINGS | {"per_shard": 4})
     with pytest.raises(CurationError, match="side None and not 512"):

@@ -9,7 +9,6 @@ from threading import Thread
 
 import pytest
 
-from kosmosg.curation import places
 from kosmosg.curation.drafts import Rejected
 from kosmosg.curation.places import Address, Fetcher, Lost, Stretch
 from kosmosg.data.skipping import BadSample
@@ -41,7 +40,7 @@ def test_a_file_and_a_part_of_it(tmp_path: Path) -> None:
     assert fetcher.read(Stretch(tmp_path / "file", 3, 5)) == BODY[3:8]
 
 
-def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     fetcher = Fetcher()
     with pytest.raises(Rejected, match="unreadable: No such file"):
         fetcher.read(Stretch(tmp_path / "none"))
@@ -52,9 +51,10 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "file").write_bytes(BODY)
     with pytest.raises(BadSample, match="ends 1 bytes too early"):
         fetcher.read(Stretch(tmp_path / "file", len(BODY) - 4, 5))
-    monkeypatch.setattr(places, "MAX_BYTES", 1000)
-    with pytest.raises(Rejected, match="unreadable: larger than"):
-        fetcher.read(Stretch(tmp_path / "file"))
+    with pytest.raises(Rejected, match=r"unreadable: .* MB, more than"):
+        fetcher.read(Stretch(tmp_path / "file"), largest=1000)
+    with pytest.raises(Rejected, match="unreadable"):
+        fetcher.read(Stretch(tmp_path / "file", 0, -1))
 
 
 def test_a_download_and_its_second_try(site: Site) -> None:
