@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from kosmosg.commands import (
     convert,
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Read by transformers when it is imported: no notes on missing torchvision, no bars of its own.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a table has dashes that not every terminal has
     try:
         options.run(options)
     except KosmosGError as error:

@@ -20,7 +20,8 @@ def fingerprint(path: Path) -> str:
     what it was, so that samples tell.
 
     Args:
-        path: A file, or a folder with all that is below it. Where it lies does not count.
+        path: A file, or a folder with all that is below it but what is hidden. Where it lies does
+            not count.
     """
     digest = hashlib.sha256()
     for name, file in sorted(_files(path)):
@@ -52,8 +53,9 @@ def _places(size: int) -> Iterable[int]:
 def _files(path: Path) -> Iterator[tuple[str, Path]]:
     if path.is_file():
         yield "", path
-    for folder, _, names in os.walk(path, followlinks=True):
+    for folder, folders, names in os.walk(path, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             file = Path(folder, name)
-            if file.is_file():  # and no link to nothing
+            if file.is_file() and not name.startswith("."):  # no lock, and no link to nothing
                 yield file.relative_to(path).as_posix(), file

@@ -20,11 +20,14 @@ WORDS = (
 
 
 @contextmanager
-def reporting_out_of_memory(subject: str) -> Iterator[None]:
+def reporting_out_of_memory(
+    subject: str, remedy: str = "a smaller width and height, or a shorter prompt"
+) -> Iterator[None]:
     """Turn a failed allocation into an ``OutOfMemoryError``, with the memory given back.
 
     Args:
         subject: Begins the message; "fit into memory" follows.
+        remedy: What to choose instead.
 
     Raises:
         OutOfMemoryError: Without the frames, and so the tensors, of the failed attempt.
@@ -39,10 +42,7 @@ def reporting_out_of_memory(subject: str) -> Iterator[None]:
     # Outside of the handler: the exception, which holds every tensor of the attempt, is gone.
     if failed:
         free_memory()
-        raise OutOfMemoryError(
-            f"{subject} fit into the memory that is free. Choose a smaller width and height, or a "
-            "shorter prompt."
-        )
+        raise OutOfMemoryError(f"{subject} fit into the memory that is free. Choose {remedy}.")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

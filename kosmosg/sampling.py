@@ -99,7 +99,7 @@ def sample(
 
     Raises:
         OutOfMemoryError: If not even a single picture fits.
-        WeightsError: If the U-Net yields values that are not finite.
+        WeightsError: If U-Net or VAE yield values that are not finite.
     """
     chunk = len(request)
     images: list[Image.Image] = []
@@ -168,9 +168,18 @@ def denoise(
 def decode(
     decoder: StableDiffusionPipeline, latents: Float[Tensor, "rows channels height width"]
 ) -> list[Image.Image]:
-    """Turn latents into pictures: unscale, decode, to [0, 1], eight bits."""
+    """Turn latents into pictures: unscale, decode, to [0, 1], eight bits.
+
+    Raises:
+        WeightsError: If the VAE yields values that are not finite: they would become black.
+    """
     vae = decoder.vae
     pixels = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+    if not torch.isfinite(pixels).all():
+        raise WeightsError(
+            "The VAE produced values that are not finite. Its weights are damaged, or do not bear "
+            "this precision: convert them again, or use bfloat16 or float32."
+        )
     images: Any = decoder.image_processor.postprocess(pixels, output_type="pil")
     return images
 

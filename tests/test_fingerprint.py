@@ -30,6 +30,9 @@ def test_it_does_not_matter_where_a_folder_lies(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_bytes(b"same")
+    (tmp_path / "two" / ".lock").touch()
+    (tmp_path / "two" / ".git").mkdir()
+    (tmp_path / "two" / ".git" / "HEAD").touch()
     (tmp_path / "two" / "link to nothing").symlink_to("nowhere")
     (tmp_path / "three").symlink_to("one")
     assert len({fingerprint(tmp_path / name) for name in ("one", "two", "three")}) == 1

@@ -51,6 +51,9 @@ def _add_dreambench(evaluations: argparse._SubParsersAction) -> None:
         steps=config.DREAMBENCH_STEPS,
         guidance_scale=config.DREAMBENCH_GUIDANCE,
         scheduler=config.DREAMBENCH_SAMPLER,
+        seed=0,
+        dino=config.DINO_REPOSITORY,
+        clip=config.CLIP_REPOSITORY,
         batch=config.DREAMBENCH_PROMPTS_PER_BATCH * config.DREAMBENCH_PICTURES,
         per_prompt=config.DREAMBENCH_PICTURES,
     )
@@ -84,6 +87,8 @@ def _add_coco(evaluations: argparse._SubParsersAction) -> None:
         steps=config.COCO_STEPS,
         guidance_scale=config.COCO_GUIDANCE,
         scheduler=config.COCO_SAMPLER,
+        seed=0,
+        photographs=config.COCO_PHOTOGRAPHS,
         batch=config.COCO_BATCH,
         count=config.COCO_CAPTIONS,
     )
@@ -233,7 +238,7 @@ def run_coco(options: argparse.Namespace) -> None:
             conventions=[
                 *coco_conventions(protocol, options.seed, inception=inception),
                 *stand_in(bool(options.pipeline)),
-                *departures(vars(options), options.published),
+                *departures({**vars(options), **found}, options.published),
             ],
         )
     print(table or "", end="")
@@ -265,6 +270,11 @@ def _prepare(options: argparse.Namespace) -> tuple["PartialState", "Drawing"]:
     model = Model(
         source=options.pipeline or find_weights(options.weights), diffusers=bool(options.pipeline)
     )
+    if options.output.resolve().is_relative_to(Path(model.source).resolve()):
+        raise SettingError(
+            f"--output {options.output} lies in the model's own folder, which would be another one "
+            "with every picture. Name a folder elsewhere."
+        )
     drawing = Drawing(
         model=model,
         sampling=Sampling(

@@ -11,7 +11,7 @@ from accelerate import PartialState
 from PIL import Image
 
 from kosmosg.config import COCO_BATCH, COCO_CAPTIONS, MAX_SEED
-from kosmosg.errors import EvaluationError
+from kosmosg.errors import EvaluationError, PromptError
 from kosmosg.evaluation.contact_sheet import Card
 from kosmosg.evaluation.evaluator import Finding, Job, Protocol
 from kosmosg.evaluation.features import FeatureExtractor, extract
@@ -20,6 +20,7 @@ from kosmosg.evaluation.generators import Generate
 from kosmosg.evaluation.metrics import FrechetDistance
 from kosmosg.evaluation.resizing import central_square
 from kosmosg.images import open_image, resize_and_crop
+from kosmosg.prompt import parse_prompt
 
 REAL_SIDE = 256  # to which the authors bring the photographs
 PER_FOLDER = 1000
@@ -98,7 +99,7 @@ def make_jobs(
         seed: Decides which, and is the first seed of the noise.
 
     Raises:
-        EvaluationError: If there are fewer, or the last seed would be too large.
+        EvaluationError: If there are fewer, one is no prompt, or the last seed would be too large.
     """
     if len(captions) < count:
         raise EvaluationError(
@@ -108,6 +109,14 @@ def make_jobs(
     if seed + count - 1 > MAX_SEED:
         raise EvaluationError(f"--seed is {seed}; with {count} pictures it must be lower.")
     chosen = random.Random(seed).sample(captions, count)  # noqa: S311  # no secret
+    for caption in chosen:
+        try:
+            parse_prompt(caption, 0)
+        except PromptError as error:
+            raise EvaluationError(
+                f"The caption {caption!r:.200} cannot be drawn. Mend it in the file of captions. "
+                f"({error})"
+            ) from error
     return [
         Job(
             name=f"{number // PER_FOLDER:02d}/{number:05d}",
@@ -128,14 +137,21 @@ def read_captions(file: Path) -> tuple[list[str], list[str]]:
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        captions = [str(entry["caption"]) for entry in content["annotations"]]
-        names = [str(entry["file_name"]) for entry in content["images"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        captions = [_text(entry["caption"]) for entry in content["annotations"]]
+        names = [_text(entry["file_name"]) for entry in content["images"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EvaluationError(
             f"{file} cannot be used ({error!r}). It must be COCO's captions_val2014.json, with "
             "'images' and 'annotations'."
         ) from error
-    return captions, names
+    # A photograph that is listed twice would count twice.
+    return captions, list(dict.fromkeys(names))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{value!r:.80} is no text")
+    return value
 
 
 def find_photographs(folder: Path, names: Sequence[str]) -> list[Path]:
@@ -146,7 +162,9 @@ def find_photographs(folder: Path, names: Sequence[str]) -> list[Path]:
     """
     paths = [folder / Path(name).name for name in names]
     missing = [path.name for path in paths if not path.is_file()]
-    if missing or not paths:
+    if not paths:
+        raise EvaluationError("The file of captions lists no photographs under 'images'.")
+    if missing:
         shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
         raise EvaluationError(
             f"{folder} lacks {len(missing)} of {len(paths)} photographs: {shown}. It must be the "

@@ -212,8 +212,9 @@ class _Inputs:
 def _check_record(folder: Path, settings: Mapping[str, Any]) -> None:
     """Compare with what a folder's pictures were drawn with, or write it down."""
     record = folder / RECORD
-    if not record.exists():
-        if (folder / PICTURES).exists():
+    pictures = (folder / PICTURES).is_dir() and any((folder / PICTURES).rglob("*.png"))
+    if not record.exists() or not pictures:
+        if pictures:
             raise EvaluationError(
                 f"{folder} holds pictures, but no {RECORD} says how they were drawn. Name another "
                 "folder by --output."
@@ -225,7 +226,7 @@ def _check_record(folder: Path, settings: Mapping[str, Any]) -> None:
         found: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise ValueError("it holds no settings")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EvaluationError(
             f"{record} cannot be read ({error}), so nobody knows how the pictures beside it were "
             "drawn. Name another folder by --output."

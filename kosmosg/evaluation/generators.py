@@ -16,6 +16,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from diffusers.image_processor import VaeImageProcessor
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -23,6 +24,7 @@ from transformers import CLIPTextModel
 
 from kosmosg.config import DEFAULT_SAMPLER
 from kosmosg.errors import WeightsError
+from kosmosg.memory import reporting_out_of_memory
 from kosmosg.models.loading import load_component
 from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.sampling import Request, draw_noise, sample
@@ -161,14 +163,21 @@ def diffusers_generator(pipeline: Any, sampling: Sampling) -> Generate:
         prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], seeds: Sequence[int]
     ) -> list[Image.Image]:
         assert not any(images), "a pipeline for text takes no pictures"
-        output = pipeline(
-            list(prompts),
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance_scale,
-            output_type="pil",
-            **noise(seeds),
-        )
-        return list(output.images)
+        with reporting_out_of_memory(f"{len(prompts)} pictures at once do not", "a lower --batch"):
+            pixels = pipeline(
+                list(prompts),
+                num_inference_steps=sampling.steps,
+                guidance_scale=sampling.guidance_scale,
+                output_type="pt",
+                **noise(seeds),
+            ).images
+        if not torch.isfinite(pixels).all():
+            # They would become black pictures, which have scores, too.
+            raise WeightsError(
+                "The pipeline produced values that are not finite. Its weights are damaged, or do "
+                "not bear this precision: choose --dtype bfloat16 or float32."
+            )
+        return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(pixels))
 
     return generate
 

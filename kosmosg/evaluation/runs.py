@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,10 +65,12 @@ class Drawing:
     device: torch.device
     dtype: torch.dtype
 
+    @cached_property
     def settings(self) -> dict[str, Any]:
-        """List it for a record; where the model lies does not count, what is in it does."""
+        """For a record; where the model lies does not count, what is in it at the start does."""
         return {
             "weights": identify(self.model.source),
+            "diffusers": self.model.diffusers,
             "protocol": self.protocol,
             **asdict(self.sampling),
             "seed": self.seed,
@@ -92,7 +94,7 @@ class Drawing:
             EvaluationError: If it holds pictures of another run.
         """
         wanted = fingerprint_of([[job.name, job.prompt, job.seed, job.text] for job in jobs])
-        settings = {**self.settings(), "pictures": len(jobs), "prompts": wanted, **inputs}
+        settings = {**self.settings, "pictures": len(jobs), "prompts": wanted, **inputs}
         return Gallery.open(folder, settings, asdict(self.sampling), processes)
 
     def generator(self) -> Generate:
@@ -165,7 +167,7 @@ def measure(
     report = Report(
         evaluation=evaluation,
         model=drawing.model.title,
-        settings={**drawing.settings(), **scoring},
+        settings={**drawing.settings, **scoring},
         conventions=conventions,
         scores=scores,
         pictures=[*evaluator.pictures()],

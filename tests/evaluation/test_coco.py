@@ -52,6 +52,19 @@ def test_too_many() -> None:
         make_jobs(CAPTIONS, CLEAN, count=2, seed=MAX_SEED)
 
 
+@pytest.mark.parametrize("caption", ["a dog <i>", "half a \ud800"])
+def test_captions_that_are_no_prompts(caption: str) -> None:
+    with pytest.raises(EvaluationError, match=r"cannot be drawn\. Mend it in the file of"):
+        make_jobs([*CAPTIONS, caption], PAPER, count=len(CAPTIONS) + 1)
+
+
+def test_a_photograph_that_is_listed_twice(tmp_path: Path) -> None:
+    images = [{"file_name": "a.jpg"}, {"file_name": "b.jpg"}, {"file_name": "a.jpg"}]
+    file = tmp_path / "captions.json"
+    file.write_text(json.dumps({"annotations": [], "images": images}))
+    assert read_captions(file) == ([], ["a.jpg", "b.jpg"])
+
+
 def test_files(fabricated: Fabricated, tmp_path: Path) -> None:
     captions, names = read_captions(fabricated.captions)
     assert len(captions) == PHOTOGRAPHS * CAPTIONS_OF_EACH
@@ -60,9 +73,12 @@ def test_files(fabricated: Fabricated, tmp_path: Path) -> None:
     assert [path.name for path in paths] == names
     with pytest.raises(EvaluationError, match=r"lacks 9 of 9 photographs: COCO_val2014_0+\.jpg, "):
         find_photographs(tmp_path, names)
-    with pytest.raises(EvaluationError, match="lacks 0 of 0"):
+    with pytest.raises(EvaluationError, match="lists no photographs"):
         find_photographs(fabricated.photographs, [])
-    for content in ("", "[]", '{"annotations": []}', '{"annotations": [{}], "images": []}'):
+    nothing = '{"annotations": [{"caption": null}], "images": []}'
+    blank = '{"annotations": [{"caption": " "}], "images": []}'
+    deep = "[" * 100_000
+    for content in ("", "[]", '{"annotations": [{}], "images": []}', nothing, blank, deep):
         (tmp_path / "captions.json").write_text(content)
         with pytest.raises(EvaluationError, match=r"captions_val2014\.json"):
             read_captions(tmp_path / "captions.json")

@@ -69,7 +69,9 @@ def undisturbed(
     return folders
 
 
-def test_dreambench(undisturbed: dict[str, Path], tiny_weights: Path) -> None:
+def test_dreambench(
+    undisturbed: dict[str, Path], fabricated: Fabricated, tiny_weights: Path
+) -> None:
     folder = undisturbed["dreambench"]
     found = contents(folder)
     pictures = [name for name in found if name.startswith("pictures/")]
@@ -90,8 +92,9 @@ def test_dreambench(undisturbed: dict[str, Path], tiny_weights: Path) -> None:
     told = "\n".join(results["conventions"])
     assert "every 5 pictures begin with the same 5 noises, of seeds 0 to 4" in told
     wanted = (
-        "**Not as published:** subjects 2 instead of 30, steps 1 instead of 100, per prompt 1 "
-        "instead of 4."
+        "**Not as published:** subjects 2 instead of 30, steps 1 instead of 100, dino "
+        f"{fabricated.dino} instead of facebook/dino-vits16, clip {fabricated.clip} instead of "
+        "openai/clip-vit-base-patch32, per prompt 1 instead of 4."
     )
     assert wanted in told
     table = found["table.md"].decode()
@@ -283,6 +286,22 @@ def test_mistakes(
     assert main([*words, *more]) == 1
     assert message in capsys.readouterr().err
     assert not [*tmp_path.rglob("*.png")]
+
+
+def test_who_drew_the_pictures_counts(
+    fabricated: Fabricated, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words_of("coco", fabricated, tmp_path / "run", model=tiny_weights)) == 0
+    words = words_of("coco", fabricated, tmp_path / "run", "--pipeline", tiny_weights)
+    assert main(words) == 1
+    assert "diffusers is True, was False" in capsys.readouterr().err
+
+
+def test_a_model_does_not_hold_its_own_pictures(
+    fabricated: Fabricated, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words_of("coco", fabricated, tiny_weights / "run", model=tiny_weights)) == 1
+    assert "lies in the model's own folder" in capsys.readouterr().err
 
 
 def test_a_broken_photograph_is_found_before_anything_is_drawn(

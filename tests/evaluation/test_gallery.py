@@ -131,7 +131,8 @@ def test_input_pictures_are_opened(tmp_path: Path, alone: PartialState) -> None:
 
 
 def test_another_run_is_refused(tmp_path: Path, alone: PartialState) -> None:
-    open_gallery(tmp_path / "run", alone)
+    open_gallery(tmp_path / "run", alone, steps=7)  # of which no picture was drawn
+    draw(make_jobs(1), open_gallery(tmp_path / "run", alone), alone)
     open_gallery(tmp_path / "run", alone)
     with pytest.raises(EvaluationError, match=r"another run: steps is 20, was 50\. Give the same"):
         open_gallery(tmp_path / "run", alone, steps=20)

@@ -11,7 +11,7 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from kosmosg.errors import SettingError, WeightsError
+from kosmosg.errors import OutOfMemoryError, SettingError, WeightsError
 from kosmosg.evaluation.generators import (
     Sampling,
     diffusers_generator,
@@ -87,9 +87,9 @@ class Squares(DiffusionPipeline):
         output_type: str,
         generator: list[torch.Generator],
     ) -> Any:
-        assert (num_inference_steps, guidance_scale, output_type) == (2, 3.0, "pil")
-        colours = [int(torch.randint(256, (), generator=each)) for each in generator]
-        return SimpleNamespace(images=[Image.new("RGB", (4, 4), (c, c, c)) for c in colours])
+        assert (num_inference_steps, guidance_scale, output_type) == (2, 3.0, "pt")
+        colours = [torch.rand((), generator=each) for each in generator]
+        return SimpleNamespace(images=torch.stack([c.expand(3, 4, 4) for c in colours]))
 
 
 def test_any_other_draws_from_generators_of_its_own() -> None:
@@ -97,6 +97,36 @@ def test_any_other_draws_from_generators_of_its_own() -> None:
     one, other, again = generate(["a", "b", "c"], [(), (), ()], [1, 2, 1])
     assert one.tobytes() == again.tobytes() != other.tobytes()
     assert generate(["b"], [()], [2])[0].tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("part", ["unet", "vae"])
+@pytest.mark.parametrize("diffusers", [True, False])
+def test_what_would_be_black_is_no_picture(
+    fabricated: Fabricated, tiny_weights: Path, diffusers: bool, part: str
+) -> None:
+    sampling = Sampling(steps=1, guidance_scale=3.0)
+    pipeline: Any
+    if diffusers:
+        pipeline = load_diffusers(fabricated.pipeline, **ON_CPU)
+        network, generate = getattr(pipeline, part), diffusers_generator(pipeline, sampling)
+    else:
+        pipeline = KosmosGPipeline.from_pretrained(tiny_weights, device="cpu")
+        network, generate = getattr(pipeline.decoder, part), kosmosg_generator(pipeline, sampling)
+    with torch.no_grad():
+        (network.conv_out if part == "unet" else network.decoder.conv_out).bias.fill_(float("nan"))
+    with pytest.raises(WeightsError, match="not finite"):
+        generate(["a dog"], [()], [4])
+
+
+def test_a_batch_that_is_too_large(fabricated: Fabricated, monkeypatch: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    pipeline = load_diffusers(fabricated.pipeline, **ON_CPU)
+    monkeypatch.setattr(pipeline.unet, "forward", fail)
+    generate = diffusers_generator(pipeline, Sampling(steps=1, guidance_scale=3.0))
+    with pytest.raises(OutOfMemoryError, match=r"2 pictures at once do not fit .* --batch"):
+        generate(PROMPTS, [(), ()], [4, 9])
 
 
 def test_what_is_no_pipeline(fabricated: Fabricated, tmp_path: Path) -> None:
