@@ -81,12 +81,15 @@ def load_model(kind: type[Model], directory: Path, *, dtype: torch.dtype) -> Mod
     check_config(directory / "config.json", name)
     config_class: Any = kind.config_class
     tensors: dict[str, Tensor] = {}
+    twice: set[str] = set()
     try:
         config = config_class.from_pretrained(directory, local_files_only=True)
         with init_empty_weights(include_buffers=False):
             model = kind(config)
         for file in sorted(directory.glob("*.safetensors")):
-            tensors |= load_file(file)
+            found = load_file(file)
+            twice |= tensors.keys() & found.keys()
+            tensors |= found
     except Exception as error:
         # A configuration of nonsense fails anywhere in the constructors.
         raise cannot_load(name, directory, error) from error
@@ -95,6 +98,7 @@ def load_model(kind: type[Model], directory: Path, *, dtype: torch.dtype) -> Mod
     differences = {
         "missing tensors": expected.keys() - shared,
         "unexpected tensors": tensors.keys() - shared,
+        "tensors in more than one file": twice,  # of which nobody knows which one counts
         "mismatched tensors": [
             f"{key} {_describe(tensors[key])} instead of {_describe(expected[key])}"
             for key in shared

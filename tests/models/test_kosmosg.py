@@ -1,6 +1,7 @@
 """The composition: full size on the meta device, and properties of small models."""
 
 import json
+import shutil
 from typing import Any
 
 import pytest
@@ -283,6 +284,12 @@ def test_damaged_weights(saved, name: str) -> None:
     change, message = DAMAGES[name]
     edit(saved, change)
     with pytest.raises(WeightsError, match=message):
+        load_model(KosmosG, saved, dtype=torch.float32)
+
+
+def test_weights_of_another_run_beside_them(saved) -> None:
+    shutil.copy(saved / "model.safetensors", saved / "model-00001-of-00001.safetensors")
+    with pytest.raises(WeightsError, match=r"tensors in more than one file in .*kosmosg: aligner"):
         load_model(KosmosG, saved, dtype=torch.float32)
 
 
