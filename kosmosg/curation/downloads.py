@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kosmosg.curation.drafts import Draft, Outcome, Rejected, one_by_one
+from kosmosg.curation.drafts import Draft, Outcome, Rejected, Source, one_by_one
 from kosmosg.curation.pictures import find_picture, noted_source
 from kosmosg.curation.places import MAX_TEXT, Fetcher, Place, Stretch
-from kosmosg.curation.sources import Source, bundle, open_tars, walk
+from kosmosg.curation.sources import bundle, open_tars, walk
 from kosmosg.data.prepare import CaptionLimits, check_caption
 from kosmosg.data.samples import CaptionRules, CaptionSample, StoredPicture, open_picture
 from kosmosg.data.shard_writer import encode_sample

@@ -1,13 +1,19 @@
 """What travels through curation: drafts of samples, in portions that become one shard each."""
 
+import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
 from kosmosg.data.samples import StoredPicture
 from kosmosg.data.skipping import BadSample, Reason
+from kosmosg.errors import CurationError
+
+PICTURE = "picture"  # a single picture among the places of a draft
 
 Rule = Literal[
     "too-small",  # a side below the limit
@@ -100,6 +106,39 @@ class Listing(Protocol):
     def drafts(self) -> list[Draft]:
         """Make an empty draft of each sample."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Samples to be made, divided into portions.
+
+    Attributes:
+        identity: Tells apart sources with other entries.
+        listings: What is in each portion, by its number.
+    """
+
+    identity: str
+    listings: Sequence[Listing]
+
+
+def make_source(kind: str, seen: Iterable[str], listings: Sequence[Listing], path: Path) -> Source:
+    """Put portions together.
+
+    Args:
+        kind: Of what; part of the source's identity.
+        seen: All that tells its entries from others.
+        listings: The portions.
+        path: What to call it in an error.
+
+    Raises:
+        CurationError: If there is none.
+    """
+    if not listings:
+        raise CurationError(f"There is nothing in {path} to make samples of.")
+    digest = hashlib.sha256(kind.encode())
+    for each in seen:
+        digest.update(b"\0" + os.fsencode(each))
+    return Source(identity=f"{kind}:{digest.hexdigest()[:16]}", listings=listings)
 
 
 @dataclass(frozen=True, kw_only=True)

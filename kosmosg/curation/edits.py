@@ -16,9 +16,9 @@ from typing import Any
 
 from PIL import Image
 
-from kosmosg.curation.drafts import Draft, Outcome, one_by_one
+from kosmosg.curation.drafts import Draft, Outcome, Source, one_by_one
 from kosmosg.curation.places import MAX_TEXT, Fetcher, Place, Stretch
-from kosmosg.curation.sources import Source, bundle, printable
+from kosmosg.curation.sources import bundle, printable
 from kosmosg.data.samples import EditSample, StoredPicture, open_picture
 from kosmosg.data.shard_writer import ImageFormat, encode_sample
 from kosmosg.data.shards import encodable

@@ -9,9 +9,9 @@ from typing import Any
 
 from PIL import Image
 
-from kosmosg.curation.drafts import Draft, Outcome, Rejected, one_by_one
+from kosmosg.curation.drafts import PICTURE, Draft, Outcome, Rejected, one_by_one
 from kosmosg.curation.places import MAX_TEXT, Fetcher, Place
-from kosmosg.curation.sources import PICTURE, printable
+from kosmosg.curation.sources import printable
 from kosmosg.data.samples import StoredPicture, open_picture
 from kosmosg.data.shards import IMAGE_EXTENSIONS
 from kosmosg.data.skipping import BadSample

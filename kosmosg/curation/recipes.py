@@ -9,11 +9,12 @@ from typing import Any
 from kosmosg.curation.captioning import Blip2Captioner, Caption, Captioner
 from kosmosg.curation.cutting import CutOut
 from kosmosg.curation.downloads import ReadDownloads, open_downloads
+from kosmosg.curation.drafts import Source
 from kosmosg.curation.edits import ReadEdits, open_edits
 from kosmosg.curation.naming import PROMPT, FindEntities, Finder, LanguageModel
 from kosmosg.curation.pictures import ReadPictures
 from kosmosg.curation.segmentation import ClipSegSegmenter, FindMasks, Segmenter
-from kosmosg.curation.sources import URL_COLUMN, Source, open_pictures
+from kosmosg.curation.sources import URL_COLUMN, open_pictures
 from kosmosg.curation.workers import Stage
 from kosmosg.data.prepare import CaptionLimits
 from kosmosg.data.samples import CaptionRules

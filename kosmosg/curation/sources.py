@@ -1,76 +1,28 @@
 """Where pictures come from: a folder, a list of files or addresses, or shards of pictures.
 
 A source is divided into portions before anything is read, in an order that depends on its names
-alone. A portion holds where its entries are listed, not the entries: nine million addresses stay
-in their file.
+alone.
 """
 
-import csv
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import StringIO
-from itertools import pairwise
 from pathlib import Path
 
-from kosmosg.curation.drafts import Draft, Listing
-from kosmosg.curation.places import Address, Lost, Place, Stretch
+from kosmosg.curation.drafts import PICTURE, Draft, Source, make_source
+from kosmosg.curation.lists import open_list
+from kosmosg.curation.places import Lost, Place, Stretch
 from kosmosg.data.shards import IMAGE_EXTENSIONS, TarShard
 from kosmosg.errors import CurationError
 
 PICTURE_SUFFIXES = frozenset(
     f".{name}" for name in (*IMAGE_EXTENSIONS, "gif", "bmp", "tif", "tiff", "avif", "ppm")
 )
-TABLES = {".csv": ",", ".tsv": "\t"}
 URL_COLUMN = "OriginalURL"  # of the tables that Open Images publishes
-MISSING = "a row without an entry"
-PICTURE = "picture"  # a single picture among the places of a draft
 _SCANNERS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Samples to be made, divided into portions.
-
-    Attributes:
-        identity: Tells apart sources with other entries.
-        listings: What is in each portion, by its number.
-    """
-
-    identity: str
-    listings: Sequence[Listing]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lines:
-    """Some lines of a list, one path or address each; or of a table, in one of its columns.
-
-    Attributes:
-        path: The list.
-        offset: Where they begin, in bytes.
-        size: How many bytes they are.
-        column: Number of the column; nothing for a list.
-    """
-
-    path: Path
-    offset: int
-    size: int
-    column: int | None
-
-    def drafts(self) -> list[Draft]:
-        """Read the lines."""
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            text = file.read(self.size).decode("utf-8" if self.offset else "utf-8-sig")
-        # Lines as in the file itself: other line breaks of Unicode may stand in a title.
-        entries = _entries(StringIO(text, newline="\n"), self.path, self.column)
-        return [
-            Draft(key=entry or MISSING, places={PICTURE: _place(entry, self.path.parent)})
-            for entry in entries
-        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +74,7 @@ def open_pictures(path: Path, per_shard: int, column: str = URL_COLUMN) -> Sourc
     if path.is_dir():
         return open_tars(path, per_shard) if any(path.glob("*.tar")) else _files(path, per_shard)
     if path.is_file():
-        return _list_lines(path, per_shard, column)
+        return open_list(path, per_shard, column)
     raise CurationError(
         f"{path} is not there. Name a folder of pictures or shards, a list of files or addresses "
         f"(one a line), or a table with a column {column}."
@@ -145,7 +97,7 @@ def open_tars(path: Path, per_shard: int) -> Source:
         for first in range(0, count, per_shard)
     ]
     seen = (f"{tar.name} {digest}" for tar, (_, digest) in zip(tars, looks, strict=True))
-    return _source("tars", seen, listings, path)
+    return make_source("tars", seen, listings, path)
 
 
 def bundle(
@@ -171,7 +123,7 @@ def bundle(
         Named(root=path, names=tuple(names[first : first + per_shard]), find=find)
         for first in range(0, len(names), per_shard)
     ]
-    return _source(kind, names, listings, path)
+    return make_source(kind, names, listings, path)
 
 
 def walk(path: Path, suffixes: Iterable[str]) -> list[str]:
@@ -217,96 +169,6 @@ def _find_picture(root: Path, name: str) -> dict[str, Place]:
     return {PICTURE: Stretch(root / name)}
 
 
-def _list_lines(path: Path, per_shard: int, name: str) -> Source:
-    """Find where the portions of a list begin."""
-    with path.open("rb") as file:
-        lines = _Counted(file, path)
-        try:
-            column, starts = _find_starts(lines, path, per_shard, name)
-        except csv.Error as error:
-            raise CurationError(
-                f"{path} is no table before byte {lines.end} ({error}). A quotation mark that is "
-                "not closed may be the cause; mend it, or save the addresses as a list."
-            ) from error
-    listings = [
-        Lines(path=path, offset=start, size=end - start, column=column)
-        for start, end in pairwise([*starts, lines.end])
-    ]
-    return _source("lines", (lines.digest.hexdigest(), str(column)), listings, path)
-
-
-def _find_starts(
-    lines: "_Counted", path: Path, per_shard: int, name: str
-) -> tuple[int | None, list[int]]:
-    """Return the column of a table, and the places in bytes where portions begin."""
-    table = path.suffix.lower() in TABLES
-    column = _find_column(lines, path, name) if table else None
-    starts: list[int] = []
-    start = lines.end
-    for number, _ in enumerate(_entries(lines, path, column)):
-        if number % per_shard == 0:
-            starts.append(start)
-        start = lines.end
-    return column, starts
-
-
-class _Counted:
-    """The lines of a file, and how many bytes those that were taken have."""
-
-    def __init__(self, file: Iterable[bytes], path: Path):
-        self._file, self._path = iter(file), path
-        self.end = 0
-        self.digest = hashlib.sha256()
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._file)
-        self.digest.update(line)
-        begins, self.end = self.end, self.end + len(line)
-        try:
-            return line.decode("utf-8" if begins else "utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise CurationError(
-                f"{self._path} is no UTF-8 text at byte {begins} ({error.reason}). Save it as such."
-            ) from error
-
-
-def _entries(lines: Iterable[str], path: Path, column: int | None) -> Iterator[str]:
-    """Read the entries of some lines; those that are blank are none."""
-    if column is None:
-        yield from (line.strip() for line in lines if line.strip())
-        return
-    for row in _rows(lines, path):
-        if row:
-            # One that is missing counts as a sample that cannot be had.
-            yield row[column].strip() if len(row) > column else ""
-
-
-def _find_column(lines: Iterator[str], path: Path, name: str) -> int:
-    header = next(_rows(lines, path), [])
-    if name not in header:
-        raise CurationError(
-            f"{path} has no column {name!r}, but {', '.join(map(repr, header)) or 'nothing'}. "
-            "Name one of them."
-        )
-    return header.index(name)
-
-
-def _rows(lines: Iterable[str], path: Path) -> Iterator[list[str]]:
-    # Strictly: else a quotation mark that is never closed would swallow all that follows.
-    return csv.reader(lines, delimiter=TABLES[path.suffix.lower()], strict=True)
-
-
-def _place(entry: str, folder: Path) -> Place:
-    if not entry:
-        return Lost("nothing stands in its row", "columns")
-    if "://" in entry:
-        return Address(entry)
-    return Stretch(folder / entry)
-
-
 def _look(path: Path) -> tuple[int, str]:
     """Count the samples in an archive, and tell them from those of another one."""
     drafts = _archived(path)
@@ -331,12 +193,3 @@ def _archived(path: Path) -> list[Draft]:
         Draft(key=f"{printable(path.name)}, sample {number}", places=places)
         for number, places in enumerate([*whole, *lost])
     ]
-
-
-def _source(kind: str, seen: Iterable[str], listings: Sequence[Listing], path: Path) -> Source:
-    if not listings:
-        raise CurationError(f"There is nothing in {path} to make samples of.")
-    digest = hashlib.sha256(kind.encode())
-    for each in seen:
-        digest.update(b"\0" + os.fsencode(each))
-    return Source(identity=f"{kind}:{digest.hexdigest()[:16]}", listings=listings)

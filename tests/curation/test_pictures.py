@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmosg.curation.drafts import Draft, Outcome, Rejection
+from kosmosg.curation.drafts import PICTURE, Draft, Outcome, Rejection
 from kosmosg.curation.pictures import ReadPictures, crop_square, is_flat, opened
 from kosmosg.curation.places import Place, Stretch
-from kosmosg.curation.sources import PICTURE
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:

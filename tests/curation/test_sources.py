@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from kosmosg.curation.downloads import ReadDownloads
-from kosmosg.curation.drafts import Draft, Rejection
+from kosmosg.curation.drafts import PICTURE, Draft, Rejection, Source
 from kosmosg.curation.pictures import ReadPictures
 from kosmosg.curation.places import Address, Stretch
-from kosmosg.curation.sources import PICTURE, Source, open_pictures
+from kosmosg.curation.sources import open_pictures
 from kosmosg.errors import CurationError
 from tests.data.test_shards import write_tar
 
