@@ -16,8 +16,8 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 from cog import BasePredictor, Input, Path
 
 from kosmosg.errors import KosmosGError
-from kosmosg.inputs import Drawing
-from kosmosg.serving import Service
+from kosmosg.serving.inputs import Drawing
+from kosmosg.serving.service import Service
 
 
 class Predictor(BasePredictor):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.rows import SUITES
-from kosmosg.config import DEFAULT_STEPS
+from kosmosg.diffusion.settings import DEFAULT_STEPS
 from kosmosg.errors import KosmosGError
 
 

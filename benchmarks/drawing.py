@@ -15,12 +15,12 @@ from torch import Tensor
 from benchmarks.measuring import synchronise
 from benchmarks.request import GUIDANCE, PICTURE, PROMPT, SAMPLER, SEED, WHOLE
 from benchmarks.workbench import Workbench
-from kosmosg.images import open_image
-from kosmosg.outputs import save_image
+from kosmosg.checkpoints.stable_diffusion import make_decoder
+from kosmosg.diffusion.sampling import draw_noise
+from kosmosg.diffusion.schedulers import make_scheduler
 from kosmosg.pipeline import KosmosGPipeline
-from kosmosg.sampling import draw_noise
-from kosmosg.schedulers import make_scheduler
-from kosmosg.stable_diffusion import make_decoder
+from kosmosg.prompts.images import open_image
+from kosmosg.serving.metadata import save_image
 
 
 @dataclass(frozen=True, kw_only=True)

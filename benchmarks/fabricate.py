@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kosmosg.config import FULL_SIZE
-from kosmosg.convert import convert
-from kosmosg.key_table import KOSMOSG, UNET, VAE, official_key
-from kosmosg.models import KosmosG, KosmosGConfig
-from kosmosg.plan import EMBEDDING, OUTPUT_MATRIX
-from kosmosg.stable_diffusion import StableDiffusionSource
-from kosmosg.tokenizer import DICTIONARY_FILE
+from kosmosg.checkpoints.convert import convert
+from kosmosg.checkpoints.mapping import EMBEDDING, OUTPUT_MATRIX
+from kosmosg.checkpoints.parameter_names import KOSMOSG, UNET, VAE, official_key
+from kosmosg.checkpoints.stable_diffusion import StableDiffusionSource
+from kosmosg.models.config import FULL_SIZE
+from kosmosg.models.kosmosg import KosmosG, KosmosGConfig
+from kosmosg.prompts.tokenizer import DICTIONARY_FILE
 from tests import tiny
 
 logger = logging.getLogger(__name__)

@@ -74,7 +74,7 @@ def run_task(name: str, **arguments: Any) -> Outcome:
 def environment(arguments: dict[str, Any]) -> dict[str, str]:
     """Let a task see the device it is meant for, and start without a safety checker."""
     # Tasks import this module too, and not all of them should pay for what serving imports.
-    from kosmosg.serving import ALLOW_NO_CHECKER
+    from kosmosg.serving.service import ALLOW_NO_CHECKER
 
     variables = {**os.environ, ALLOW_NO_CHECKER: "1"}
     if arguments.get("device") == "cpu":

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kosmosg.config import DEFAULT_GUIDANCE, DEFAULT_SAMPLER, DEFAULT_STEPS
+from kosmosg.diffusion.settings import DEFAULT_GUIDANCE, DEFAULT_SAMPLER, DEFAULT_STEPS
 
 PROMPT = "<i> on the beach"
 REAL_NEGATIVE = "a red hat in the snow at night"

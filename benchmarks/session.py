@@ -17,10 +17,10 @@ from benchmarks.request import WHOLE
 from benchmarks.rows import ROW, ROWS
 from benchmarks.suites import MEASURE
 from benchmarks.workbench import Workbench, read_contents
+from kosmosg.checkpoints.folder import check_layout
 from kosmosg.errors import OutOfMemoryError
 from kosmosg.pipeline import choose_device
-from kosmosg.settings import check_integer
-from kosmosg.weights import check_layout
+from kosmosg.utils.checks import check_integer
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kosmosg.data import Batch, collate
-from kosmosg.images import clip_pixels, to_rgb
 from kosmosg.pipeline import KosmosGPipeline
-from kosmosg.prompt import Prompt, parse_prompt, parse_text
-from kosmosg.tokenizer import TokenizedPrompt
+from kosmosg.prompts.batch import Batch, collate
+from kosmosg.prompts.images import clip_pixels, to_rgb
+from kosmosg.prompts.prompt import Prompt, parse_prompt, parse_text
+from kosmosg.prompts.tokenizer import TokenizedPrompt
 
 
 def condition_straightforwardly(

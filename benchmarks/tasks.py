@@ -32,7 +32,7 @@ def open_weights(directory: str, precision: str, device: str) -> Report:
 
 def set_up(directory: str, device: str) -> Report:
     """Do what the server does before it is ready."""
-    from kosmosg.serving import Service
+    from kosmosg.serving.service import Service
 
     start = time.perf_counter()
     service = Service.open(directory)
@@ -45,7 +45,7 @@ def convert_checkpoint(
     checkpoint: str, output: str, tokenizer: str, stable_diffusion: str, sizes: dict[str, Any]
 ) -> Report:
     """Convert a checkpoint that holds everything but the safety checker."""
-    from kosmosg.convert import convert
+    from kosmosg.checkpoints.convert import convert
 
     start = time.perf_counter()
     convert(
@@ -63,8 +63,8 @@ def convert_checkpoint(
 def first_picture(directory: str, precision: str, device: str, steps: int) -> Report:
     """Open weights and draw one picture."""
     from benchmarks.request import GUIDANCE, PICTURE, PROMPT, SAMPLER, SEED
-    from kosmosg.images import open_image
     from kosmosg.pipeline import KosmosGPipeline
+    from kosmosg.prompts.images import open_image
 
     pipeline = KosmosGPipeline.from_pretrained(
         directory, torch_dtype=getattr(torch, precision), device=device

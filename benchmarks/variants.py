@@ -8,7 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor
 
-from kosmosg.stable_diffusion import make_decoder
+from kosmosg.checkpoints.stable_diffusion import make_decoder
 
 # Modes of torch.compile; "reduce-overhead" is CUDA graphs.
 MODES = {"compiled": "default", "cuda-graphs": "reduce-overhead", "autotuned": "max-autotune"}

@@ -7,16 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kosmosg.diffusion.control import Control
+    from kosmosg.diffusion.init_image import InitImage
+    from kosmosg.diffusion.lora import LoRA
     from kosmosg.pipeline import KosmosGPipeline
-    from kosmosg.techniques import Control, InitImage, LoRA
 
 __all__ = ["Control", "InitImage", "KosmosGPipeline", "LoRA"]
 
 _HOMES = {
-    "Control": "kosmosg.techniques",
-    "InitImage": "kosmosg.techniques",
+    "Control": "kosmosg.diffusion.control",
+    "InitImage": "kosmosg.diffusion.init_image",
     "KosmosGPipeline": "kosmosg.pipeline",
-    "LoRA": "kosmosg.techniques",
+    "LoRA": "kosmosg.diffusion.lora",
 }
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from kosmosg.cli import main
+from kosmosg.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

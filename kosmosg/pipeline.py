@@ -22,25 +22,25 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from kosmosg.conditioning import Conditioner, Images, Texts, pair
-from kosmosg.config import DEFAULT_GUIDANCE, DEFAULT_SAMPLER, DEFAULT_STEPS
+from kosmosg.checkpoints.folder import CONTROLNETS, check_layout, write_model_index
+from kosmosg.checkpoints.loading import load_component, load_model
+from kosmosg.checkpoints.stable_diffusion import load_scheduler, make_decoder
+from kosmosg.diffusion import control as controls
+from kosmosg.diffusion import init_image as init_images
+from kosmosg.diffusion.canvas import choose_size
+from kosmosg.diffusion.control import Control, ControlNets
+from kosmosg.diffusion.init_image import InitImage
+from kosmosg.diffusion.lora import LoRA, attached
+from kosmosg.diffusion.request import Techniques
+from kosmosg.diffusion.safety import SafetyChecker
+from kosmosg.diffusion.sampling import Progress, Request, Timings, draw_noise, sample, synchronise
+from kosmosg.diffusion.schedulers import make_scheduler, name_of
+from kosmosg.diffusion.settings import DEFAULT_GUIDANCE, DEFAULT_SAMPLER, DEFAULT_STEPS, Settings
 from kosmosg.errors import SettingError, WeightsError
-from kosmosg.memory import reporting_out_of_memory
-from kosmosg.models import KosmosG
-from kosmosg.models.loading import load_component, load_model
-from kosmosg.safety import SafetyChecker
-from kosmosg.sampling import Progress, Request, Timings, draw_noise, sample, synchronise
-from kosmosg.schedulers import make_scheduler, name_of
-from kosmosg.settings import Settings
-from kosmosg.stable_diffusion import load_scheduler, make_decoder
-from kosmosg.techniques import Control, InitImage, LoRA, Techniques
-from kosmosg.techniques import control as controls
-from kosmosg.techniques import init_image as init_images
-from kosmosg.techniques.canvas import choose_size
-from kosmosg.techniques.control import ControlNets
-from kosmosg.techniques.lora import attached
-from kosmosg.tokenizer import KosmosGTokenizer
-from kosmosg.weights import CONTROLNETS, check_layout, write_model_index
+from kosmosg.models.encoder import Conditioner, Images, Texts, pair
+from kosmosg.models.kosmosg import KosmosG
+from kosmosg.prompts.tokenizer import KosmosGTokenizer
+from kosmosg.utils.memory import reporting_out_of_memory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,21 +21,22 @@ sizes=runs/miniature.json
 data=$run/data
 mkdir -p "$run"
 
-one=("$python" -m kosmosg)
+one=("$python")
 all=("${one[@]}")
 if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
   # Two processes with a thread each get more out of two cores than one process with two threads.
   one=(env OMP_NUM_THREADS=1 "${one[@]}")
   all=(env OMP_NUM_THREADS=1 "$python" -m accelerate.commands.launch
-    --config_file runs/accelerate/cpu.yaml -m kosmosg)
+    --config_file runs/accelerate/cpu.yaml)
 fi
 launch=("${all[@]}")
 
 train() { # train STAGE NAME STEPS OPTIONS…; a second call with more STEPS goes on
-  local stage=$1 name=$2 steps=$3
+  local stage=$1 name=$2 steps=$3 package=miniature
   shift 3
+  case $stage in lm | align | instruct) package=kosmosg ;; esac
   echo "== $name, $steps steps ($(date +%H:%M:%S))"
-  "${launch[@]}" train "$stage" --output "$run/$name" --steps "$steps" --save-every 250 "$@"
+  "${launch[@]}" -m "$package" train "$stage" --output "$run/$name" --steps "$steps" --save-every 250 "$@"
 }
 
 make_folder() { # make_folder NAME COMMAND…: the command writes NAME.part, which becomes NAME
@@ -48,8 +49,8 @@ make_folder() { # make_folder NAME COMMAND…: the command writes NAME.part, whi
 }
 
 echo "== world ($(date +%H:%M:%S))"
-make_folder vocabulary "$python" -m kosmosg miniature vocabulary "$run/vocabulary.part"
-"$python" -m kosmosg miniature data "$data"
+make_folder vocabulary "$python" -m miniature vocabulary "$run/vocabulary.part"
+"$python" -m miniature data "$data"
 
 # What the paper takes from others: CLIP, a VAE, a U-Net. They see all of the world.
 scaffold=(--config "$sizes" --data "$data/pictures" --min-side 64 --precision bf16
@@ -107,7 +108,7 @@ make_result() {
   cp -r "$run/probe/weights" "$result.part/probe"
 }
 make_folder miniature make_result
-"$python" -m kosmosg evaluate miniature --weights "$result" --after-align "$run/align/weights" \
+"$python" -m miniature evaluate --weights "$result" --after-align "$run/align/weights" \
   --end-to-end "$run/end-to-end/weights" --output "$run/tables" --sheet "$run/skills.png"
 # A ControlNet is trained for one U-Net: runs/miniature_techniques.sh makes another one for this.
 rm -rf weights/miniature

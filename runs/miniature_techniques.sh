@@ -18,13 +18,13 @@ cd "$(dirname "$0")/.."
 run=${1:-outputs/miniature_techniques}
 weights=${WEIGHTS:-weights/miniature}
 python=${PYTHON:-.venv/bin/python}
-launch=("$python" -m kosmosg)
+launch=("$python" -m miniature)
 if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
   launch=(env OMP_NUM_THREADS=1 "$python" -m accelerate.commands.launch
-    --config_file runs/accelerate/cpu.yaml -m kosmosg)
+    --config_file runs/accelerate/cpu.yaml -m miniature)
 fi
 
-"$python" -m kosmosg miniature data "$run/data"
+"$python" -m miniature data "$run/data"
 settings=(--decoder "$weights" --min-side 64 --batch-size 32 --warmup-steps 50 --clip-norm 1
   --precision bf16 --save-dtype float16 --save-every 250)
 "${launch[@]}" train lora --output "$run/neon" --data "$run/data/neon" --rank 4 \

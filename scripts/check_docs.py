@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 
-from kosmosg.cli import build_parser
+from kosmosg.cli.main import build_parser
 from scripts.cog_schema import InputField, Signature, read_signature
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from kosmosg import KosmosGPipeline
-from kosmosg.evaluation.cases import to_image
-from kosmosg.evaluation.techniques import draw_layout, draw_mask, draw_street, draw_techniques
+from miniature.evaluation.adapters import draw_layout, draw_mask, draw_street, draw_techniques
+from miniature.evaluation.prompts import to_image
 
 
 def main() -> None:

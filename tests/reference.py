@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kosmosg.convert import convert
-from kosmosg.data import Batch
-from kosmosg.sizes import read_sizes
+from kosmosg.checkpoints.convert import convert
+from kosmosg.models.sizes import read_sizes
+from kosmosg.prompts.batch import Batch
 from tests import tiny
 
 GOLDEN = Path(os.environ.get("KOSMOSG_GOLDEN", Path(__file__).parent / "golden"))

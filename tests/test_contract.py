@@ -17,8 +17,8 @@ from types import ModuleType
 import pytest
 import yaml
 
-from kosmosg import config
-from kosmosg.schedulers import SAMPLERS
+from kosmosg.diffusion import settings
+from kosmosg.diffusion.schedulers import SAMPLERS
 
 ROOT = Path(__file__).parent.parent
 CONTRACT = ROOT / "tests" / "contract.json"
@@ -291,16 +291,16 @@ def test_the_literals_are_those_of_the_configuration():
     """Cog reads literals only, so predict.py repeats them."""
     schemas = json.loads(CONTRACT.read_text(encoding="utf-8"))["components"]["schemas"]
     inputs = schemas["Input"]["properties"]
-    assert schemas["scheduler"]["enum"] == list(config.SAMPLER_NAMES) == list(SAMPLERS)
-    assert schemas["control_type"]["enum"] == list(config.CONTROL_TYPES)
+    assert schemas["scheduler"]["enum"] == list(settings.SAMPLER_NAMES) == list(SAMPLERS)
+    assert schemas["control_type"]["enum"] == list(settings.CONTROL_TYPES)
     defaults = {
-        "text_guidance_scale": config.DEFAULT_GUIDANCE,
-        "num_inference_steps": config.DEFAULT_STEPS,
-        "scheduler": config.DEFAULT_SAMPLER,
-        "lora_scale": config.LORA_SCALE,
-        "control_type": config.CONTROL_TYPES[0],
-        "control_scale": config.CONTROL_SCALE,
-        "prompt_strength": config.PROMPT_STRENGTH,
+        "text_guidance_scale": settings.DEFAULT_GUIDANCE,
+        "num_inference_steps": settings.DEFAULT_STEPS,
+        "scheduler": settings.DEFAULT_SAMPLER,
+        "lora_scale": settings.LORA_SCALE,
+        "control_type": settings.CONTROL_TYPES[0],
+        "control_scale": settings.CONTROL_SCALE,
+        "prompt_strength": settings.PROMPT_STRENGTH,
     }
     assert {name: inputs[name]["default"] for name in defaults} == defaults
-    assert inputs["seed"]["maximum"] == config.MAX_SEED
+    assert inputs["seed"]["maximum"] == settings.MAX_SEED

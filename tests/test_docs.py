@@ -10,8 +10,8 @@ from kosmosg import KosmosGPipeline
 from scripts import check_docs
 from scripts.cog_schema import Signature, read_signature
 from tests import tiny
-from tests.techniques import loras
-from tests.techniques.test_control import write_controlnet
+from tests.diffusion import loras
+from tests.diffusion.test_control import write_controlnet
 
 README = check_docs.README.read_text(encoding="utf-8")
 
@@ -60,10 +60,10 @@ def test_a_wrong_table_of_inputs_is_reported(signature: Signature):
         ("`no.toml`", "there is no `no.toml`"),
         ("`python -m kosmosg draw`", "`python -m kosmosg` has no command draw"),
         ("`python -m kosmosg convert --fast`", "`python -m kosmosg convert` has no option --fast"),
-        ("`python -m kosmosg miniature cat`", "`python -m kosmosg miniature` has no command cat"),
+        ("`python -m kosmosg train cat`", "`python -m kosmosg train` has no command cat"),
         (
-            "`python -m kosmosg -v miniature data --fast`",
-            "`python -m kosmosg miniature data` has no option --fast",
+            "`python -m kosmosg -v train lm --fast`",
+            "`python -m kosmosg train lm` has no option --fast",
         ),
         ("```sh\npython -m kosmosg generate \\\n  --seed x --prompt y\n```", "invalid int value"),
         ("```sh\npython -m kosmosg generate\n```", "arguments are required: --prompt"),
@@ -77,7 +77,7 @@ def test_what_does_not_exist_is_reported(text: str, problem: str):
 def test_what_exists_is_not_reported():
     text = (
         "make sure: `make test`, `predict.py`, `weights/kosmos-g/unet`, `dict.txt`, `a/b`, `.py`\n"
-        "`python -m kosmosg miniature data --seed`, `python -m kosmosg -v`\n"
+        "`python -m kosmosg train lm --seed`, `python -m kosmosg -v`\n"
     )
     assert list(check_docs.check_document(check_docs.README, text)) == []
 

@@ -15,14 +15,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kosmosg.data import Batch
+from kosmosg.diffusion.sampling import Request, decode, denoise
+from kosmosg.diffusion.schedulers import make_scheduler
 from kosmosg.errors import PromptError
-from kosmosg.images import clip_pixels, resize_and_crop, target_pixels
 from kosmosg.pipeline import KosmosGPipeline
-from kosmosg.prompt import parse_prompt, parse_text
-from kosmosg.sampling import Request, decode, denoise
-from kosmosg.schedulers import make_scheduler
-from kosmosg.tokenizer import KosmosGTokenizer
+from kosmosg.prompts.batch import Batch
+from kosmosg.prompts.images import clip_pixels, resize_and_crop, target_pixels
+from kosmosg.prompts.prompt import parse_prompt, parse_text
+from kosmosg.prompts.tokenizer import KosmosGTokenizer
 from tests.reference import (
     GOLDEN,
     case_batch,

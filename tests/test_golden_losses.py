@@ -9,8 +9,8 @@ from diffusers import DDPMScheduler
 from safetensors.torch import load_file
 from torch import Tensor
 
-from kosmosg.models import Reconstruction
-from kosmosg.models.loading import load_module
+from kosmosg.checkpoints.loading import load_module
+from kosmosg.models.aligner import Reconstruction
 from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.training.losses import alignment_loss, diffusion_loss, replace_by_null
 from tests.reference import GOLDEN, case_batch, convert_checkpoint, read_json

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from kosmosg import Control, InitImage, KosmosGPipeline, LoRA
-from kosmosg.techniques.control import ControlNets
+from kosmosg.diffusion.control import ControlNets
+from tests.diffusion import loras
+from tests.diffusion.drawing import difference, draw, noise_picture
+from tests.diffusion.test_control import write_controlnet
 from tests.reference import convert_checkpoint
-from tests.techniques import loras
-from tests.techniques.drawing import difference, draw, noise_picture
-from tests.techniques.test_control import write_controlnet
 
 SAMPLERS = ("DPMSolverMultistep", "DDIM", "PNDM")  # those of the published numbers
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmosg.serving import Service
+from kosmosg.serving.service import Service
 
 WEIGHTS = os.environ.get("KOSMOSG_TEST_WEIGHTS")
 CAT = Path(__file__).resolve().parent.parent / "samples" / "cat.jpg"

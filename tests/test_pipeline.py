@@ -10,14 +10,15 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from kosmosg import KosmosGPipeline, sampling
-from kosmosg.data import collate
+from kosmosg import KosmosGPipeline
+from kosmosg.checkpoints.folder import find_weights
+from kosmosg.diffusion import sampling
+from kosmosg.diffusion.sampling import draw_noise
+from kosmosg.diffusion.schedulers import SAMPLERS
 from kosmosg.errors import OutOfMemoryError, PromptError, SettingError, WeightsError
-from kosmosg.images import clip_pixels
-from kosmosg.memory import is_out_of_memory, reporting_out_of_memory
-from kosmosg.sampling import draw_noise
-from kosmosg.schedulers import SAMPLERS
-from kosmosg.weights import find_weights
+from kosmosg.prompts.batch import collate
+from kosmosg.prompts.images import clip_pixels
+from kosmosg.utils.memory import is_out_of_memory, reporting_out_of_memory
 from tests import tiny
 
 RED, BLUE = Image.new("RGB", (64, 64), "red"), Image.new("RGB", (90, 60), "blue")
@@ -346,7 +347,7 @@ def test_memory_is_given_back(
     pipe: KosmosGPipeline, memory_for: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    monkeypatch.setattr("kosmosg.memory.free_memory", lambda: calls.append(1))
+    monkeypatch.setattr("kosmosg.utils.memory.free_memory", lambda: calls.append(1))
     memory_for[0] = 1
     draw(pipe, num_images_per_prompt=2)
     assert len(calls) == 1
@@ -390,7 +391,7 @@ def test_images_reach_the_model_in_the_order_of_the_markers(
 ) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(
-        "kosmosg.conditioning.collate",
+        "kosmosg.models.encoder.collate",
         lambda tokens, pixels: seen.extend(pixels) or collate(tokens, pixels),
     )
     pipe.encode_prompt(["<i> on <i>", "a dog", "<i>"], [[RED, BLUE], [], [RED]])

@@ -11,13 +11,14 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPTokenizer
 
-from kosmosg import stable_diffusion
-from kosmosg.config import SD15_SCHEDULER
-from kosmosg.key_table import KOSMOSG, RECONSTRUCTION, UNET, VAE, official_key
-from kosmosg.models import KosmosG, KosmosGConfig, Reconstruction
+from kosmosg.checkpoints import stable_diffusion
+from kosmosg.checkpoints.parameter_names import KOSMOSG, RECONSTRUCTION, UNET, VAE, official_key
+from kosmosg.checkpoints.stable_diffusion import SD15_SCHEDULER
+from kosmosg.diffusion.safety import SafetyChecker
+from kosmosg.models.aligner import Reconstruction
+from kosmosg.models.kosmosg import KosmosG, KosmosGConfig
 from kosmosg.pipeline import KosmosGPipeline
-from kosmosg.safety import SafetyChecker
-from kosmosg.tokenizer import (
+from kosmosg.prompts.tokenizer import (
     ADDED_SYMBOLS,
     DICTIONARY_FILE,
     LEADING_SYMBOLS,

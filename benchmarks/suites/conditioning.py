@@ -17,7 +17,7 @@ from benchmarks.request import PICTURE, PROMPT, REAL_NEGATIVE
 from benchmarks.rows import PRECISIONS
 from benchmarks.straightforward import condition_in_one_batch, condition_straightforwardly
 from benchmarks.workbench import Workbench
-from kosmosg.images import open_image
+from kosmosg.prompts.images import open_image
 
 Conditions = tuple[Tensor, Tensor]
 NEGATIVES = {"empty": "", "real": REAL_NEGATIVE}

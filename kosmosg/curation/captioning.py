@@ -13,9 +13,9 @@ from transformers import (
     GenerationConfig,
 )
 
-from kosmosg.curation.drafts import Draft, Outcome, Rejected, one_by_one
+from kosmosg.curation.images import all_opened
 from kosmosg.curation.models import choose_dtype, find_model, load_model, load_part
-from kosmosg.curation.pictures import all_opened
+from kosmosg.curation.records import Draft, Outcome, Rejected, one_by_one
 
 Captioner = Callable[[Sequence[Image.Image]], list[str]]
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from kosmosg.curation.drafts import Listing, Portion
-from kosmosg.curation.ledger import Ledger
+from kosmosg.curation.output import Ledger
+from kosmosg.curation.records import Listing, Portion
 from kosmosg.curation.steps import Step, advance
 from kosmosg.curation.workers import Stage, Workers
 from kosmosg.errors import CurationError, KosmosGError

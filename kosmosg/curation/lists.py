@@ -11,8 +11,8 @@ from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 
-from kosmosg.curation.drafts import PICTURE, Draft, Source, make_source
 from kosmosg.curation.places import Address, Lost, Place, Stretch
+from kosmosg.curation.records import PICTURE, Draft, Source, make_source
 from kosmosg.errors import CurationError
 
 TABLES = {".csv": ",", ".tsv": "\t"}

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from kosmosg.checkpoints.loading import check_config, check_finite
 from kosmosg.errors import WeightsError
-from kosmosg.models.loading import check_config, check_finite
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import requests
 from requests.exceptions import BaseHTTPError
 
-from kosmosg.curation.drafts import Rejected
-from kosmosg.data.samples import read_range
+from kosmosg.checkpoints.wire import BreakError, Policy, RefusalError, Wire
+from kosmosg.curation.records import Rejected
+from kosmosg.data.schema import read_range
 from kosmosg.data.skipping import BadSample, Reason
-from kosmosg.wire import BreakError, Policy, RefusalError, Wire
 
 # A picture, not weights: what does not come within a minute, thrice, is left out.
 PICTURE_POLICY = Policy(

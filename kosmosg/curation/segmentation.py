@@ -10,9 +10,9 @@ from jaxtyping import Float16
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPSegForImageSegmentation
 
-from kosmosg.curation.drafts import Draft, Outcome
+from kosmosg.curation.images import all_opened
 from kosmosg.curation.models import choose_dtype, find_model, load_model, load_part
-from kosmosg.curation.pictures import all_opened
+from kosmosg.curation.records import Draft, Outcome
 
 Logits = Float16[np.ndarray, "side side"]
 Segmenter = Callable[[Sequence[Image.Image], Sequence[Sequence[str]]], list[tuple[Logits, ...]]]

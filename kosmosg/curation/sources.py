@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from kosmosg.curation.drafts import PICTURE, Draft, Source, make_source
 from kosmosg.curation.lists import open_list
 from kosmosg.curation.places import Lost, Place, Stretch
+from kosmosg.curation.records import PICTURE, Draft, Source, make_source
 from kosmosg.data.shards import IMAGE_EXTENSIONS, TarShard
 from kosmosg.errors import CurationError
 

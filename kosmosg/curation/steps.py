@@ -5,9 +5,9 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from kosmosg.curation.drafts import Draft, Outcome, Portion, Rejection, set_aside
+from kosmosg.curation.records import Draft, Outcome, Portion, Rejection, set_aside
 from kosmosg.errors import CurationError
-from kosmosg.memory import free_memory, is_out_of_memory
+from kosmosg.utils.memory import free_memory, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 

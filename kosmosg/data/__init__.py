@@ -1,5 +1,1 @@
-"""What the model is fed with."""
-
-from kosmosg.data.batch import Batch, collate
-
-__all__ = ["Batch", "collate"]
+"""What the stages are trained on: samples, their order, their packing."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from kosmosg.config import DROP_TEXT, KEEP_BACKGROUND
-from kosmosg.data.samples import CompositionalSample, open_picture
+from kosmosg.data.options import DROP_TEXT, KEEP_BACKGROUND
+from kosmosg.data.schema import CompositionalSample, open_picture
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import DataError
-from kosmosg.prompt import Prompt
+from kosmosg.prompts.prompt import Prompt
 
 COLOURS = frozenset(
     [

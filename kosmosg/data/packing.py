@@ -16,10 +16,10 @@ sequence and nowhere else: as in the other stages, none stands at the end.
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from kosmosg.data.mixing import Mixture
-from kosmosg.data.prepare import Document, Piece, Prepared
+from kosmosg.data.mixture import Mixture
+from kosmosg.data.preprocessing import Document, Piece, Prepared
 from kosmosg.errors import DataError
-from kosmosg.tokenizer import BOS_ID, EOS_ID, TokenizedPrompt
+from kosmosg.prompts.tokenizer import BOS_ID, EOS_ID, TokenizedPrompt
 
 
 def pack(documents: Iterable[Document], max_tokens: int) -> Iterator[Prepared]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kosmosg.data.samples import Scan
+from kosmosg.data.schema import Scan
 
 KEPT = 64  # shards: lanes drift apart, and each source has one of its own
 _scans: OrderedDict[Any, Scan] = OrderedDict()

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from PIL import Image
 from webdataset.writer import TarWriter
 
-from kosmosg.data.samples import (
+from kosmosg.data.schema import (
     CaptionSample,
     CompositionalSample,
     EditSample,

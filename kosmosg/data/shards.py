@@ -33,7 +33,8 @@ import numpy as np
 from PIL import Image
 from webdataset.tariterators import group_by_keys
 
-from kosmosg.data.samples import (
+from kosmosg.data.scans import scan_once
+from kosmosg.data.schema import (
     CaptionRules,
     CaptionSample,
     EditSample,
@@ -46,7 +47,6 @@ from kosmosg.data.samples import (
     open_picture,
     read_range,
 )
-from kosmosg.data.scans import scan_once
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import DataError
 

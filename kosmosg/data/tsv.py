@@ -28,7 +28,8 @@ import numpy as np
 from PIL import Image
 
 from kosmosg.data.entities import match_tags
-from kosmosg.data.samples import (
+from kosmosg.data.scans import scan_once
+from kosmosg.data.schema import (
     CaptionRules,
     CaptionSample,
     EditSample,
@@ -41,7 +42,6 @@ from kosmosg.data.samples import (
     open_picture,
     read_range,
 )
-from kosmosg.data.scans import scan_once
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import DataError
 

@@ -10,17 +10,18 @@ from typing import Any
 from accelerate import PartialState
 from PIL import Image
 
-from kosmosg.config import COCO_BATCH, COCO_CAPTIONS, MAX_SEED
+from kosmosg.diffusion.settings import MAX_SEED
 from kosmosg.errors import EvaluationError, PromptError
 from kosmosg.evaluation.contact_sheet import Card
 from kosmosg.evaluation.evaluator import Finding, Job, Protocol
 from kosmosg.evaluation.features import FeatureExtractor, extract
-from kosmosg.evaluation.gallery import Gallery, draw_missing
-from kosmosg.evaluation.generators import Generate
+from kosmosg.evaluation.image_folder import Gallery, draw_missing
 from kosmosg.evaluation.metrics import FrechetDistance
+from kosmosg.evaluation.models import Generate
+from kosmosg.evaluation.options import COCO_BATCH, COCO_CAPTIONS
 from kosmosg.evaluation.resizing import central_square
-from kosmosg.images import open_image, resize_and_crop
-from kosmosg.prompt import parse_prompt
+from kosmosg.prompts.images import open_image, resize_and_crop
+from kosmosg.prompts.prompt import parse_prompt
 
 REAL_SIDE = 256  # to which the authors bring the photographs
 PER_FOLDER = 1000

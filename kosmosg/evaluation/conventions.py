@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kosmosg.config import COCO_BATCH, DREAMBENCH_PROMPTS_PER_BATCH
 from kosmosg.evaluation.coco import REAL_SIDE
 from kosmosg.evaluation.dreambench import Wording
 from kosmosg.evaluation.evaluator import Protocol
 from kosmosg.evaluation.inception import SIDE
+from kosmosg.evaluation.options import COCO_BATCH, DREAMBENCH_PROMPTS_PER_BATCH
 
 
 def dreambench_conventions(

@@ -17,16 +17,17 @@ from accelerate import PartialState
 from jaxtyping import Float64
 from PIL import Image
 
-from kosmosg.config import DREAMBENCH_PICTURES, DREAMBENCH_PROMPTS_PER_BATCH, MAX_SEED
+from kosmosg.diffusion.settings import MAX_SEED
 from kosmosg.errors import EvaluationError
 from kosmosg.evaluation.contact_sheet import Card
 from kosmosg.evaluation.evaluator import Finding, Job, Protocol
 from kosmosg.evaluation.features import ClipExtractor, FeatureExtractor, extract
-from kosmosg.evaluation.gallery import Gallery, draw_missing
-from kosmosg.evaluation.generators import Generate
+from kosmosg.evaluation.image_folder import Gallery, draw_missing
 from kosmosg.evaluation.metrics import cosines, summarise
-from kosmosg.images import open_image
-from kosmosg.prompt import MARKER
+from kosmosg.evaluation.models import Generate
+from kosmosg.evaluation.options import DREAMBENCH_PICTURES, DREAMBENCH_PROMPTS_PER_BATCH
+from kosmosg.prompts.images import open_image
+from kosmosg.prompts.prompt import MARKER
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 

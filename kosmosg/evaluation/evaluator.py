@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from kosmosg.config import PROTOCOL_NAMES
-from kosmosg.evaluation.generators import Generate
 from kosmosg.evaluation.intervals import Estimate
+from kosmosg.evaluation.models import Generate
+from kosmosg.evaluation.options import PROTOCOL_NAMES
 
 Item = TypeVar("Item")
 # A part of a score stands behind it: "DINO", then "DINO/subject/cat".

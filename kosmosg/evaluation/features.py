@@ -19,12 +19,12 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer, ViTModel
 
+from kosmosg.checkpoints.loading import check_config, check_finite
 from kosmosg.errors import WeightsError
 from kosmosg.evaluation.evaluator import in_batches
 from kosmosg.evaluation.inception import FEATURES, SIDE, SUFFIXES, load_inception
 from kosmosg.evaluation.resizing import like_tensorflow, smooth
-from kosmosg.images import resize_and_crop
-from kosmosg.models.loading import check_config, check_finite
+from kosmosg.prompts.images import resize_and_crop
 
 # As DINO was trained and the paper's scripts use it: 256 pixels, of which 224 are kept.
 DINO_SCALED, DINO_KEPT = 256, 224

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kosmosg.checkpoints.loading import check_finite
 from kosmosg.errors import WeightsError
-from kosmosg.models.loading import check_finite
 
 SIDE = 299  # of the pictures it takes, in pixels
 FEATURES = 2048

@@ -1,161 +1,153 @@
-"""Results as files: numbers for programs, a table and sheets for people."""
+"""What came out, as files: numbers, a table beside the paper's, a sheet to look at.
+
+Nothing in them depends on the machine, the number of processes or the time it took, so two runs
+can be compared with ``diff``.
+"""
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from kosmosg.evaluation.contact_sheet import Card, make_html
+from kosmosg.evaluation.image_folder import write_whole
 from kosmosg.evaluation.intervals import Estimate
-from kosmosg.evaluation.miniature import Row, RowResult
-from kosmosg.evaluation.sheets import Cell, lay_out
 
-RESULTS_FILE, TABLE_FILE = "results.json", "table.md"
+RESULTS_FILE, TABLE_FILE, SHEET_FILE = "results.json", "table.md", "sheet.html"
 LIBRARIES = ("torch", "diffusers", "transformers", "pillow")
-SHEET_CASES, SHEET_COLUMNS = 40, 5
-NOT_MEASURED = {
-    **{"value": None, "low": None, "high": None, "samples": 0},
-    **{"reached": None, "true_pictures": None},
-}
-HEADER = (
-    "| task | mirrors | weights | measured | share | 95 % interval | asked | true pictures |\n"
-    "|---|---|---|---|---|---|---|---|"
-)
+# How the scores of an evaluation are written, and what the parts of a score are called.
+FORMATS = {"dreambench": "{:.3f}", "coco": "{:.2f}"}
+PARTS = {"kind": "kind of prompt", "subject": "subject"}
 
 
-def write_report(
-    results: Sequence[RowResult],
-    left_out: Mapping[str, str],
-    settings: Mapping[str, Any],
-    directory: Path,
-) -> str:
-    """Write results, table and sheets.
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """All that is to be said of a run.
+
+    Attributes:
+        evaluation: ``dreambench`` or ``coco``.
+        model: What the table calls the model.
+        settings: Everything that decides the numbers.
+        conventions: What was done, in sentences, above all where protocols differ.
+        scores: What the evaluator found, by name.
+        pictures: File, prompt, seed and scores of every picture.
+    """
+
+    evaluation: str
+    model: str
+    settings: Mapping[str, Any]
+    conventions: Sequence[str]
+    scores: Mapping[str, Estimate]
+    pictures: Sequence[Mapping[str, Any]]
+
+
+def write_results(report: Report, cards: Iterable[Card], folder: Path) -> str:
+    """Write results, table and contact sheet.
 
     Args:
-        results: The rows that were measured.
-        left_out: Why others were not, by their keys.
-        settings: Everything that decides the numbers.
-        directory: Where to; made if missing.
+        report: What to write.
+        cards: What the sheet shows; one at a time is held in memory.
+        folder: Where to.
 
     Returns:
         The table.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    table = make_table(results, left_out, settings)
-    content = json.dumps(to_json(results, left_out, settings), indent=2, ensure_ascii=False)
-    (directory / RESULTS_FILE).write_text(content + "\n", encoding="utf-8")
-    (directory / TABLE_FILE).write_text(table, encoding="utf-8")
-    for result in results:
-        make_sheet(result).save(directory / f"{result.row.key}.png")
+    table = make_table(report)
+    content = json.dumps(to_json(report), indent=2, ensure_ascii=False, allow_nan=False)
+    write_whole(folder / RESULTS_FILE, content + "\n")
+    write_whole(folder / TABLE_FILE, table)
+    title = f"{report.evaluation}: {report.model}"
+    write_whole(folder / SHEET_FILE, make_html(title, table, cards))
     return table
 
 
-def to_json(
-    results: Sequence[RowResult], left_out: Mapping[str, str], settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Collect all numbers."""
+def to_json(report: Report) -> dict[str, Any]:
+    """Collect all numbers; the parts of a score stand within it, by kind and by subject."""
+    scores: dict[str, Any] = {}
+    for name, estimate in report.scores.items():
+        entry, (first, *path) = scores, name.split("/")
+        for key in path:
+            entry = entry.setdefault(first, {})
+            first = key
+        entry[first] = _finite(asdict(estimate))
     return {
-        "settings": dict(settings),
+        "evaluation": report.evaluation,
+        "model": report.model,
+        "settings": dict(report.settings),
+        "conventions": list(report.conventions),
         "versions": {name: version(name) for name in LIBRARIES},
-        "rows": [_row_to_json(result) for result in results],
-        "left_out": dict(left_out),
+        "scores": scores,
+        "published": published(report.evaluation),
+        "pictures": [dict(picture) for picture in report.pictures],
     }
 
 
-def make_table(
-    results: Sequence[RowResult], left_out: Mapping[str, str], settings: Mapping[str, Any]
-) -> str:
-    """Write the table in Markdown, with what its numbers rest on underneath."""
-    lines = [line for result in results for line in _lines(result)]
-    notes = [f"- Left out: {key} ({reason})." for key, reason in left_out.items()]
-    said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())
-    notes.append(f"- Settings: {said}.")
-    notes.append(
-        "- Entities and arrangements are held out of stages 2 and 3. True pictures are the "
-        "world's own drawings of what was asked for: more than their share the probe cannot find. "
-        "No word speaks of an entity that is given as a picture, except in edits, which may name "
-        "its shape as their instructions do in training."
-    )
-    return "\n".join([HEADER, *lines, "", *notes]) + "\n"
+def published(evaluation: str) -> dict[str, Any]:
+    """Read what the paper prints: ``source``, ``scores`` and ``rows``."""
+    text = files("kosmosg.evaluation").joinpath("published.toml").read_text("utf-8")
+    return tomllib.loads(text)[evaluation]
 
 
-def make_sheet(result: RowResult) -> Image.Image:
-    """Show the first examples of a row, each in a frame that tells right from wrong."""
-    examples = [*zip(result.cases, result.images, result.verdicts, strict=True)][:SHEET_CASES]
-    cells = [
-        Cell(inputs=case.images, prompt=case.prompt, output=image, right=right)
-        for case, image, right in examples
+def make_table(report: Report) -> str:
+    """Write the tables in Markdown, with what their numbers rest on underneath."""
+    paper = published(report.evaluation)
+    whole = {name: found for name, found in report.scores.items() if "/" not in name}
+    names = list(dict.fromkeys([*paper["scores"], *whole]))
+    write = FORMATS[report.evaluation].format
+    lines = [_row("method", *names), _row("---", *["---:"] * len(names))]
+    for row in paper["rows"]:
+        values = [write(row[name]) if name in row else "–" for name in names]
+        lines.append(_row(f"{row['method']} ({paper['source']})", *values))
+    values = [_measured(whole[name], write) if name in whole else "–" for name in names]
+    lines.append(_row(f"**{_plain(report.model)}**, measured", *values))
+    for part, title in PARTS.items():
+        lines += _part_table(report, part, title, list(whole), write)
+    said = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in report.settings.items())
+    notes = [
+        "In brackets: 95 % intervals, by the bootstrap.",
+        *report.conventions,
+        f"Settings: {_plain(said)}.",
     ]
-    return lay_out(cells, SHEET_COLUMNS)
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes)]) + "\n"
 
 
-def is_reached(row: Row, name: str, estimate: Estimate) -> bool | None:
-    """Tell whether a number is as high as asked; nothing if nothing is asked."""
-    return estimate.value >= row.asked[name] if name in row.asked else None
+def _part_table(
+    report: Report, part: str, title: str, names: Sequence[str], write: Any
+) -> Iterator[str]:
+    """Write the scores of each kind or subject, if there are any."""
+    rows = {name.split("/")[2]: None for name in report.scores if name.split("/")[1:2] == [part]}
+    if not rows:
+        return
+    yield from ("", _row(title, *names), _row("---", *["---:"] * len(names)))
+    for row in rows:
+        found = [report.scores[f"{name}/{part}/{row}"] for name in names]
+        yield _row(row, *(_measured(each, write) for each in found))
 
 
-def _lines(result: RowResult) -> Iterator[str]:
-    row = result.row
-    first = (row.title, row.mirrors, row.model)
-    for name in row.shown:
-        found = result.estimates.get(name)
-        asked = f"≥ {row.asked[name]:.0%}" if name in row.asked else ""
-        if found is None:
-            if asked:
-                yield f"| {' | '.join((*first, name, 'not measured', '–', asked, ''))} |"
-                first = ("", "", "")
-            continue
-        if asked:
-            asked += ", reached" if is_reached(row, name, found) else ", **not reached**"
-        true = result.ceiling.get(name)
-        entries = (*first, name, _percent(found.value), _interval(found), asked)
-        yield f"| {' | '.join(entries)} | {_percent(true.value) if true else ''} |"
-        first = ("", "", "")
-
-
-def _interval(estimate: Estimate) -> str:
+def _measured(estimate: Estimate, write: Any) -> str:
+    value = write(estimate.value)
     if math.isnan(estimate.low):
-        return "–"
-    return f"{100 * estimate.low:.1f} – {100 * estimate.high:.1f}"
+        return value
+    return f"{value} ({write(estimate.low)} – {write(estimate.high)})"
 
 
-def _percent(share: float) -> str:
-    return "–" if math.isnan(share) else f"{100 * share:.1f} %"
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
-def _row_to_json(result: RowResult) -> dict[str, Any]:
-    row = result.row
-    measured = {
-        name: {
-            **_finite(asdict(estimate)),
-            "asked": row.asked.get(name),
-            "reached": is_reached(row, name, estimate),
-            "true_pictures": ceiling.value if (ceiling := result.ceiling.get(name)) else None,
-        }
-        for name, estimate in result.estimates.items()
-    }
-    for name in row.asked.keys() - result.estimates.keys():
-        measured[name] = {**NOT_MEASURED, "asked": row.asked[name]}
-    return {
-        "key": row.key,
-        "title": row.title,
-        "mirrors": row.mirrors,
-        "weights": row.model,
-        "measured": measured,
-        "prompts": [
-            {"prompt": case.prompt, "right": right}
-            for case, right in zip(result.cases, result.verdicts, strict=True)
-        ],
-    }
+def _plain(text: str) -> str:
+    """Keep a name from ending a cell or a line."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
-def _finite(numbers: dict[str, Any]) -> dict[str, Any]:
+def _finite(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Put null in the place of what JSON has no number for."""
     return {
-        key: None if isinstance(number, float) and math.isnan(number) else number
+        key: None if isinstance(number, float) and not math.isfinite(number) else number
         for key, number in numbers.items()
     }

@@ -1,6 +1,1 @@
-"""The networks: tensors in, tensors out."""
-
-from kosmosg.models.aligner import AlignerNet, Reconstruction
-from kosmosg.models.kosmosg import KosmosG, KosmosGConfig
-
-__all__ = ["AlignerNet", "KosmosG", "KosmosGConfig", "Reconstruction"]
+"""Part 2: tokens and pixels, as the condition that takes the place of CLIP's."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from kosmosg.config import FIRST_POSITION_ROW, AlignerConfig
+from kosmosg.models.config import FIRST_POSITION_ROW, AlignerConfig
 
 
 class AlignerNet(nn.Module):

@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import Kosmos2Config, Kosmos2Model, PreTrainedConfig, PreTrainedModel
 
-from kosmosg.config import AlignerConfig
-from kosmosg.data import Batch
 from kosmosg.errors import PromptError
 from kosmosg.models.aligner import AlignerNet
-from kosmosg.tokenizer import BOS_ID
+from kosmosg.models.config import AlignerConfig
+from kosmosg.prompts.batch import Batch
+from kosmosg.prompts.tokenizer import BOS_ID
 
 
 class KosmosGConfig(PreTrainedConfig):

@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from kosmosg.errors import TrainingError
-from kosmosg.processes import find_processes
 from kosmosg.training.options import LoopOptions, Precision
+from kosmosg.utils.processes import find_processes
 
 # The loss scale of the authors' training scripts.
 LOSS_SCALE = GradScalerKwargs(init_scale=4.0, growth_interval=256)

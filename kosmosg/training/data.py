@@ -9,16 +9,16 @@ from typing import Any, TypeVar, get_args
 
 import numpy as np
 
-from kosmosg.data.mixing import Mixture, ReadAhead, Source, make_sources
+from kosmosg.data.mixture import Mixture, ReadAhead, Source, make_sources
 from kosmosg.data.packing import PackedMixture
-from kosmosg.data.prepare import Prepared
-from kosmosg.data.samples import CaptionRules, CaptionSample, Sample, Shard, ShardGroup
+from kosmosg.data.preprocessing import Prepared
+from kosmosg.data.schema import CaptionRules, CaptionSample, Sample, Shard, ShardGroup
 from kosmosg.data.shards import open_shards
 from kosmosg.data.skipping import BadSample, BadSampleLimit
 from kosmosg.data.tsv import TsvSet, open_tsv
 from kosmosg.errors import DataError
-from kosmosg.images import clip_pixels, target_pixels
-from kosmosg.tokenizer import TokenizedPrompt
+from kosmosg.prompts.images import clip_pixels, target_pixels
+from kosmosg.prompts.tokenizer import TokenizedPrompt
 from kosmosg.training.options import BAD_SHARE, MIN_SIDE, THREADS
 from kosmosg.training.stage import Stream
 

@@ -17,7 +17,6 @@ import torch
 
 from kosmosg.data.skipping import Reason, describe
 from kosmosg.errors import TrainingError
-from kosmosg.memory import is_out_of_memory
 from kosmosg.training.acceleration import (
     attention_kernels,
     enable_gradient_checkpointing,
@@ -26,7 +25,7 @@ from kosmosg.training.acceleration import (
     prepare,
 )
 from kosmosg.training.average import MovingAverage
-from kosmosg.training.checkpoint import (
+from kosmosg.training.checkpoints import (
     CheckpointFolder,
     read_checkpoint,
     read_stream,
@@ -34,13 +33,14 @@ from kosmosg.training.checkpoint import (
     write_checkpoint,
     write_stream,
 )
+from kosmosg.training.logging import Report
 from kosmosg.training.options import LoopOptions
-from kosmosg.training.report import Report
 from kosmosg.training.result import write_result
 from kosmosg.training.resuming import CHECKPOINTS, check_resumption, hold_run, is_extended
 from kosmosg.training.stage import Stage, Stream, trainable
 from kosmosg.training.state import TrainingState
 from kosmosg.training.update import Updater
+from kosmosg.utils.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from kosmosg.checkpoints.lockfile import only_one
 from kosmosg.errors import TrainingError
-from kosmosg.lockfile import only_one
-from kosmosg.processes import find_processes
-from kosmosg.training.checkpoint import Checkpoint, CheckpointFolder, check_identity, read_identity
+from kosmosg.training.checkpoints import Checkpoint, CheckpointFolder, check_identity, read_identity
 from kosmosg.training.disk import reason
 from kosmosg.training.options import CHANGEABLE, LoopOptions
+from kosmosg.utils.processes import find_processes
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from kosmosg.errors import KosmosGError, OutOfMemoryError
-from kosmosg.memory import free_memory, is_out_of_memory
+from kosmosg.utils.memory import free_memory, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 

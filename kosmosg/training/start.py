@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
+from kosmosg.checkpoints.folder import check_layout
+from kosmosg.checkpoints.loading import REMEDY, check_config, load_model
 from kosmosg.errors import TrainingError, WeightsError
-from kosmosg.fingerprint import fingerprint
-from kosmosg.models import KosmosG, KosmosGConfig
-from kosmosg.models.loading import REMEDY, check_config, load_model
-from kosmosg.tokenizer import KosmosGTokenizer
-from kosmosg.weights import check_layout
+from kosmosg.models.kosmosg import KosmosG, KosmosGConfig
+from kosmosg.prompts.tokenizer import KosmosGTokenizer
+from kosmosg.utils.fingerprint import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)

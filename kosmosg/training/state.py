@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from kosmosg.training.average import MovingAverage
-from kosmosg.training.checkpoint import Checkpoint
+from kosmosg.training.checkpoints import Checkpoint
 from kosmosg.training.stage import Stage, trainable
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)

@@ -16,9 +16,9 @@ from benchmarks.fabricate import (
     write_room,
 )
 from benchmarks.workbench import read_contents
-from kosmosg.checkpoint import read_checkpoint
+from kosmosg.checkpoints.fairseq import read_checkpoint
+from kosmosg.checkpoints.mapping import OUTPUT_MATRIX
 from kosmosg.pipeline import KosmosGPipeline
-from kosmosg.plan import OUTPUT_MATRIX
 
 
 @pytest.fixture(scope="module")

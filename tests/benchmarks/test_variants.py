@@ -11,9 +11,13 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from benchmarks.arithmetic import count_operations, matrix_rate
 from benchmarks.measuring import psnr_of_pictures
 from benchmarks.variants import make_variant
-from kosmosg.config import SD15_SCHEDULER
+from kosmosg.checkpoints.stable_diffusion import (
+    SD15_SCHEDULER,
+    StableDiffusionSource,
+    make_decoder,
+    make_pndm,
+)
 from kosmosg.pipeline import KosmosGPipeline
-from kosmosg.stable_diffusion import StableDiffusionSource, make_decoder, make_pndm
 
 
 @pytest.fixture(scope="module")

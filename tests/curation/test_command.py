@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmosg import cli
-from kosmosg.commands import curate
-from kosmosg.curation import recipes
-from kosmosg.curation.recipes import Compositional
-from tests.curation.test_downloads import sample, write_tars
+from kosmosg.cli import curate
+from kosmosg.cli import main as cli
+from kosmosg.curation import pipelines as recipes
+from kosmosg.curation.pipelines import Compositional
+from tests.curation.test_img2dataset import sample, write_tars
 from tests.curation.test_openimages import shards
 from tests.curation.tiny_models import write_blip2, write_clipseg, write_qwen2
 

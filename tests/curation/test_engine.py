@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from kosmosg.curation.drafts import Draft, Outcome
 from kosmosg.curation.engine import ATTEMPTS, Job, find_cause, run_here, run_on_ray
-from kosmosg.curation.ledger import Ledger
-from kosmosg.curation.recipes import Recipe, make_instructpix2pix, make_openimages
+from kosmosg.curation.output import Ledger
+from kosmosg.curation.pipelines import Recipe, make_instructpix2pix, make_openimages
+from kosmosg.curation.records import Draft, Outcome
 from kosmosg.curation.workers import Stage, share_out
-from kosmosg.data.samples import StoredPicture
+from kosmosg.data.schema import StoredPicture
 from kosmosg.errors import CurationError, WeightsError
 from tests.curation.test_command import write_edits
 from tests.curation.test_openimages import make, shards

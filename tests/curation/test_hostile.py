@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from kosmosg import cli
-from kosmosg.curation.downloads import open_downloads
-from kosmosg.curation.drafts import Rejection
-from kosmosg.curation.edits import open_edits
-from kosmosg.curation.pictures import ReadPictures
+from kosmosg.cli import main as cli
+from kosmosg.curation.images import ReadPictures
+from kosmosg.curation.img2dataset import open_downloads
+from kosmosg.curation.instructpix2pix import open_edits
+from kosmosg.curation.records import Rejection
 from kosmosg.curation.sources import open_pictures
-from kosmosg.data.samples import CaptionRules
+from kosmosg.data.schema import CaptionRules
 from kosmosg.data.shards import TarShard, open_shards
 from kosmosg.errors import CurationError
 from tests.curation.test_command import write_edits
-from tests.curation.test_downloads import jpeg, sample, write_tars
+from tests.curation.test_img2dataset import jpeg, sample, write_tars
 from tests.data.test_shards import write_tar
 
 

@@ -14,10 +14,10 @@ from transformers import CLIPSegForImageSegmentation
 
 from kosmosg.curation import models
 from kosmosg.curation.captioning import Blip2Captioner, Caption
-from kosmosg.curation.drafts import Draft, Rejection
+from kosmosg.curation.entity_extraction import PLAIN, PROMPT, LanguageModel
+from kosmosg.curation.images import store
 from kosmosg.curation.models import find_model
-from kosmosg.curation.naming import PLAIN, PROMPT, LanguageModel
-from kosmosg.curation.pictures import store
+from kosmosg.curation.records import Draft, Rejection
 from kosmosg.curation.segmentation import ClipSegSegmenter, FindMasks
 from kosmosg.errors import WeightsError
 from tests.curation.tiny_models import write_blip2, write_clipseg, write_mpt, write_qwen2

@@ -13,15 +13,15 @@ import pytest
 from PIL import Image
 
 from kosmosg.curation.engine import Job, run_here
-from kosmosg.curation.ledger import Ledger
-from kosmosg.curation.naming import Answer
-from kosmosg.curation.recipes import Models, Recipe, make_openimages
+from kosmosg.curation.entity_extraction import Answer
+from kosmosg.curation.output import Ledger
+from kosmosg.curation.pipelines import Models, Recipe, make_openimages
 from kosmosg.data.boxes import square_box
 from kosmosg.data.entities import EntityOptions
-from kosmosg.data.prepare import PromptPreparer
-from kosmosg.data.samples import CompositionalSample, open_picture
+from kosmosg.data.preprocessing import PromptPreparer
+from kosmosg.data.schema import CompositionalSample, open_picture
 from kosmosg.data.shards import open_shards
-from kosmosg.tokenizer import KosmosGTokenizer
+from kosmosg.prompts.tokenizer import KosmosGTokenizer
 from tests.curation.world import OPTIONS, draw, oracles, write_pictures
 
 COUNT, PER_SHARD = 24, 10

@@ -9,11 +9,11 @@ from threading import Thread
 
 import pytest
 
-from kosmosg.curation.drafts import Rejected
+from kosmosg.checkpoints.wire import Policy
 from kosmosg.curation.places import Address, Fetcher, Lost, Stretch
+from kosmosg.curation.records import Rejected
 from kosmosg.data.skipping import BadSample
-from kosmosg.wire import Policy
-from tests.loopback import Reply, Site, running
+from tests.checkpoints.loopback import Reply, Site, running
 
 BODY = bytes(range(256)) * 40
 BRISK = Policy(

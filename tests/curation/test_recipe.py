@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from kosmosg import cli
-from kosmosg.commands import curate
-from kosmosg.curation.recipes import Compositional
+from kosmosg.cli import curate
+from kosmosg.cli import main as cli
+from kosmosg.curation.pipelines import Compositional
 from tests.curation.test_command import ROOT, write_edits
-from tests.curation.test_downloads import sample, write_tars
+from tests.curation.test_img2dataset import sample, write_tars
 
 SOURCES = ("pictures", "edits", "downloads", "tokenizer", "output")
 

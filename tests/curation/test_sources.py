@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmosg.curation.downloads import ReadDownloads
-from kosmosg.curation.drafts import PICTURE, Draft, Rejection, Source
-from kosmosg.curation.pictures import ReadPictures
+from kosmosg.curation.images import ReadPictures
+from kosmosg.curation.img2dataset import ReadDownloads
 from kosmosg.curation.places import Address, Stretch
+from kosmosg.curation.records import PICTURE, Draft, Rejection, Source
 from kosmosg.curation.sources import open_pictures
 from kosmosg.errors import CurationError
 from tests.data.test_shards import write_tar

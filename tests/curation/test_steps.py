@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from kosmosg.curation.drafts import Draft, Outcome, Portion, Rejected, one_by_one
+from kosmosg.curation.records import Draft, Outcome, Portion, Rejected, one_by_one
 from kosmosg.curation.steps import TOO_MANY, advance
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import CurationError

@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image
 
 from kosmosg.curation.captioning import Captioner
-from kosmosg.curation.naming import Answer, Finder
-from kosmosg.curation.recipes import Compositional, Models
+from kosmosg.curation.entity_extraction import Answer, Finder
+from kosmosg.curation.pipelines import Compositional, Models
 from kosmosg.curation.segmentation import Logits, Segmenter
-from kosmosg.data.miniature import Caption, sample_picture, write_caption
-from tests.data.test_miniature import FIGURE
+from miniature.world import Caption, sample_picture, write_caption
+from tests.miniature.world.test_world import FIGURE
 
 ZOOM = 4  # 64 pixels are too few for curation
 OPTIONS = Compositional(side=64)

@@ -16,7 +16,7 @@ from kosmosg.data.entities import (
     interleave,
     match_tags,
 )
-from kosmosg.data.samples import CompositionalSample, Entity
+from kosmosg.data.schema import CompositionalSample, Entity
 from kosmosg.data.skipping import BadSample
 
 

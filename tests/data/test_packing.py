@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kosmosg.data.mixing import Mixture, Source
+from kosmosg.data.mixture import Mixture, Source
 from kosmosg.data.packing import PackedMixture, pack
-from kosmosg.data.prepare import Document, Piece, Prepared
-from kosmosg.data.samples import CaptionSample, Sample, Scan
+from kosmosg.data.preprocessing import Document, Piece, Prepared
+from kosmosg.data.schema import CaptionSample, Sample, Scan
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import DataError
-from kosmosg.tokenizer import BOS_ID, EOS_ID, TokenizedPrompt
+from kosmosg.prompts.tokenizer import BOS_ID, EOS_ID, TokenizedPrompt
 from tests.data.fakes import text_of
 
 IMAGE_START, SLOT, IMAGE_END = 90, 91, 92

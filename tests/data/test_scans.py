@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from kosmosg.data import scans, shards
-from kosmosg.data.samples import CaptionSample, Scan
 from kosmosg.data.scans import KEPT, scan_once
+from kosmosg.data.schema import CaptionSample, Scan
 from kosmosg.data.shard_writer import write_shards
 from kosmosg.data.skipping import BadSample
 

@@ -12,7 +12,7 @@ from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from kosmosg.data.entities import EntityOptions, draw_prompt
-from kosmosg.data.samples import (
+from kosmosg.data.schema import (
     CaptionRules,
     CaptionSample,
     CompositionalSample,

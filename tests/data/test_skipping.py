@@ -5,8 +5,8 @@ import logging
 import numpy as np
 import pytest
 
-from kosmosg.data.mixing import Mixture, ReadAhead, Source
-from kosmosg.data.samples import CaptionSample, Sample
+from kosmosg.data.mixture import Mixture, ReadAhead, Source
+from kosmosg.data.schema import CaptionSample, Sample
 from kosmosg.data.skipping import BadSample, BadSampleLimit, SkipLog
 from kosmosg.errors import DataError
 from tests.data.fakes import NO_LIMIT, FakeShard, label, shards, source, take

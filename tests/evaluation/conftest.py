@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from accelerate import PartialState
 
-from kosmosg.processes import find_processes
+from kosmosg.utils.processes import find_processes
 from tests.evaluation.fabricated import Fabricated, fabricate
 from tests.training.conftest import forget_accelerate
 

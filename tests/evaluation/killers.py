@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from kosmosg import cli
-from kosmosg.evaluation import features, gallery
+from kosmosg.cli import main as cli
+from kosmosg.evaluation import features
+from kosmosg.evaluation import image_folder as gallery
 from tests.dying import dying
 
 # What is called at a moment, and how often it is before the process is killed.

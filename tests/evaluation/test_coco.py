@@ -10,14 +10,14 @@ import torch
 from accelerate import PartialState
 from PIL import Image
 
-from kosmosg.config import MAX_SEED
+from kosmosg.diffusion.settings import MAX_SEED
 from kosmosg.errors import EvaluationError
 from kosmosg.evaluation.coco import Coco, find_photographs, make_jobs, read_captions
 from kosmosg.evaluation.evaluator import PROTOCOLS
 from kosmosg.evaluation.features import DinoExtractor
-from kosmosg.evaluation.gallery import Gallery
+from kosmosg.evaluation.image_folder import Gallery
 from kosmosg.evaluation.resizing import central_square
-from kosmosg.images import open_image
+from kosmosg.prompts.images import open_image
 from tests.evaluation.fabricated import CAPTIONS_OF_EACH, PHOTOGRAPHS, Fabricated
 
 CPU = torch.device("cpu")

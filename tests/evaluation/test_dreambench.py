@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 from PIL import Image
 
-from kosmosg.config import MAX_SEED
+from kosmosg.diffusion.settings import MAX_SEED
 from kosmosg.errors import EvaluationError
 from kosmosg.evaluation.dreambench import (
     DreamBench,
@@ -23,8 +23,8 @@ from kosmosg.evaluation.dreambench import (
 )
 from kosmosg.evaluation.evaluator import PROTOCOLS, Job
 from kosmosg.evaluation.features import ClipExtractor, DinoExtractor
-from kosmosg.evaluation.gallery import Gallery
-from kosmosg.images import open_image
+from kosmosg.evaluation.image_folder import Gallery
+from kosmosg.prompts.images import open_image
 from tests.evaluation.fabricated import SUBJECTS, Fabricated
 
 CPU = torch.device("cpu")

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmosg.cli import build_parser, main
-from kosmosg.evaluation import runs
-from kosmosg.evaluation.gallery import OWNER
-from kosmosg.outputs import read_recipe
+from kosmosg.cli.main import build_parser, main
+from kosmosg.evaluation import run as runs
+from kosmosg.evaluation.image_folder import OWNER
 from kosmosg.pipeline import KosmosGPipeline
+from kosmosg.serving.metadata import read_recipe
 from tests.conftest import ROOT
 from tests.evaluation.fabricated import SUBJECTS, Fabricated, photograph
 from tests.evaluation.killers import (

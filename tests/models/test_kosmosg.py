@@ -8,13 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kosmosg.config import FULL_SIZE
-from kosmosg.data import Batch, collate
+from kosmosg.checkpoints.loading import is_finite, load_model
+from kosmosg.checkpoints.parameter_names import KOSMOSG, official_key
 from kosmosg.errors import PromptError, WeightsError
-from kosmosg.key_table import KOSMOSG, official_key
-from kosmosg.models import KosmosG, KosmosGConfig, Reconstruction
-from kosmosg.models.loading import is_finite, load_model
-from kosmosg.tokenizer import TokenizedPrompt
+from kosmosg.models.aligner import Reconstruction
+from kosmosg.models.config import FULL_SIZE
+from kosmosg.models.kosmosg import KosmosG, KosmosGConfig
+from kosmosg.prompts.batch import Batch, collate
+from kosmosg.prompts.tokenizer import TokenizedPrompt
 from tests import tiny
 
 IMAGE = TokenizedPrompt(

@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kosmosg.training import checkpoint, disk, loop, result, update
+from kosmosg.training import checkpoints as checkpoint
+from kosmosg.training import disk, loop, result, update
 from kosmosg.training.options import LoopOptions
 from tests.dying import dying
 from tests.training.toy import ToyStage, train_in_process, train_toy

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmosg.data.samples import (
+from kosmosg.data.schema import (
     CaptionRules,
     CaptionSample,
     CompositionalSample,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kosmosg.errors import TrainingError
-from kosmosg.training.checkpoint import read_checkpoint
+from kosmosg.training.checkpoints import read_checkpoint
 from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions
 from tests.training import killers

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from kosmosg.commands import train as train_command
-from kosmosg.data.samples import CaptionSample
+from kosmosg.cli import train as train_command
+from kosmosg.data.schema import CaptionSample
 from kosmosg.data.shard_writer import write_shards
 from kosmosg.pipeline import KosmosGPipeline
 from tests.training.conftest import Trained

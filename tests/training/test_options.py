@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from kosmosg.cli import build_parser
-from kosmosg.commands.train_options import data_options, loop_options
+from kosmosg.cli.main import build_parser
+from kosmosg.cli.train_options import data_options, loop_options
 from kosmosg.data.entities import EntityOptions
 from kosmosg.errors import TrainingError
 from kosmosg.training.data import DataOptions, parse_sets
 from kosmosg.training.options import CHANGEABLE, FREE, LoopOptions
+from miniature.__main__ import build_parser as build_miniature_parser
 
 
 def options(**changes: Any) -> LoopOptions:
@@ -93,7 +94,8 @@ def test_the_command_line_has_the_same_defaults(stage: str) -> None:
         words += [f"--{name}", "somewhere"]
     if stage != "probe":
         words += ["--data", "a", "--data", "captions=b:2", "--seed", "3"]
-    parsed = build_parser().parse_args(words)
+    parser = build_parser() if needed.get(stage) == "weights" else build_miniature_parser()
+    parsed = parser.parse_args(words)
     seed = 0 if stage == "probe" else 3
     assert loop_options(parsed) == options(learning_rate=1e-3, seed=seed)
     if stage != "probe":

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
-from kosmosg import cli
+from kosmosg.cli import main as cli
 from tests.conftest import ROOT
 from tests.training.conftest import Trained
 from tests.training.logs import assert_same_losses, read_log

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from kosmosg.errors import TrainingError
-from kosmosg.training.checkpoint import CheckpointFolder, read_checkpoint
-from kosmosg.training.report import Report
+from kosmosg.training.checkpoints import CheckpointFolder, read_checkpoint
+from kosmosg.training.logging import Report
 from kosmosg.training.resuming import check_settings, hold_run
 from tests.training.logs import read_log
 from tests.training.processes import run_to_the_end, started

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from kosmosg.training.average import MovingAverage
-from kosmosg.training.checkpoint import read_checkpoint
+from kosmosg.training.checkpoints import read_checkpoint
 from kosmosg.training.state import TrainingState
 from tests.training import sharding
 from tests.training.logs import read_log

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kosmosg.errors import TrainingError
-from kosmosg.training.checkpoint import read_checkpoint
+from kosmosg.training.checkpoints import read_checkpoint
 from kosmosg.training.update import seed_of_update, split
 from tests.training.logs import read_log
 from tests.training.toy import ToyBatch, ToyStage, toy_options, train_toy, weights

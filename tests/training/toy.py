@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from kosmosg.checkpoints.loading import MODULE_FILE, save_module
 from kosmosg.errors import KosmosGError
-from kosmosg.models.loading import MODULE_FILE, save_module
 from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions
 from kosmosg.training.resuming import OWNER

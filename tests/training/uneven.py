@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kosmosg import sampling
+from kosmosg.diffusion import sampling
 from kosmosg.errors import WeightsError
 from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions

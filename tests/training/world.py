@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmosg import cli
-from kosmosg.data.miniature.dataset import write_dataset
+from kosmosg.cli import main as cli
+from miniature import __main__ as miniature
+from miniature.world.dataset import write_dataset
 
 TOWER = {
     "hidden_size": 32,
@@ -96,17 +97,26 @@ class World:
         return ["--data", f"{self.folder / 'data' / name}:{weight}"]
 
 
+STAGES = ("lm", "align", "instruct")  # of KOSMOS-G; what else is trained is the miniature's
+
+
 def command(*arguments: Any) -> int:
-    return cli.main([str(argument) for argument in arguments])
+    """Run a command of the package, or of the miniature where the package has none such."""
+    return run_words([str(argument) for argument in arguments])
+
+
+def run_words(words: list[str]) -> int:
+    ours = words[0] == "new" or (words[:1] == ["train"] and words[1] in STAGES)
+    return cli.main(words) if ours else miniature.main(words)
 
 
 def train_by_words(words: list[str]) -> None:
     """Run a command in a process of its own, which ends with its exit code."""
-    raise SystemExit(cli.main(words))
+    raise SystemExit(run_words(words))
 
 
 def train(stage: str, output: Path, *arguments: Any, **sizes: int) -> Path:
-    """Run ``kosmosg train`` and return the folder of the result."""
+    """Run ``train`` and return the folder of the result."""
     assert command(*words_of(stage, output, *arguments, **sizes)) == 0
     return output / "weights"
 
@@ -114,7 +124,7 @@ def train(stage: str, output: Path, *arguments: Any, **sizes: int) -> Path:
 def words_of(
     stage: str, output: Path, *arguments: Any, steps: int = 3, batch_size: int = 4
 ) -> list[str]:
-    """Write out ``kosmosg train`` with all that a short run needs."""
+    """Write out ``train`` with all that a short run needs."""
     common = ["--output", output, "--steps", steps, "--batch-size", batch_size]
     common += ["--warmup-steps", 1, "--log-every", 1]
     if stage not in WITHOUT_THREADS:
@@ -141,7 +151,7 @@ def make_world(folder: Path) -> World:
     world = World(folder=folder)
     sizes = folder / "sizes.json"
     sizes.write_text(json.dumps(SIZES))
-    assert command("miniature", "vocabulary", folder / "vocabulary") == 0
+    assert command("vocabulary", folder / "vocabulary") == 0
     write_dataset(folder / "data", scale=0.002, processes=1, per_shard=20)
     pictures = ["--config", sizes, *world.data("pictures")]
     words = ["--tokenizer", folder / "vocabulary" / "clip_tokenizer"]

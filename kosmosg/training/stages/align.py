@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from kosmosg.models import KosmosG, Reconstruction
-from kosmosg.models.loading import save_module
-from kosmosg.stable_diffusion import encode_captions
+from kosmosg.checkpoints.loading import save_module
+from kosmosg.checkpoints.stable_diffusion import encode_captions
+from kosmosg.models.aligner import Reconstruction
+from kosmosg.models.kosmosg import KosmosG
 from kosmosg.training.losses import alignment_loss
 from kosmosg.training.stage import Stage
 from kosmosg.training.stages.examples import Example

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kosmosg.data.prepare import Prepared
-from kosmosg.data.samples import Sample
+from kosmosg.data.preprocessing import Prepared
+from kosmosg.data.schema import Sample
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,15 +11,15 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from kosmosg.config import CLIP_MEAN, CLIP_STD
-from kosmosg.data import Batch
+from kosmosg.checkpoints.stable_diffusion import make_decoder
+from kosmosg.diffusion.sampling import Request, decode, draw_noise, sample
+from kosmosg.diffusion.schedulers import make_scheduler
 from kosmosg.errors import WeightsError
-from kosmosg.models import KosmosG
-from kosmosg.sampling import Request, decode, draw_noise, sample
-from kosmosg.schedulers import make_scheduler
-from kosmosg.stable_diffusion import make_decoder
-from kosmosg.training.diffusion import Diffusion
+from kosmosg.models.kosmosg import KosmosG
+from kosmosg.prompts.batch import Batch
+from kosmosg.prompts.images import CLIP_MEAN, CLIP_STD
 from kosmosg.training.losses import diffusion_loss
+from kosmosg.training.noise import Diffusion
 from kosmosg.training.sheets import sheet_of
 from kosmosg.training.stage import Stage
 from kosmosg.training.stages.examples import Example

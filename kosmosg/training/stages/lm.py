@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from kosmosg.data import Batch
-from kosmosg.data.prepare import Prepared
-from kosmosg.models import KosmosG
-from kosmosg.tokenizer import PAD_ID, KosmosGTokenizer
+from kosmosg.data.preprocessing import Prepared
+from kosmosg.models.kosmosg import KosmosG
+from kosmosg.prompts.batch import Batch
+from kosmosg.prompts.tokenizer import PAD_ID, KosmosGTokenizer
 from kosmosg.training.losses import IGNORED, language_loss
 from kosmosg.training.stage import Stage
 from kosmosg.training.stages.examples import Example

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from kosmosg.data import Batch, collate
-from kosmosg.models import KosmosG
+from kosmosg.models.kosmosg import KosmosG
+from kosmosg.prompts.batch import Batch, collate
 from kosmosg.training.stages.examples import Example
 
 

@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-from kosmosg.models import KosmosG
-from kosmosg.weights import write_model_index
+from kosmosg.checkpoints.folder import write_model_index
+from kosmosg.models.kosmosg import KosmosG
 
 # What is not carried over: the one is written anew, the other belongs to stage 2 alone, which
 # writes it beside.

@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 
+from kosmosg.checkpoints.stable_diffusion import load_scheduler
 from kosmosg.data.entities import EntityOptions
-from kosmosg.models import Reconstruction
-from kosmosg.stable_diffusion import load_scheduler
-from kosmosg.training import runs
+from kosmosg.models.aligner import Reconstruction
+from kosmosg.training import setup as runs
 from kosmosg.training.data import DataOptions, parse_sets
-from kosmosg.training.runs import load_decoder, load_text_encoder
+from kosmosg.training.setup import load_decoder, load_text_encoder
 from kosmosg.training.stages.align import AlignStage
 from kosmosg.training.stages.examples import Example, with_seed
 from kosmosg.training.stages.instruct import InstructStage

@@ -11,7 +11,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
-from kosmosg.config import CLIP_MEAN, CLIP_STD
+from kosmosg.prompts.images import CLIP_MEAN, CLIP_STD
 from kosmosg.training.stage import trainable
 from kosmosg.training.stages.examples import Example
 from kosmosg.training.stages.instruct import InstructStage
@@ -156,7 +156,7 @@ def test_options_reach_the_samples(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
     """From the command line to ``EntityOptions`` and the preparer."""
-    from kosmosg.training import runs
+    from kosmosg.training import setup as runs
     from tests.training.world import command
 
     seen: dict[str, Any] = {}

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kosmosg.data import Batch
-from kosmosg.data.prepare import Prepared
-from kosmosg.tokenizer import BOS_ID, EOS_ID, PAD_ID, TokenizedPrompt
+from kosmosg.data.preprocessing import Prepared
+from kosmosg.prompts.batch import Batch
+from kosmosg.prompts.tokenizer import BOS_ID, EOS_ID, PAD_ID, TokenizedPrompt
 from kosmosg.training.losses import IGNORED
 from kosmosg.training.stage import trainable
 from kosmosg.training.stages.lm import LanguageStage
@@ -35,7 +35,11 @@ def test_what_is_trained(stage: LanguageStage) -> None:
         if name.startswith((f"{VISION}encoder.layers.1.", f"{VISION}post_layernorm."))
     }
     assert f"{VISION}embeddings.patch_embedding.weight" in every - trained
-    rest = {name for name in every if name.startswith("kosmosg.kosmos2") and VISION not in name}
+    rest = {
+        name
+        for name in every
+        if name.startswith("kosmosg.kosmos2") and VISION not in name
+    }
     assert rest <= trained
     assert "kosmosg.kosmos2.text_model.model.embed_tokens.weight" in rest
     assert any("image_to_text_projection" in name for name in rest)

@@ -1,0 +1,1 @@
+"""Weights: from the authors' checkpoint, from public parts, from nothing; opened and fetched."""

@@ -1,0 +1,163 @@
+"""ControlNet: a second network that fixes the layout (arXiv 2302.05543).
+
+It reads the same condition as the U-Net, so AlignerNet's output goes into both. The networks are
+those that the community trained for Stable Diffusion v1.5; one at a time is kept in memory.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusers import ControlNetModel, UNet2DConditionModel
+from PIL import Image
+
+from kosmosg.checkpoints.loading import load_component
+from kosmosg.diffusion.control_maps import Place, make_map
+from kosmosg.diffusion.settings import CONTROL_SCALE, CONTROL_TYPES
+from kosmosg.errors import ControlError, SettingError, WeightsError
+from kosmosg.prompts.images import to_rgb
+from kosmosg.utils.checks import check_number
+
+FOLDER = "controlnet"
+MAPS = "annotators"  # beside it: the networks that make maps
+# What a ControlNet shares with the U-Net whose features it adds to.
+SHARED = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """A picture that fixes the layout.
+
+    Attributes:
+        kind: One of ``config.CONTROL_TYPES``.
+        image: A picture, or with ``preprocess=False`` a control map, as the network was trained on.
+        preprocess: Derive the map from the picture.
+        scale: Strength, 0 to 2.
+        start: Share of the steps after which it begins to act.
+        end: Share of the steps after which it no longer acts.
+    """
+
+    kind: str
+    image: Image.Image
+    preprocess: bool = True
+    scale: float = CONTROL_SCALE
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in CONTROL_TYPES:
+            raise SettingError(
+                f"control_type {self.kind!r} is unknown. Choose one of {', '.join(CONTROL_TYPES)}."
+            )
+        check_number("control_scale", self.scale, 0, 2)
+        check_number("the control's start", self.start, 0, 1)
+        check_number("the control's end", self.end, 0, 1)
+        if self.start >= self.end:
+            raise SettingError(
+                f"The control starts at {self.start:g} and ends at {self.end:g} of the steps. Let "
+                "it end after it starts."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlMap:
+    """A control, prepared for one size.
+
+    Attributes:
+        network: The ControlNet.
+        image: The map, of the size of the result.
+        control: Where it came from.
+    """
+
+    network: ControlNetModel
+    image: Image.Image
+    control: Control
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """How strongly and when it acts, in the words of diffusers' pipelines."""
+        return {
+            "controlnet_conditioning_scale": float(self.control.scale),
+            "control_guidance_start": float(self.control.start),
+            "control_guidance_end": float(self.control.end),
+        }
+
+
+def prepare(
+    control: Control, size: tuple[int, int], controlnets: "ControlNets", unet: UNet2DConditionModel
+) -> ControlMap:
+    """Bring a control picture to the size of the result, derive its map, and find its network.
+
+    Raises:
+        ControlError: If the map cannot be made, or there is no network that fits.
+    """
+    image = to_rgb(control.image)
+    network = controlnets.get(control.kind, unet)
+    if control.preprocess:
+        place = Place(folder=controlnets.map_folder(control.kind), device=unet.device)
+        image = make_map(control.kind, image, size, place)
+    elif image.size != size:
+        # Sharp colours and lines mean something; in between there is nothing to mean.
+        image = image.resize(size, Image.Resampling.NEAREST)
+    return ControlMap(network=network, image=image, control=control)
+
+
+class ControlNets:
+    """The ControlNets of some folders; the one used last stays in memory."""
+
+    def __init__(self, folders: Sequence[Path]):
+        self.folders = [Path(folder) for folder in folders]
+        self._kind: str | None = None
+        self._network: ControlNetModel | None = None
+
+    def map_folder(self, kind: str) -> Path:
+        """Find the folder of the networks that make a kind of map."""
+        places = [folder.parent / MAPS / kind for folder in self.folders]
+        return next((place for place in places if place.is_dir()), places[-1])
+
+    def get(self, kind: str, unet: UNet2DConditionModel) -> ControlNetModel:
+        """Take the network of a kind from memory, or load it in place of the one before.
+
+        Args:
+            kind: One of ``config.CONTROL_TYPES``.
+            unet: The U-Net that it must fit, whose device and precision it gets.
+
+        Raises:
+            ControlError: If it is not there, is damaged, or belongs to another U-Net.
+        """
+        if self._kind != kind or self._network is None or self._network.dtype != unet.dtype:
+            self._kind = self._network = None  # before loading: two may not fit into memory
+            self._network = self._load(kind, unet)
+            self._kind = kind
+        network: Any = self._network
+        return network.to(unet.device)
+
+    def _load(self, kind: str, unet: UNet2DConditionModel) -> ControlNetModel:
+        places = [folder / kind for folder in self.folders]
+        found = next((place for place in places if place.is_dir()), None)
+        if found is None:
+            raise ControlError(
+                f"There is no ControlNet for '{kind}' in {' or '.join(map(str, places))}. Fetch "
+                f"it: python -m kosmosg download {FOLDER} {kind}"
+            )
+        try:
+            network = load_component(ControlNetModel, found, dtype=unet.dtype)
+        except WeightsError as error:
+            raise ControlError(str(error)) from error
+        _check_fit(kind, network, unet)
+        return network
+
+
+def _check_fit(kind: str, network: ControlNetModel, unet: UNet2DConditionModel) -> None:
+    for name in SHARED:
+        ours, theirs = _plain(network.config[name]), _plain(unet.config[name])
+        if ours != theirs:
+            raise ControlError(
+                f"The ControlNet for '{kind}' does not fit this U-Net: {name} is {ours}, not "
+                f"{theirs}. Use one for the same base model (Stable Diffusion v1.5)."
+            )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple | list) else value

@@ -1,0 +1,133 @@
+"""A picture to start from, and a mask that says what of it may change.
+
+Image to image after SDEdit (arXiv 2108.01073): the picture is noised up to a point of the schedule
+and denoised from there. Inpainting after RePaint's simplest form, as diffusers does it for U-Nets
+without a mask input: after every step, what must stay is put back with the noise of that step.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from kosmosg.diffusion.settings import PROMPT_STRENGTH
+from kosmosg.errors import ImageError, SettingError
+from kosmosg.prompts.images import to_rgb
+from kosmosg.utils.checks import check_number
+
+WHITE = 128  # from here on, of 255, a mask is white
+ASPECT_TOLERANCE = 0.02  # between a picture and its mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitImage:
+    """A picture to start from instead of noise.
+
+    Attributes:
+        image: Any picture; its proportions become those of the result.
+        mask: White where the picture may change; all of it by default.
+        strength: 0 to 1, how far to move away; 1 ignores the picture but for what a mask keeps.
+    """
+
+    image: Image.Image
+    mask: Image.Image | None = None
+    strength: float = PROMPT_STRENGTH
+
+    def __post_init__(self) -> None:
+        check_number("prompt_strength", self.strength, 0, 1)
+        if self.mask is None:
+            return
+        ratio = (self.mask.width * self.image.height) / (self.mask.height * self.image.width)
+        if abs(ratio - 1) > ASPECT_TOLERANCE:
+            raise ImageError(
+                f"init_mask has {self.mask.width} × {self.mask.height} pixels, and init_image "
+                f"{self.image.width} × {self.image.height}. Give a mask of the same proportions."
+            )
+        if not np.any(np.asarray(self.mask.convert("L")) >= WHITE):
+            raise ImageError(
+                "init_mask has no white part, so nothing of init_image may change. Paint white "
+                "what to repaint."
+            )
+
+    def check_steps(self, steps: int) -> None:
+        """Check that at least one step is left to take.
+
+        Raises:
+            SettingError: With the smallest strength that works.
+        """
+        if int(steps * self.strength) < 1:
+            raise SettingError(
+                f"prompt_strength {self.strength:g} of {steps} steps leaves no step to take. Give "
+                f"at least {1 / steps:.3f}, or more steps."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """An initial picture, prepared for one size.
+
+    Attributes:
+        picture: RGB, of the size of the result.
+        latents: The picture as the VAE's encoder sees it.
+        pixel_mask: White where the result counts, as ``picture`` in size; or ``None``.
+        latent_mask: 1 where latents may change, else 0.
+        strength: Share of the schedule to go through.
+    """
+
+    picture: Image.Image
+    latents: Float[Tensor, "1 channels height width"]
+    pixel_mask: Image.Image | None
+    latent_mask: Float[Tensor, "1 1 height width"] | None
+    strength: float
+
+    def keep(
+        self,
+        latents: Float[Tensor, "rows channels height width"],
+        known: Float[Tensor, "rows channels height width"],
+    ) -> Float[Tensor, "rows channels height width"]:
+        """Put what must not change back into the latents."""
+        if self.latent_mask is None:
+            return latents
+        mask = self.latent_mask.to(latents)
+        return mask * latents + (1 - mask) * known
+
+    def finish(self, drawn: Image.Image) -> Image.Image:
+        """Put what must not change back into a picture, untouched by the VAE."""
+        if self.pixel_mask is None:
+            return drawn
+        return Image.composite(drawn, self.picture, self.pixel_mask)
+
+
+@torch.inference_mode()
+def prepare(init: InitImage, size: tuple[int, int], vae: Any, scale: int) -> Start:
+    """Bring a picture and its mask to the size of the result, and encode it.
+
+    Args:
+        init: The picture.
+        size: Width and height in pixels.
+        vae: Its encoder is used.
+        scale: Pixels per latent.
+    """
+    picture = to_rgb(init.image).resize(size, Image.Resampling.LANCZOS)
+    parameter = next(vae.parameters())
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1.0
+    encoded = vae.encode(pixels.to(parameter)).latent_dist.mode()
+    pixel_mask, latent_mask = None, None
+    if init.mask is not None:
+        resized = init.mask.convert("L").resize(size, Image.Resampling.NEAREST)
+        white = np.asarray(resized) >= WHITE
+        pixel_mask = Image.fromarray(white)
+        # A latent may change if any of its pixels may.
+        latent_mask = F.max_pool2d(torch.from_numpy(white)[None, None].float(), scale)
+    return Start(
+        picture=picture,
+        latents=encoded * vae.config.scaling_factor,
+        pixel_mask=pixel_mask,
+        latent_mask=latent_mask,
+        strength=init.strength,
+    )

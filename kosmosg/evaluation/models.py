@@ -1,0 +1,202 @@
+"""Models as plain functions: prompts, their pictures and seeds in, pictures out.
+
+KOSMOS-G and CLIP go through the same decoding, so that a comparison is one of conditions alone:
+same noise, sampler, steps and guidance. Any pipeline of diffusers can stand in their place.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DiffusionPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from diffusers.image_processor import VaeImageProcessor
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPTextModel
+
+from kosmosg.checkpoints.loading import load_component
+from kosmosg.checkpoints.stable_diffusion import load_clip_tokenizer, load_scheduler, make_decoder
+from kosmosg.diffusion.pipelines import generators_after
+from kosmosg.diffusion.sampling import Request, draw_noise, sample
+from kosmosg.diffusion.schedulers import make_scheduler
+from kosmosg.diffusion.settings import DEFAULT_SAMPLER
+from kosmosg.errors import WeightsError
+from kosmosg.pipeline import KosmosGPipeline
+from kosmosg.utils.memory import reporting_out_of_memory
+
+Generate = Callable[
+    [Sequence[str], Sequence[Sequence[Image.Image]], Sequence[int]], list[Image.Image]
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How pictures are drawn, the same for all models."""
+
+    steps: int
+    guidance_scale: float
+    scheduler: str = DEFAULT_SAMPLER
+
+
+def kosmosg_generator(pipeline: KosmosGPipeline, sampling: Sampling) -> Generate:
+    """Draw with KOSMOS-G; every seed draws its picture as the pipeline itself does."""
+    decoder = pipeline.decoder_with(sampling.scheduler, sampling.steps)
+
+    def generate(
+        prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        condition, negative = pipeline.encode_prompt(list(prompts), list(images))
+        return _draw(decoder, condition, negative, seeds, sampling)
+
+    return generate
+
+
+def clip_generator(
+    directory: Path, sampling: Sampling, *, device: torch.device, dtype: torch.dtype
+) -> Generate:
+    """Draw with the frozen decoder and its own CLIP, as Stable Diffusion does.
+
+    Args:
+        directory: Weights directory that also holds ``text_encoder`` and ``clip_tokenizer``.
+        sampling: How to draw.
+        device: Where to.
+        dtype: Precision.
+
+    Raises:
+        WeightsError: If a part is missing or damaged.
+    """
+    config = load_scheduler(directory / "scheduler").config
+    decoder = make_decoder(
+        load_component(UNet2DConditionModel, directory / "unet", dtype=dtype),
+        load_component(AutoencoderKL, directory / "vae", dtype=dtype),
+        make_scheduler(sampling.scheduler, config, sampling.steps),
+    )
+    decoder.register_modules(
+        text_encoder=load_component(CLIPTextModel, directory / "text_encoder", dtype=dtype),
+        tokenizer=load_clip_tokenizer(directory / "clip_tokenizer"),
+    )
+    decoder.to(device)
+
+    @torch.inference_mode()
+    def generate(
+        prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        assert not any(images), "CLIP's text encoder takes no pictures"
+        condition, negative = decoder.encode_prompt(list(prompts), device, 1, True)
+        assert negative is not None, "guidance was asked for"
+        return _draw(decoder, condition, negative, seeds, sampling)
+
+    return generate
+
+
+def load_diffusers(source: str | Path, *, device: torch.device, dtype: torch.dtype) -> Any:
+    """Open a pipeline of diffusers, without a safety checker: a black picture is no score.
+
+    Args:
+        source: Folder or Hub repository; of its files only safetensors are read.
+        device: Where to.
+        dtype: Precision.
+
+    Raises:
+        WeightsError: If it cannot be had.
+    """
+    try:
+        pipeline: Any = DiffusionPipeline.from_pretrained(
+            source,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            local_files_only=Path(source).is_dir(),
+        )
+    except Exception as error:
+        # diffusers, transformers and the Hub client each have errors of their own.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise WeightsError(
+            f"{source} cannot be opened as a pipeline of diffusers ({reason}). Give a folder in "
+            "its layout or a Hub repository; `python -m kosmosg download stable-diffusion "
+            "text-encoder` makes such a folder of Stable Diffusion v1.5."
+        ) from error
+    if getattr(pipeline, "safety_checker", None) is not None:
+        pipeline.safety_checker = None
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def diffusers_generator(pipeline: Any, sampling: Sampling) -> Generate:
+    """Draw with a text-to-image pipeline of diffusers, which takes words alone.
+
+    If it has a U-Net, that draws from the noise and with the sampler that KOSMOS-G would have;
+    others keep their own sampler. The VAE decodes one picture after the other, as ours does.
+
+    Args:
+        pipeline: Such as ``StableDiffusionPipeline``, on its device.
+        sampling: How to draw.
+    """
+    unet = getattr(pipeline, "unet", None)
+    if unet is not None:
+        pipeline.scheduler = make_scheduler(
+            sampling.scheduler, pipeline.scheduler.config, sampling.steps
+        )
+    vae = getattr(pipeline, "vae", None)
+    if vae is not None and hasattr(vae, "enable_slicing"):
+        vae.enable_slicing()
+
+    def noise(seeds: Sequence[int]) -> dict[str, Any]:
+        if unet is None:
+            return {"generator": [torch.Generator("cpu").manual_seed(seed) for seed in seeds]}
+        channels, side = unet.config.in_channels, unet.config.sample_size
+        latents = draw_noise(seeds, channels, side, side)
+        return {
+            "latents": latents.to(device=unet.device, dtype=unet.dtype),
+            "generator": generators_after(latents, seeds),
+        }
+
+    @torch.inference_mode()
+    def generate(
+        prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        assert not any(images), "a pipeline for text takes no pictures"
+        with reporting_out_of_memory(f"{len(prompts)} pictures at once do not", "a lower --batch"):
+            pixels = pipeline(
+                list(prompts),
+                num_inference_steps=sampling.steps,
+                guidance_scale=sampling.guidance_scale,
+                output_type="pt",
+                **noise(seeds),
+            ).images
+        if not torch.isfinite(pixels).all():
+            # They would become black pictures, which have scores, too.
+            raise WeightsError(
+                "The pipeline produced values that are not finite. Its weights are damaged, or do "
+                "not bear this precision: choose --dtype bfloat16 or float32."
+            )
+        return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(pixels))
+
+    return generate
+
+
+@torch.inference_mode()
+def _draw(
+    decoder: StableDiffusionPipeline,
+    condition: Float[Tensor, "batch queries dim"],
+    negative: Float[Tensor, "batch queries dim"],
+    seeds: Sequence[int],
+    sampling: Sampling,
+) -> list[Image.Image]:
+    config = decoder.unet.config
+    request = Request(
+        condition=condition,
+        negative=negative,
+        noise=draw_noise(seeds, config.in_channels, config.sample_size, config.sample_size),
+        steps=sampling.steps,
+        guidance_scale=sampling.guidance_scale,
+        seeds=seeds,
+    )
+    return sample(decoder, request)[0]

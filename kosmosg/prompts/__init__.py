@@ -1,0 +1,1 @@
+"""Part 1: a prompt and its images, as tokens and pixels."""

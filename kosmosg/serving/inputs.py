@@ -1,0 +1,158 @@
+"""The inputs of a request: which of them are files, and what belongs together.
+
+The server hands over whatever came under a name. Text is never taken for a path.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from kosmosg.diffusion.control import Control
+from kosmosg.diffusion.init_image import InitImage
+from kosmosg.diffusion.lora import LoRA
+from kosmosg.diffusion.request import Techniques
+from kosmosg.diffusion.settings import CONTROL_SCALE, CONTROL_TYPES, LORA_SCALE, PROMPT_STRENGTH
+from kosmosg.errors import ImageError, KosmosGError, LoRAError, SettingError
+from kosmosg.prompts.images import open_image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """The inputs of a request besides the images of its prompt, as the caller sent them.
+
+    What is ``Any`` should be a file, and may be whatever came under the name.
+    """
+
+    prompt: str
+    negative_prompt: str
+    text_guidance_scale: float
+    num_inference_steps: int
+    num_images: int
+    width: int | None
+    height: int | None
+    scheduler: str
+    seed: int | None
+    output_format: str
+    output_quality: int
+    disable_safety_checker: bool
+    lora_weights: Any = None
+    lora_scale: float = LORA_SCALE
+    control_image: Any = None
+    control_type: str = CONTROL_TYPES[0]
+    control_preprocess: bool = True
+    control_scale: float = CONTROL_SCALE
+    init_image: Any = None
+    init_mask: Any = None
+    prompt_strength: float = PROMPT_STRENGTH
+
+
+def read_images(images: Iterable[Any]) -> list[Image.Image]:
+    """Open the images of a request.
+
+    Args:
+        images: Pairs of an input's name and its value. ``None`` and ``""`` are not given.
+
+    Raises:
+        ImageError: If a value is no file, or the file no picture.
+    """
+    opened = (read_image(name, value) for name, value in images)
+    return [image for image in opened if image is not None]
+
+
+def read_image(name: str, value: Any) -> Image.Image | None:
+    """Open one image of a request, if it was given.
+
+    Raises:
+        ImageError: If the value is no file, or the file no picture.
+    """
+    file = find_file(name, value)
+    return None if file is None else open_image(file, name)
+
+
+def find_file(name: str, value: Any, error: type[KosmosGError] = ImageError) -> Path | None:
+    """Take an input that the server turned into a file; ``None`` and ``""`` are not given.
+
+    Args:
+        name: The input's name, for errors.
+        value: What came under it.
+        error: What to raise.
+
+    Raises:
+        KosmosGError: If the value is no file.
+    """
+    if value is None or value == "":
+        return None
+    # The server turns uploads, data URLs and http(s) URLs into files. Text that reaches us as
+    # it was sent is a path of this machine or another scheme, which must not be opened.
+    if not isinstance(value, os.PathLike):
+        raise error(
+            f"{name} must be sent as a file: an upload, a data URL or an http(s) URL, not "
+            f"{str(value)[:80]!r}."
+        )
+    # A list with an entry that is no URL is left unfetched as a whole; what should be a file
+    # is then the last part of a URL, which must not be looked up in the working directory.
+    if not Path(value).is_absolute():
+        raise error(f"{name} did not arrive as a file. Leave empty entries out of a list.")
+    return Path(value)
+
+
+def read_techniques(drawing: Drawing) -> Techniques:
+    """Bring together what belongs to LoRA, ControlNet and the initial picture.
+
+    Raises:
+        SettingError: If a setting has nothing to act on.
+        ImageError: If an image cannot be opened, or the mask does not fit.
+        LoRAError: If the LoRA is no file.
+    """
+    lora = find_file("lora_weights", drawing.lora_weights, LoRAError)
+    control = read_image("control_image", drawing.control_image)
+    init = read_image("init_image", drawing.init_image)
+    mask = read_image("init_mask", drawing.init_mask)
+    if lora is None:
+        _refuse_alone("lora_weights", lora_scale=(drawing.lora_scale, LORA_SCALE))
+    if control is None:
+        _refuse_alone(
+            "control_image",
+            control_type=(drawing.control_type, CONTROL_TYPES[0]),
+            control_preprocess=(drawing.control_preprocess, True),
+            control_scale=(drawing.control_scale, CONTROL_SCALE),
+        )
+    if init is None:
+        _refuse_alone(
+            "init_image",
+            init_mask=(mask and "given", None),
+            prompt_strength=(drawing.prompt_strength, PROMPT_STRENGTH),
+        )
+    return Techniques(
+        lora=lora and LoRA(file=lora, scale=drawing.lora_scale, name="lora_weights"),
+        control=control
+        and Control(
+            kind=drawing.control_type,
+            image=control,
+            preprocess=drawing.control_preprocess,
+            scale=drawing.control_scale,
+        ),
+        init=init and InitImage(image=init, mask=mask, strength=drawing.prompt_strength),
+    )
+
+
+def _refuse_alone(needed: str, **settings: tuple[Any, Any]) -> None:
+    """Refuse settings that differ from their defaults: they were meant, and would be lost.
+
+    Args:
+        needed: The input that they act on, which was not given.
+        settings: Value and default of each.
+
+    Raises:
+        SettingError: Naming the first.
+    """
+    for name, (value, default) in settings.items():
+        if value != default:
+            raise SettingError(
+                f"{name} is {value}, but there is no {needed} for it to act on. Send {needed}, or "
+                f"leave {name} out."
+            )

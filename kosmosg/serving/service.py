@@ -1,0 +1,168 @@
+"""A prediction request: files and numbers in, picture files out.
+
+This is everything between the Cog surface (``predict.py``) and the pipeline that does not need
+Cog: what the log says, where the outputs lie and when they go.
+"""
+
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kosmosg.checkpoints.folder import find_weights
+from kosmosg.diffusion.settings import MAX_SEED
+from kosmosg.errors import PromptError, SettingError, UnsafeImageError, WeightsError
+from kosmosg.models.config import DTYPES
+from kosmosg.pipeline import KosmosGOutput, KosmosGPipeline
+from kosmosg.serving.inputs import Drawing, read_images, read_techniques
+from kosmosg.serving.metadata import save_image
+from kosmosg.utils.checks import check_integer
+from kosmosg.utils.memory import reporting_out_of_memory
+
+ALLOW_NO_CHECKER = "KOSMOSG_ALLOW_NO_SAFETY_CHECKER"
+DTYPE = "KOSMOSG_DTYPE"
+FULL_SIZE_PIXELS = 256  # a decoder trained on larger pictures draws what a checker should see
+
+Metric = Callable[[str, float], Any]
+
+
+class Service:
+    """A loaded pipeline and the outputs of its last request."""
+
+    def __init__(self, pipeline: KosmosGPipeline):
+        self.pipeline = pipeline
+        self._outputs: tempfile.TemporaryDirectory | None = None
+
+    @classmethod
+    def open(cls, weights: str | os.PathLike | None = None) -> "Service":
+        """Load weights and compute what every request needs.
+
+        Raises:
+            WeightsError: If they are missing, damaged, or lack the safety checker without leave.
+            SettingError: If there is no such precision as the environment asks for.
+        """
+        start = time.perf_counter()
+        dtype = read_dtype()
+        directory = find_weights(weights)
+        pipeline = KosmosGPipeline.from_pretrained(directory, torch_dtype=dtype)
+        pipeline.conditioner.check_vocabulary()
+        if (
+            pipeline.safety_checker is None
+            and pipeline.default_size > FULL_SIZE_PIXELS
+            and os.environ.get(ALLOW_NO_CHECKER) != "1"
+        ):
+            raise WeightsError(
+                f"{directory} has no safety checker. Convert again with --stable-diffusion naming "
+                f"a folder that has one, or set {ALLOW_NO_CHECKER}=1 to serve without."
+            )
+        pipeline.conditioner.null_condition()
+        arrange(pipeline)
+        model, seconds = pipeline.kosmosg, time.perf_counter() - start
+        print(f"weights: {directory} on {model.device}, {model.dtype}, in {seconds:.1f} s")
+        return cls(pipeline)
+
+    def run(self, images: Iterable[Any], drawing: Drawing, metric: Metric) -> list[Path]:
+        """Draw the pictures of a request.
+
+        Args:
+            images: Pairs of an input's name and what came under it, in the order of the markers.
+            drawing: The other inputs.
+            metric: Takes the name and value of a measurement.
+
+        Returns:
+            Files that stay until the next request.
+
+        Raises:
+            KosmosGError: If the request cannot be carried out; the message is for the caller.
+        """
+        self._discard_outputs()
+        # The pipeline reports what it knows to be large; anything else may be the last straw.
+        with reporting_out_of_memory("This request does not"):
+            return self._run(images, drawing, metric)
+
+    def _run(self, images: Iterable[Any], drawing: Drawing, metric: Metric) -> list[Path]:
+        pictures = read_images(images)
+        if not drawing.prompt.strip():
+            raise PromptError("prompt is empty. Write what to draw, with <i> for an input image.")
+        techniques = read_techniques(drawing)
+        quality = check_integer("output_quality", drawing.output_quality, 0, 100)
+        seed = secrets.randbelow(MAX_SEED + 1) if drawing.seed is None else drawing.seed
+        seed = check_integer("seed", seed, 0, MAX_SEED)
+        print(f"seed: {seed}", flush=True)
+        output = self.pipeline(
+            drawing.prompt,
+            pictures,
+            drawing.negative_prompt,
+            num_images_per_prompt=drawing.num_images,
+            num_inference_steps=drawing.num_inference_steps,
+            guidance_scale=drawing.text_guidance_scale,
+            width=drawing.width,
+            height=drawing.height,
+            scheduler=drawing.scheduler,
+            seed=seed,
+            lora=techniques.lora,
+            control=techniques.control,
+            init=techniques.init,
+            check_safety=not drawing.disable_safety_checker,
+            progress=print_progress,
+        )
+        files = self._save(output, drawing, quality)
+        metric("image_output_count", len(files))
+        metric("encode_seconds", round(output.timings.encode, 3))
+        metric("denoise_seconds", round(output.timings.denoise, 3))
+        metric("decode_seconds", round(output.timings.decode, 3))
+        return files
+
+    def _save(self, output: KosmosGOutput, drawing: Drawing, quality: int) -> list[Path]:
+        if all(output.flagged):
+            raise UnsafeImageError(
+                "The safety checker flagged every picture. Try another seed or prompt."
+            )
+        self._outputs = tempfile.TemporaryDirectory(prefix="kosmosg-")
+        files = []
+        for index, image in enumerate(output.images):
+            seed = output.seeds[index]
+            if output.flagged[index]:
+                print(f"picture {index} (seed {seed}) left out: flagged by the safety checker")
+                continue
+            path = Path(self._outputs.name) / f"{index}-seed-{seed}.{drawing.output_format}"
+            files.append(save_image(image, path, quality=quality, recipe=output.recipes[index]))
+        return files
+
+    def _discard_outputs(self) -> None:
+        """Remove the files of the request before: nothing of it may show in this one."""
+        if self._outputs:
+            self._outputs.cleanup()
+            self._outputs = None
+
+
+def read_dtype() -> torch.dtype | None:
+    """Read from the environment which precision to serve in; nothing is the device's default.
+
+    Raises:
+        SettingError: If it is none that there is.
+    """
+    name = os.environ.get(DTYPE, "")
+    if name and name not in DTYPES:
+        raise SettingError(f"{DTYPE} is {name!r}. Choose one of {', '.join(DTYPES)}.")
+    return getattr(torch, name) if name else None
+
+
+def arrange(pipeline: KosmosGPipeline) -> None:
+    """Lay convolutions out as they run fastest, where the benchmark has shown that they do."""
+    unet, vae = pipeline.decoder.unet, pipeline.decoder.vae
+    if unet.device.type == "cpu" and unet.dtype == torch.bfloat16:
+        for network in (unet, vae.decoder):
+            network.to(memory_format=torch.channels_last)
+
+
+def print_progress(done: int, total: int) -> None:
+    """Print a line in the form that the platform's clients read progress from."""
+    tenths = done * 10 // total
+    bar = "█" * tenths + " " * (10 - tenths)
+    print(f"{done * 100 // total:3d}%|{bar}| {done}/{total}", flush=True)

@@ -1,0 +1,172 @@
+"""A sheet with the decoder's techniques under a condition of KOSMOS-G (Figure 7).
+
+As on the sheet of skills the examples are fixed and nothing is picked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kosmosg.diffusion.control import Control
+from kosmosg.diffusion.init_image import InitImage
+from kosmosg.diffusion.interpolation import mix
+from kosmosg.diffusion.lora import LoRA
+from kosmosg.diffusion.settings import Settings
+from kosmosg.pipeline import KosmosGPipeline
+from miniature.evaluation.image_grids import Cell, lay_out
+from miniature.evaluation.prompts import to_image
+from miniature.world import Description, Entity, Figure, Picture, portrait, render
+from miniature.world.crops import entity_crops
+
+EXAMPLES = 3  # of each technique
+STEPS, GUIDANCE, SEED, SAMPLER = 30, 5.0, 1, "DPMSolverMultistep"
+CAT = Entity(shape="cat", colour="yellow", texture="dotted")
+RED_CAT = Entity(shape="cat", colour="red", texture="plain")
+LAYOUTS = {"left": 1, "right": 39}  # seeds of pictures with a figure there
+HOUSE = Entity(shape="house", colour="pink", texture="plain")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A prompt with its pictures, and a technique.
+
+    Attributes:
+        prompt: With a marker for each picture.
+        images: The pictures at the markers.
+        technique: Arguments of ``KosmosGPipeline``.
+        shown: The technique's own pictures.
+        note: What else decides, for the sheet.
+    """
+
+    prompt: str
+    images: Sequence[Image.Image]
+    technique: dict[str, Any]
+    shown: Sequence[Image.Image] = field(default=())
+    note: str = ""
+
+
+def draw_techniques(pipeline: KosmosGPipeline, lora: Path) -> Image.Image:
+    """Draw three examples of each technique, one row per technique.
+
+    Args:
+        pipeline: The miniature, with a ControlNet for edges.
+        lora: File of a LoRA for its U-Net.
+
+    Raises:
+        KosmosGError: If a network is missing or does not fit.
+    """
+    rows = make_examples(lora)
+    cells = [_draw(pipeline, example) for row in rows.values() for example in row]
+    cells += _mixtures(pipeline, _portrait(CAT), _portrait(HOUSE))
+    return lay_out(cells, EXAMPLES, titles=(*rows, "Mixing"))
+
+
+def make_examples(lora: Path) -> dict[str, list[Example]]:
+    """Examples of all techniques but mixing, by technique."""
+    cat, house, picture = _portrait(CAT), _portrait(HOUSE), draw_street()
+    street, mask = to_image(picture.image), draw_mask(picture)
+    there = "a <i> on a city street"
+
+    def styled(scale: float) -> Example:
+        technique = {"lora": LoRA(file=lora, scale=scale)}
+        return Example(
+            prompt="a <i> on the beach",
+            images=[cat],
+            technique=technique,
+            note=f"LoRA at {scale:g}",
+        )
+
+    def controlled(prompt: str, side: str) -> Example:
+        layout = to_image(draw_layout(side).image)
+        technique = {"control": Control(kind="canny", image=layout)}
+        return Example(
+            prompt=prompt, images=[cat], technique=technique, shown=[layout], note="edges"
+        )
+
+    def begun(strength: float) -> Example:
+        technique = {"init": InitImage(image=street, strength=strength)}
+        note = f"strength {strength:g}"
+        return Example(prompt=there, images=[cat], technique=technique, shown=[street], note=note)
+
+    def painted(prompt: str, image: Image.Image) -> Example:
+        technique = {"init": InitImage(image=street, mask=mask, strength=1.0)}
+        return Example(prompt=prompt, images=[image], technique=technique, shown=[street, mask])
+
+    return {
+        "LoRA": [styled(scale) for scale in (0.0, 0.75, 1.0)],
+        "ControlNet for edges": [
+            controlled("a <i> in the snow", "left"),
+            controlled("a <i> in the snow", "right"),
+            controlled("a <i> on the beach", "left"),
+        ],
+        "Image to image": [begun(strength) for strength in (0.5, 0.7, 0.9)],
+        "Inpainting": [
+            painted(there, cat),
+            painted(there, house),
+            painted("a <i> wearing a hat on a city street", cat),
+        ],
+    }
+
+
+def draw_layout(side: str) -> Picture:
+    """Draw a cat far to the ``left`` or the ``right``: where others are to be."""
+    return portrait(RED_CAT, np.random.default_rng(LAYOUTS[side]))
+
+
+def draw_street() -> Picture:
+    """Draw a cat on a street: the picture that others start from."""
+    figure = Figure(entity=RED_CAT, accessory="none")
+    description = Description(figures=(figure,), relation=None, scene="city", style="picture")
+    return render(description, np.random.default_rng(3))
+
+
+def draw_mask(picture: Picture) -> Image.Image:
+    """Draw a mask that is white in the square around the first entity."""
+    mask = Image.new("L", to_image(picture.image).size)
+    mask.paste(255, entity_crops(picture)[0].box)
+    return mask
+
+
+def _portrait(entity: Entity) -> Image.Image:
+    return to_image(portrait(entity, np.random.default_rng(1)).image)
+
+
+def _draw(pipeline: KosmosGPipeline, example: Example) -> Cell:
+    output = pipeline(
+        example.prompt,
+        example.images,
+        num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE,
+        scheduler=SAMPLER,
+        seed=SEED,
+        **example.technique,
+    ).images[0]
+    text = f"{example.prompt}; {example.note}" if example.note else example.prompt
+    return Cell(inputs=[*example.images, *example.shown], prompt=text, output=output)
+
+
+def _mixtures(pipeline: KosmosGPipeline, first: Image.Image, second: Image.Image) -> list[Cell]:
+    """Draw what lies between two pictures, without the ends."""
+    side, count = pipeline.default_size, EXAMPLES + 2
+    settings = Settings.check(
+        num_images_per_prompt=count,
+        num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE,
+        size=(side, side),
+        scheduler=SAMPLER,
+        seed=SEED,
+    )
+    prompt = "a <i> in the snow"
+    strip, _ = mix(pipeline, prompt, first, second, settings)
+    return [
+        Cell(
+            inputs=[first, second],
+            prompt=f"{prompt}; share of the second {place / (count - 1):g}",
+            output=strip.crop((place * side, 0, (place + 1) * side, side)),
+        )
+        for place in range(1, count - 1)
+    ]

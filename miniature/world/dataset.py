@@ -1,0 +1,237 @@
+"""The world as a data set: folders of shards for every stage of the training.
+
+    pictures       captions and pictures of *all* entities, for what the paper takes from
+                   elsewhere and never trains on its subjects: CLIP, VAE and U-Net
+    captions       captions and pictures                               stages 1 and 2
+    text           sentences                                           stage 1
+    documents      texts with pictures between                         stage 1
+    compositional  captions, entities cut out of pictures, pictures    stage 3 (section 2.3)
+    edits          pictures before and after an instruction            stage 3
+    neon           pictures of one style, which no caption mentions    a LoRA
+
+Nothing that is held out is mentioned or shown in any folder but the first and the last. Each shard
+comes from a seed of its own, so that the same files are written whatever the number of processes,
+and a run that was stopped goes on where it stood.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+from PIL import Image
+
+from kosmosg.data.schema import (
+    CaptionSample,
+    CompositionalSample,
+    EditSample,
+    Entity,
+    InterleavedDocument,
+    Sample,
+)
+from kosmosg.data.shard_writer import shard_name, write_shard
+from kosmosg.errors import DataError
+from miniature.world.captions import Caption, write_caption
+from miniature.world.crops import entity_crops
+from miniature.world.description import Description, sample_description
+from miniature.world.documents import sample_document, sample_sentence
+from miniature.world.edits import sample_edit
+from miniature.world.render import render, sample_picture
+
+DRAW_SHARD = 5  # first word of the seeds; those of the data's other parts are smaller
+SETTINGS_FILE = "dataset.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """One kind of samples, and how many of it make a whole data set."""
+
+    samples: int
+    draw: Callable[[np.random.Generator], Sample]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shard:
+    """A file to be written, and all that decides what is in it."""
+
+    path: Path
+    samples: int
+    first_key: int
+    seed: tuple[int, ...]
+
+
+def write_dataset(
+    directory: str | Path,
+    *,
+    seed: int = 0,
+    scale: float = 1.0,
+    processes: int = 2,
+    per_shard: int = 1000,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write all folders, or what a run that was stopped has left to write.
+
+    Args:
+        directory: Where to; made if missing.
+        seed: Decides every sample.
+        scale: Share of the samples to write; each folder gets at least one.
+        processes: Number of processes; with one, no other is started.
+        per_shard: Samples per file.
+        progress: Called at the start and after each shard, with the number of samples that are
+            there and that of all.
+
+    Raises:
+        DataError: If a setting is out of range, or the folder was begun with other settings.
+    """
+    if seed < 0 or not scale > 0 or processes < 1 or per_shard < 1:
+        raise DataError(
+            f"Seed {seed}, scale {scale}, {processes} processes, {per_shard} samples per shard: "
+            "wanted a seed of at least 0, a scale above 0, and at least 1 of the others."
+        )
+    directory = Path(directory)
+    _settle(directory, {"seed": seed, "scale": scale, "per_shard": per_shard})
+    shards = [
+        shard
+        for name, folder in FOLDERS.items()
+        for shard in _plan(directory / name, max(1, round(folder.samples * scale)), per_shard, seed)
+    ]
+    missing = [shard for shard in shards if not shard.path.exists()]
+    total = sum(shard.samples for shard in shards)
+    done = total - sum(shard.samples for shard in missing)
+    progress = progress or (lambda done, total: None)
+    progress(done, total)
+    for shard in _write_all(missing, processes):
+        done += shard.samples
+        progress(done, total)
+
+
+def _settle(directory: Path, settings: dict[str, float]) -> None:
+    """Note with what a data set is begun, so that it is not continued with anything else."""
+    file = directory / SETTINGS_FILE
+    if file.exists():
+        begun = json.loads(file.read_bytes())
+        if begun != settings:
+            raise DataError(
+                f"{directory} was begun with {begun}, not with {settings}. Use the same settings, "
+                "name another folder, or remove this one."
+            )
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(file.name + ".part")
+    unfinished.write_text(json.dumps(settings) + "\n")
+    unfinished.replace(file)
+
+
+def _plan(folder: Path, samples: int, per_shard: int, seed: int) -> Iterator[_Shard]:
+    for number, first in enumerate(range(0, samples, per_shard)):
+        yield _Shard(
+            path=folder / shard_name(number),
+            samples=min(per_shard, samples - first),
+            first_key=first,
+            seed=(DRAW_SHARD, seed, crc32(folder.name.encode()), number),
+        )
+
+
+def _write_all(shards: list[_Shard], processes: int) -> Iterator[_Shard]:
+    """Yield shards as they are finished, in any order."""
+    if processes == 1:
+        yield from map(_write, shards)
+        return
+    # A forked process would share the locks of threads that it does not have.
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    try:
+        for task in as_completed([pool.submit(_write, shard) for shard in shards]):
+            yield task.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _write(shard: _Shard) -> _Shard:
+    draw, rng = FOLDERS[shard.path.parent.name].draw, np.random.default_rng(shard.seed)
+    shard.path.parent.mkdir(exist_ok=True)
+    samples = (draw(rng) for _ in range(shard.samples))
+    write_shard(samples, shard.path, first_key=shard.first_key)
+    return shard
+
+
+def _draw_picture(rng: np.random.Generator) -> Sample:
+    return _draw_caption(rng, held_out=None)
+
+
+def _draw_caption(rng: np.random.Generator, held_out: bool | None = False) -> Sample:
+    picture = sample_picture(rng, held_out)
+    caption = write_caption(picture.description, rng).text
+    return CaptionSample(caption=caption, image=Image.fromarray(picture.image))
+
+
+def _draw_text(rng: np.random.Generator) -> Sample:
+    return InterleavedDocument(parts=(sample_sentence(rng),))
+
+
+def _draw_document(rng: np.random.Generator) -> Sample:
+    document = sample_document(rng)
+    parts: list[str | Image.Image] = [document.prompt.segments[0]]
+    for image, segment in zip(document.images, document.prompt.segments[1:], strict=True):
+        parts += [Image.fromarray(image), segment]
+    return InterleavedDocument(parts=tuple(part for part in parts if part != ""))
+
+
+def _draw_composition(rng: np.random.Generator) -> Sample:
+    picture = sample_picture(rng)
+    caption = _write_caption_that_begins_with_a_word(picture.description, rng)
+    entities = tuple(
+        Entity(
+            span=(span.start, span.end),
+            crop=Image.fromarray(crop.crop),
+            masked_crop=Image.fromarray(crop.masked),
+        )
+        for span, crop in zip(caption.spans, entity_crops(picture), strict=True)
+    )
+    target = Image.fromarray(picture.image)
+    return CompositionalSample(caption=caption.text, entities=entities, target=target)
+
+
+def _write_caption_that_begins_with_a_word(
+    description: Description, rng: np.random.Generator
+) -> Caption:
+    """Describe a picture so that no entity comes first.
+
+    Without its words, such a prompt would begin with an image, and is left out in training (see
+    ``entities.interleave``).
+    """
+    caption = write_caption(description, rng)
+    while caption.spans[0].start == 0:
+        caption = write_caption(description, rng)
+    return caption
+
+
+def _draw_edit(rng: np.random.Generator) -> Sample:
+    edit = sample_edit(rng)
+    return EditSample(
+        caption=edit.caption.text,
+        instruction=edit.instruction,
+        before=Image.fromarray(edit.before.image),
+        after=Image.fromarray(edit.after.image),
+    )
+
+
+def _draw_neon(rng: np.random.Generator) -> Sample:
+    description = sample_description(rng, held_out=None)
+    picture = render(replace(description, style="neon"), rng)
+    caption = write_caption(replace(description, style="picture"), rng).text
+    return CaptionSample(caption=caption, image=Image.fromarray(picture.image))
+
+
+FOLDERS: dict[str, Folder] = {
+    "pictures": Folder(samples=40_000, draw=_draw_picture),
+    "captions": Folder(samples=12_000, draw=_draw_caption),
+    "text": Folder(samples=12_000, draw=_draw_text),
+    "documents": Folder(samples=6_000, draw=_draw_document),
+    "compositional": Folder(samples=24_000, draw=_draw_composition),
+    "edits": Folder(samples=20_000, draw=_draw_edit),
+    "neon": Folder(samples=2_000, draw=_draw_neon),
+}

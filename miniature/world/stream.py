@@ -1,0 +1,81 @@
+"""An endless stream of drawn pictures, resumable at any of them without drawing those before."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from kosmosg.errors import DataError
+from miniature.world.description import STYLES, choose, sample_description
+from miniature.world.render import Picture, render
+
+DRAW_PICTURE = 4  # first word of the seeds; those of ``data.walk`` end at 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamedPicture:
+    """A picture and its place in the stream, which is a seed for what is done to it later."""
+
+    position: int
+    picture: Picture
+
+
+class PictureStream:
+    """One sequence of pictures, whatever the number of processes that share it.
+
+    Process ``rank`` draws the positions ``rank``, ``rank + world_size``, …; the generator of a
+    picture comes from the seed and its position alone. Unlike elsewhere in the world, all styles
+    are equally frequent: who learns to read pictures has to know each of them.
+
+    Args:
+        seed: Decides all pictures.
+        rank: Number of this process.
+        world_size: Number of processes.
+
+    Raises:
+        DataError: If the numbers do not fit together.
+    """
+
+    def __init__(self, seed: int, rank: int = 0, world_size: int = 1):
+        if seed < 0 or not 0 <= rank < world_size:
+            raise DataError(
+                f"Seed {seed}, rank {rank} of {world_size}: wanted a seed of at least 0 and a "
+                "rank from 0 to below the number of processes."
+            )
+        self._identity = {"seed": seed, "rank": rank, "world_size": world_size}
+        self._position = rank
+
+    def __iter__(self) -> Iterator[StreamedPicture]:
+        return self
+
+    def __next__(self) -> StreamedPicture:
+        position = self._position
+        rng = np.random.default_rng((DRAW_PICTURE, self._identity["seed"], position))
+        description = sample_description(rng, held_out=None)  # all that there is
+        picture = render(replace(description, style=choose(STYLES, rng)), rng)
+        self._position += self._identity["world_size"]
+        return StreamedPicture(position=position, picture=picture)
+
+    @property
+    def skipped(self) -> dict[str, dict[str, int]]:
+        """Nothing: every picture can be drawn."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the stream stands; ``position`` is that of the next picture."""
+        return {**self._identity, "position": self._position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where another stream stood, with the same pictures in the same order.
+
+        Raises:
+            DataError: If that stream was another one.
+        """
+        found = {key: state.get(key) for key in self._identity}
+        if found != self._identity:
+            raise DataError(
+                f"The pictures cannot be resumed: the saved run had {found}, this one has "
+                f"{self._identity}. Start it with the same ones."
+            )
+        self._position = state["position"]

@@ -1,0 +1,182 @@
+"""What img2dataset writes as samples of captions."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kosmosg.curation.img2dataset import open_downloads
+from kosmosg.curation.output import Ledger
+from kosmosg.curation.pipelines import make_captions
+from kosmosg.data.preprocessing import PromptPreparer
+from kosmosg.data.schema import CaptionRules, CaptionSample
+from kosmosg.data.shards import open_shards
+from kosmosg.errors import CurationError, WeightsError
+from kosmosg.prompts.prompt import parse_text
+from kosmosg.prompts.tokenizer import KosmosGTokenizer
+from tests.curation.test_openimages import make
+from tests.data.test_shards import write_tar
+
+SIDE = 40  # smallest
+
+
+def jpeg(seed: int, size: tuple[int, int] = (50, 44)) -> bytes:
+    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, format="JPEG")
+    return buffer.getvalue()
+
+
+def sample(number: int, **changes: Any) -> dict[str, bytes]:
+    """The files of one sample, as img2dataset writes them; None leaves one out."""
+    metadata = {
+        "caption": f"a dog {number}",
+        "url": f"https://host/{number}.jpg",
+        "key": f"{number:09d}",
+        "status": "success",
+        "error_message": None,
+        "width": 50,
+        "height": 44,
+        "original_width": 500,
+        "exif": "{}",
+    }
+    metadata |= changes.pop("metadata", {})
+    files = {"jpg": jpeg(number), "txt": f"a dog {number}".encode()}
+    files |= {"json": json.dumps(metadata).encode()} | changes
+    return {name: data for name, data in files.items() if data is not None}
+
+
+def write_tars(folder: Path, *samples: dict[str, bytes]) -> Path:
+    folder.mkdir()
+    files = [
+        (f"{number:09d}.{name}", data)
+        for number, each in enumerate(samples)
+        for name, data in each.items()
+    ]
+    write_tar(folder / "00000.tar", files)
+    (folder / "00000.parquet").touch()
+    (folder / "00000_stats.json").touch()
+    return folder
+
+
+def write_files(folder: Path, *samples: dict[str, bytes]) -> Path:
+    for number, each in enumerate(samples):
+        (folder / f"{number % 2:05d}").mkdir(parents=True, exist_ok=True)
+        for name, data in each.items():
+            (folder / f"{number % 2:05d}" / f"{number:09d}.{name}").write_bytes(data)
+    return folder
+
+
+def make_set(folder: Path, tokenizer: Path, directory: Path, **options: Any) -> Ledger:
+    recipe = make_captions(folder, tokenizer, per_shard=3, min_side=SIDE, **options)
+    return make(recipe, directory, 3)
+
+
+def read(directory: Path) -> list[CaptionSample]:
+    samples = []
+    for shard in open_shards(directory, CaptionRules(min_side=SIDE)):
+        for entry in shard.scan().entries:
+            each = shard.read(entry, np.random.default_rng(0))
+            assert isinstance(each, CaptionSample)
+            samples.append(each)
+    return samples
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_weights: Path) -> Path:
+    return tiny_weights / "tokenizer"
+
+
+@pytest.mark.parametrize("write", [write_tars, write_files])
+def test_both_layouts(write: Any, tokenizer: Path, tmp_path: Path) -> None:
+    folder = write(tmp_path / "in", *(sample(number) for number in range(4)))
+    ledger = make_set(folder, tokenizer, tmp_path / "set")
+    assert [record["samples"] for record in ledger.records()] == [3, 1]
+    samples = sorted(read(ledger.directory), key=lambda each: each.caption)
+    assert [each.caption for each in samples] == [f"a dog {n}" for n in range(4)]
+    preparer = PromptPreparer(
+        tokenizer=KosmosGTokenizer.from_pretrained(tokenizer),
+        image_slots=8,
+        image_size=56,
+        target_size=64,
+    )
+    for number, each in enumerate(samples):
+        true = Image.open(io.BytesIO(jpeg(number)))
+        assert np.array_equal(np.asarray(each.image), np.asarray(true))  # the file itself
+        assert preparer(each, np.random.default_rng(0)).target is not None
+
+
+def test_a_sample_says_where_it_is_from(tokenizer: Path, tmp_path: Path) -> None:
+    samples = [sample(0), sample(1, metadata={"url": None})]
+    ledger = make_set(write_tars(tmp_path / "in", *samples), tokenizer, tmp_path / "set")
+    content = (ledger.directory / "000000.tar").read_bytes()
+    assert b'"source": "https://host/0.jpg"' in content
+    assert b'"source": "00000.tar, sample 1"' in content
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"metadata": {"width": "fifty"}}, "size-not-a-number"),
+        ({"metadata": {"height": None}}, "size-not-a-number"),
+        ({"metadata": {"height": -44}}, "size-not-a-number"),
+        ({"metadata": {"height": 44.5}}, "size-not-a-number"),
+        ({"metadata": {"height": True}}, "size-not-a-number"),
+        ({"metadata": {"height": 39}}, "too-small"),
+        ({"jpg": jpeg(0, (50, 39))}, "too-small"),  # whatever the JSON says
+        ({"jpg": b"no picture"}, "image"),
+        ({"jpg": None}, "missing-part"),
+        ({"json": None}, "metadata"),
+        ({"json": b"{"}, "metadata"),
+        ({"json": b"[]"}, "metadata"),
+        ({"txt": b"\xff"}, "encoding"),
+        ({"txt": b" \n"}, "no-caption"),
+        ({"txt": None, "metadata": {"caption": None}}, "no-caption"),
+        ({"txt": b"dog " * 200}, "caption-too-long"),
+        ({"txt": None, "metadata": {"caption": "\ud800"}}, "encoding"),
+    ],
+)
+def test_what_training_would_not_take(
+    changes: dict[str, Any], reason: str, tokenizer: Path, tmp_path: Path
+) -> None:
+    folder = write_tars(tmp_path / "in", sample(0, **changes), sample(1))
+    ledger = make_set(folder, tokenizer, tmp_path / "set")
+    (record,) = ledger.records()
+    assert record["steps"][0]["set_aside"] == {reason: 1}
+    assert [each.caption for each in read(ledger.directory)] == ["a dog 1"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"metadata": {"width": "50", "height": "44"}},
+        {"txt": None},
+        {"txt": b" a dog\n0 "},
+        {"metadata": {"height": SIDE}, "jpg": jpeg(0, (50, SIDE))},
+    ],
+)
+def test_what_training_takes(changes: dict[str, Any], tokenizer: Path, tmp_path: Path) -> None:
+    folder = write_tars(tmp_path / "in", sample(0, **changes))
+    ledger = make_set(folder, tokenizer, tmp_path / "set")
+    assert [each.caption for each in read(ledger.directory)] == ["a dog 0"]
+
+
+def test_the_longest_caption(tokenizer: Path, tmp_path: Path) -> None:
+    """As many tokens as the readers of training take, and not one more."""
+    assert len(KosmosGTokenizer.from_pretrained(tokenizer).encode(parse_text("dog"), 0).ids) == 2
+    samples = [sample(0, txt=b"dog " * 128), sample(1, txt=b"dog " * 129)]
+    ledger = make_set(write_tars(tmp_path / "in", *samples), tokenizer, tmp_path / "set")
+    assert [len(each.caption.split()) for each in read(ledger.directory)] == [128]
+
+
+def test_folders_that_are_none(tokenizer: Path, tmp_path: Path) -> None:
+    with pytest.raises(CurationError, match="is no folder"):
+        open_downloads(tmp_path / "none", 3)
+    with pytest.raises(CurationError, match="nothing in"):
+        open_downloads(tmp_path, 3)
+    with pytest.raises(WeightsError, match="tokenizer lacks"):
+        make_captions(tmp_path, tmp_path, per_shard=3)

@@ -1,0 +1,317 @@
+"""ControlNet: small random networks in the layout of the real ones, and the maps they read."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+from PIL import Image
+from transformers import (
+    DepthAnythingConfig,
+    DepthAnythingForDepthEstimation,
+    Dinov2Config,
+    DPTImageProcessorPil,
+    SegformerImageProcessorPil,
+    UperNetConfig,
+    UperNetForSemanticSegmentation,
+)
+
+from kosmosg import Control, InitImage, KosmosGPipeline, LoRA
+from kosmosg.diffusion import control_maps
+from kosmosg.diffusion.ade20k import PALETTE
+from kosmosg.diffusion.control import ControlNets
+from kosmosg.diffusion.control_maps import Place, make_map
+from kosmosg.diffusion.settings import CONTROL_TYPES
+from kosmosg.errors import ControlError, SettingError
+from tests.diffusion import loras
+from tests.diffusion.drawing import difference, draw, noise_picture, pixels
+
+PICTURE = noise_picture()
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+
+
+def write_controlnet(folder: Path, unet: Any, seed: int = 0, **changes: Any) -> None:
+    """Write a network that fits a U-Net; its output layers are not zero, so that it acts."""
+    torch.manual_seed(seed)
+    network: Any = ControlNetModel.from_unet(unet, load_weights_from_unet=False)
+    if changes:
+        network = ControlNetModel.from_config({**network.config, **changes})
+    for name, parameter in network.named_parameters():
+        if name.startswith(("controlnet_down", "controlnet_mid", "controlnet_cond_embedding")):
+            torch.nn.init.normal_(parameter, std=0.2)
+    network.save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(pipe: KosmosGPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ControlNets of all kinds."""
+    folder = tmp_path_factory.mktemp("weights") / "controlnet"
+    for seed, kind in enumerate(CONTROL_TYPES):
+        changes = {"global_pool_conditions": True} if kind == "shuffle" else {}
+        write_controlnet(folder / kind, pipe.decoder.unet, seed, **changes)
+    return folder
+
+
+@pytest.fixture
+def controlled(
+    pipe: KosmosGPipeline, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> KosmosGPipeline:
+    monkeypatch.setattr(pipe, "controlnets", ControlNets([folder]))
+    return pipe
+
+
+def ready(kind: str = "depth", **options: Any) -> Control:
+    """Make a control whose map is ready."""
+    return Control(kind=kind, image=PICTURE, preprocess=False, **options)
+
+
+# ------------------------------------------------------------------ what it does
+
+
+@pytest.mark.parametrize("kind", CONTROL_TYPES)
+def test_every_kind_acts_and_at_zero_does_not(controlled: KosmosGPipeline, kind: str) -> None:
+    plain = draw(controlled)
+    assert difference(plain, draw(controlled, control=ready(kind, scale=0))) == 0
+    assert difference(plain, draw(controlled, control=ready(kind))) > 8
+
+
+def test_it_is_the_pipeline_of_diffusers(controlled: KosmosGPipeline, folder: Path) -> None:
+    condition, negative = controlled.encode_prompt("a cat")
+    decoder = controlled.decoder_with("DDIM")
+    plain: Any = StableDiffusionControlNetPipeline(
+        **decoder.components,
+        controlnet=ControlNetModel.from_pretrained(folder / "depth"),
+        requires_safety_checker=False,
+    )
+    plain.set_progress_bar_config(disable=True)
+    theirs = plain(
+        image=PICTURE,
+        prompt_embeds=condition,
+        negative_prompt_embeds=negative,
+        num_inference_steps=4,
+        guidance_scale=6.0,
+        controlnet_conditioning_scale=0.7,
+        control_guidance_end=0.5,
+        generator=torch.Generator().manual_seed(5),
+    ).images[0]
+    ours = draw(controlled, scheduler="DDIM", control=ready(scale=0.7, end=0.5))
+    assert difference(ours, theirs) <= 1
+
+
+def test_when_it_acts(controlled: KosmosGPipeline) -> None:
+    settings: list[dict[str, Any]] = [{}, {"end": 0.5}, {"start": 0.5}]
+    whole, first, last = (draw(controlled, control=ready(**times)) for times in settings)
+    assert difference(whole, first) > 0
+    assert difference(first, last) > 0
+
+
+def test_without_guidance(controlled: KosmosGPipeline) -> None:
+    plain = draw(controlled, guidance_scale=1)
+    assert difference(plain, draw(controlled, guidance_scale=1, control=ready())) > 0
+    assert difference(plain, draw(controlled, guidance_scale=1, control=ready(scale=0))) == 0
+
+
+def test_with_several_prompts_and_pictures(controlled: KosmosGPipeline) -> None:
+    settings: dict[str, Any] = {"num_inference_steps": 2, "control": ready()}
+    together = controlled(["a cat", "a dog"], seed=5, num_images_per_prompt=2, **settings).images
+    alone = controlled("a dog", seed=8, **settings).images[0]
+    assert difference(together[3], alone) <= 1
+
+
+def test_with_a_lora_at_its_own_strength(controlled: KosmosGPipeline, tmp_path: Path) -> None:
+    unet = controlled.decoder.unet
+    file = loras.write(tmp_path / "x.safetensors", loras.peft(loras.make_factors(unet)))
+    control = ready(scale=0.001)  # not so strong that nothing else is seen
+    base = draw(controlled, control=control)
+    none, half, full = (
+        draw(controlled, control=control, lora=LoRA(file=file, scale=scale))
+        for scale in (0, 0.5, 1)
+    )
+    assert difference(base, none) == 0
+    assert difference(half, full) > 0
+    assert difference(base, full) > 8
+    assert difference(base, draw(controlled, control=control)) == 0
+
+
+def test_with_a_picture_to_start_from(controlled: KosmosGPipeline) -> None:
+    init = InitImage(image=noise_picture(seed=1), strength=0.5)
+    plain = draw(controlled, init=init)
+    assert difference(plain, draw(controlled, init=init, control=ready(scale=0))) == 0
+    assert difference(plain, draw(controlled, init=init, control=ready())) > 8
+    full = InitImage(image=noise_picture(seed=1), strength=1)
+    controlled_only = draw(controlled, control=ready())
+    assert difference(controlled_only, draw(controlled, init=full, control=ready())) == 0
+
+
+def test_the_recipe_says_how(controlled: KosmosGPipeline) -> None:
+    result = controlled("a cat", num_inference_steps=1, control=ready(scale=0.5))
+    assert result.recipes[0]["control_type"] == "depth"
+    assert result.recipes[0]["control_scale"] == 0.5
+
+
+def test_pictures_of_two_proportions(controlled: KosmosGPipeline) -> None:
+    tall = InitImage(image=noise_picture(32, 64))
+    with pytest.raises(SettingError, match="init_image has 32 × 64"):
+        draw(controlled, init=tall, control=ready())
+
+
+# ------------------------------------------------------------------ where networks come from
+
+
+def test_one_network_is_in_memory_at_a_time(pipe: KosmosGPipeline, folder: Path) -> None:
+    nets = ControlNets([folder])
+    first = nets.get("canny", pipe.decoder.unet)
+    assert nets.get("canny", pipe.decoder.unet) is first
+    other = nets.get("depth", pipe.decoder.unet)
+    assert other is not first
+    assert nets.get("canny", pipe.decoder.unet) is not first
+
+
+def test_weights_may_bring_their_own(
+    pipe: KosmosGPipeline, folder: Path, own_weights: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights"
+    shutil.copytree(own_weights, weights)
+    shutil.copytree(folder / "canny", weights / "controlnet" / "canny")
+    own = KosmosGPipeline.from_pretrained(weights)
+    control = Control(kind="canny", image=PICTURE)
+    assert difference(draw(own), draw(own, control=control)) > 8
+
+
+def test_one_that_is_not_there(pipe: KosmosGPipeline, tmp_path: Path) -> None:
+    nets = ControlNets([tmp_path])
+    with pytest.raises(ControlError, match="python -m kosmosg download controlnet mlsd"):
+        nets.get("mlsd", pipe.decoder.unet)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"cross_attention_dim": 48}, "cross_attention_dim is 48, not 32"), ({"in_channels": 9}, "9")],
+)
+def test_one_for_another_base_model(
+    pipe: KosmosGPipeline, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    write_controlnet(tmp_path / "canny", pipe.decoder.unet, **changes)
+    with pytest.raises(ControlError, match=message):
+        ControlNets([tmp_path]).get("canny", pipe.decoder.unet)
+
+
+def test_one_that_is_cut_off(pipe: KosmosGPipeline, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "canny", tmp_path / "canny")
+    file = tmp_path / "canny" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    nets = ControlNets([folder, tmp_path])
+    nets.get("depth", pipe.decoder.unet)
+    broken = ControlNets([tmp_path])
+    with pytest.raises(ControlError, match="cannot be loaded"):
+        broken.get("canny", pipe.decoder.unet)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "edges"}, "control_type 'edges' is unknown"),
+        ({"kind": "canny", "scale": 3}, "control_scale"),
+        ({"kind": "canny", "start": 0.5, "end": 0.5}, "end after it starts"),
+        ({"kind": "canny", "end": 1.5}, "end"),
+    ],
+)
+def test_settings_out_of_bounds(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        Control(image=PICTURE, **options)
+
+
+# ------------------------------------------------------------------ maps
+
+
+def place(folder: Path) -> Place:
+    return Place(folder=folder, device=torch.device("cpu"))
+
+
+def test_canny_draws_edges(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (128, 64))
+    picture.paste("white", (64, 0, 128, 64))
+    drawn = pixels(make_map("canny", picture, (64, 32), place(tmp_path)))
+    edge = np.flatnonzero(drawn.sum(axis=(0, 2)))
+    assert drawn.shape == (32, 64, 3)
+    assert edge.size
+    assert set(edge) <= {30, 31, 32, 33}
+
+
+def test_canny_needs_no_download(controlled: KosmosGPipeline) -> None:
+    control = Control(kind="canny", image=PICTURE)
+    assert difference(draw(controlled), draw(controlled, control=control)) > 8
+
+
+def test_instruct_pix2pix_reads_the_picture_itself(tmp_path: Path) -> None:
+    assert difference(make_map("ip2p", PICTURE, (64, 64), place(tmp_path)), PICTURE) == 0
+
+
+def test_shuffle_keeps_colours_and_loses_the_layout(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (256, 256), "red")
+    picture.paste("blue", (128, 0, 256, 256))
+    shuffled, again = (make_map("shuffle", picture, (256, 256), place(tmp_path)) for _ in "ab")
+    assert difference(shuffled, again) == 0
+    values = pixels(shuffled)
+    assert (values[..., 1] <= 8).all()
+    assert values[..., 0].max() > 240
+    assert values[..., 2].max() > 240
+    assert np.abs(values - pixels(picture)).mean() > 20
+
+
+def test_depth_is_between_black_and_white(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "image_size": 56,
+        "out_features": STAGES,
+        "reshape_hidden_states": False,
+    }
+    backbone = Dinov2Config(**sizes)
+    config = DepthAnythingConfig(
+        backbone_config=backbone,
+        reassemble_hidden_size=32,
+        neck_hidden_sizes=[8, 16, 32, 32],
+        fusion_hidden_size=16,
+        head_hidden_size=8,
+    )
+    torch.manual_seed(0)
+    DepthAnythingForDepthEstimation(config).save_pretrained(tmp_path)
+    DPTImageProcessorPil(size={"height": 56, "width": 56}).save_pretrained(tmp_path)
+    assert control_maps.depth(PICTURE, place(tmp_path)).getextrema() == (0, 255)
+    made = make_map("depth", PICTURE, (96, 64), place(tmp_path))
+    assert (made.size, made.mode) == ((96, 64), "RGB")
+
+
+def test_segmentation_paints_in_the_colours_of_classes(tmp_path: Path) -> None:
+    backbone = {
+        "model_type": "convnext",
+        "hidden_sizes": [8, 8, 8, 8],
+        "depths": [1, 1, 1, 1],
+        "out_features": STAGES,
+    }
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_labels": 150, "auxiliary_channels": 8}
+    config = UperNetConfig(backbone_config=backbone, **sizes)
+    torch.manual_seed(0)
+    UperNetForSemanticSegmentation(config).eval().save_pretrained(tmp_path)
+    SegformerImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
+    made = control_maps.segmentation(PICTURE, place(tmp_path))
+    colours = {tuple(colour) for colour in pixels(made).reshape(-1, 3)}
+    assert colours <= {tuple(colour) for colour in PALETTE.astype(int)}
+    assert len(colours) > 1
+
+
+@pytest.mark.parametrize("kind", ["depth", "segmentation"])
+def test_a_map_whose_network_is_not_there(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(ControlError, match=f"download controlnet {kind}"):
+        make_map(kind, PICTURE, (64, 64), place(tmp_path / kind))
+
+
+def test_the_palette_has_a_colour_for_each_class() -> None:
+    assert PALETTE.shape == (150, 3)
+    assert PALETTE[0].tolist() == [120, 120, 120]  # wall
+    assert len({tuple(colour) for colour in PALETTE}) == 149  # the data set has one twice

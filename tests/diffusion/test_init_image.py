@@ -1,0 +1,187 @@
+"""Image to image and inpainting."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline
+from PIL import Image
+
+from kosmosg import InitImage, KosmosGPipeline
+from kosmosg.diffusion.schedulers import SAMPLERS
+from kosmosg.errors import ImageError, SettingError
+from tests.diffusion.drawing import difference, draw, noise_picture, pixels
+
+SCENE = noise_picture()
+
+
+def half_mask(width: int = 64, height: int = 64) -> Image.Image:
+    """White on the left."""
+    mask = Image.new("L", (width, height))
+    mask.paste(255, (0, 0, width // 2, height))
+    return mask
+
+
+# ------------------------------------------------------------------ image to image
+
+
+@pytest.mark.parametrize("scheduler", list(SAMPLERS))
+def test_full_strength_is_text_to_image(pipe: KosmosGPipeline, scheduler: str) -> None:
+    plain = draw(pipe, scheduler=scheduler)
+    drawn = draw(pipe, scheduler=scheduler, init=InitImage(image=SCENE, strength=1))
+    assert difference(plain, drawn) == 0
+
+
+def test_less_strength_stays_closer(pipe: KosmosGPipeline) -> None:
+    def distance(strength: float) -> float:
+        drawn = draw(pipe, num_inference_steps=20, init=InitImage(image=SCENE, strength=strength))
+        return float(np.abs(pixels(drawn) - decoded).mean())
+
+    decoded = _round_trip(pipe, SCENE)
+    least, half, most = (distance(strength) for strength in (0.05, 0.5, 1.0))
+    assert least < half < most
+
+
+def _round_trip(pipe: KosmosGPipeline, image: Image.Image) -> np.ndarray:
+    """What the VAE makes of a picture: the least that image to image changes."""
+    vae: Any = pipe.decoder.vae
+    values = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    with torch.inference_mode():
+        decoded = vae.decode(vae.encode(values).latent_dist.mode()).sample
+    levels = (decoded / 2 + 0.5).clamp(0, 1) * 255
+    return levels[0].permute(1, 2, 0).round().numpy().astype(int)
+
+
+def test_the_steps_are_those_of_diffusers(pipe: KosmosGPipeline) -> None:
+    """With the VAE's noise taken away, diffusers' own pipeline draws the same."""
+    condition, negative = pipe.encode_prompt("a cat")
+    plain: Any = StableDiffusionImg2ImgPipeline(
+        **{**pipe.decoder.components, "scheduler": _ddim(pipe)}, requires_safety_checker=False
+    )
+    plain.set_progress_bar_config(disable=True)
+    latents = plain.vae.encode(plain.image_processor.preprocess(SCENE)).latent_dist.mode()
+    theirs = plain(
+        image=latents * plain.vae.config.scaling_factor,
+        prompt_embeds=condition,
+        negative_prompt_embeds=negative,
+        strength=0.5,
+        num_inference_steps=4,
+        guidance_scale=6.0,
+        generator=torch.Generator().manual_seed(5),
+    ).images[0]
+    ours = draw(pipe, scheduler="DDIM", init=InitImage(image=SCENE, strength=0.5))
+    assert difference(ours, theirs) <= 1
+
+
+def _ddim(pipe: KosmosGPipeline) -> DDIMScheduler:
+    made: Any = DDIMScheduler.from_config(pipe.decoder.scheduler.config, timestep_spacing="leading")
+    return made
+
+
+def test_several_pictures_are_those_of_seeds_that_follow(pipe: KosmosGPipeline) -> None:
+    init = InitImage(image=SCENE, strength=0.5)
+    settings: dict[str, Any] = {"num_inference_steps": 4, "init": init}
+    together = pipe("a cat", seed=5, num_images_per_prompt=3, **settings).images
+    alone = [pipe("a cat", seed=seed, **settings).images[0] for seed in (5, 6, 7)]
+    assert max(map(difference, together, alone)) <= 1
+    assert difference(*together[:2]) > 8
+
+
+def test_the_proportions_are_those_of_the_picture(pipe: KosmosGPipeline) -> None:
+    wide = InitImage(image=noise_picture(90, 45), strength=0.5)
+    assert draw(pipe, init=wide).size == (64, 32)
+    with pytest.raises(SettingError, match="init_image has 90 × 45"):
+        draw(pipe, init=wide, width=64, height=64)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8000, 8000)])
+def test_the_smallest_and_the_largest(pipe: KosmosGPipeline, size: tuple[int, int]) -> None:
+    picture = Image.new("RGB", size, "teal")
+    assert draw(pipe, init=InitImage(image=picture, strength=0.5)).size == (64, 64)
+
+
+def test_a_strength_that_leaves_no_step(pipe: KosmosGPipeline) -> None:
+    with pytest.raises(SettingError, match=r"leaves no step to take. Give at least 0.250"):
+        draw(pipe, init=InitImage(image=SCENE, strength=0.2))
+
+
+# ------------------------------------------------------------------ inpainting
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_what_the_mask_leaves_out_does_not_change(pipe: KosmosGPipeline, strength: float) -> None:
+    init = InitImage(image=SCENE, mask=half_mask(), strength=strength)
+    drawn = pixels(draw(pipe, init=init))
+    assert (drawn[:, 32:] == pixels(SCENE)[:, 32:]).all()
+    assert np.abs(drawn[:, :32] - pixels(SCENE)[:, :32]).mean() > 8
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_inpainting_is_that_of_diffusers(pipe: KosmosGPipeline, strength: float) -> None:
+    condition, negative = pipe.encode_prompt("a cat")
+    plain: Any = StableDiffusionInpaintPipeline(
+        **{**pipe.decoder.components, "scheduler": _ddim(pipe)}, requires_safety_checker=False
+    )
+    plain.set_progress_bar_config(disable=True)
+    latents = plain.vae.encode(plain.image_processor.preprocess(SCENE)).latent_dist.mode()
+    theirs = plain(
+        image=latents * plain.vae.config.scaling_factor,
+        mask_image=half_mask(),
+        masked_image_latents=torch.zeros_like(latents),  # only for U-Nets that read a mask
+        prompt_embeds=condition,
+        negative_prompt_embeds=negative,
+        strength=strength,
+        num_inference_steps=4,
+        guidance_scale=6.0,
+        width=64,
+        height=64,
+        generator=torch.Generator().manual_seed(5),
+    ).images[0]
+    init = InitImage(image=SCENE, mask=half_mask(), strength=strength)
+    ours = draw(pipe, scheduler="DDIM", init=init)
+    assert np.abs(pixels(ours) - pixels(theirs))[:, :32].max() <= 1
+
+
+@pytest.mark.parametrize("scheduler", list(SAMPLERS))
+def test_every_sampler_keeps_what_it_should(pipe: KosmosGPipeline, scheduler: str) -> None:
+    init = InitImage(image=SCENE, mask=half_mask(), strength=0.75)
+    drawn = pixels(draw(pipe, scheduler=scheduler, init=init))
+    assert (drawn[:, 32:] == pixels(SCENE)[:, 32:]).all()
+    assert drawn[:, :32].std() > 1
+
+
+def test_a_white_mask_is_no_mask(pipe: KosmosGPipeline) -> None:
+    white = Image.new("L", (128, 128), 255)
+    with_mask = draw(pipe, init=InitImage(image=SCENE, mask=white, strength=0.5))
+    assert difference(with_mask, draw(pipe, init=InitImage(image=SCENE, strength=0.5))) == 0
+
+
+def test_a_speck_of_white_is_repainted(pipe: KosmosGPipeline) -> None:
+    mask = Image.new("L", (64, 64))
+    mask.putpixel((20, 20), 255)
+    drawn = pixels(draw(pipe, init=InitImage(image=SCENE, mask=mask, strength=1)))
+    changed = np.argwhere((drawn != pixels(SCENE)).any(axis=2))
+    assert changed.tolist() == [[20, 20]]
+
+
+def test_an_empty_mask() -> None:
+    with pytest.raises(ImageError, match="no white part"):
+        InitImage(image=SCENE, mask=Image.new("RGB", (64, 64), (90, 90, 90)))
+
+
+def test_a_mask_of_other_proportions() -> None:
+    with pytest.raises(ImageError, match="init_mask has 64 × 32 pixels, and init_image 64 × 64"):
+        InitImage(image=SCENE, mask=half_mask(64, 32))
+
+
+def test_a_mask_of_another_size_but_the_same_proportions(pipe: KosmosGPipeline) -> None:
+    init = InitImage(image=SCENE, mask=half_mask(640, 640), strength=0.5)
+    drawn = pixels(draw(pipe, init=init))
+    assert (drawn[:, 32:] == pixels(SCENE)[:, 32:]).all()
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
+def test_strengths_that_are_out_of_bounds(strength: float) -> None:
+    with pytest.raises(SettingError, match="prompt_strength"):
+        InitImage(image=SCENE, strength=strength)

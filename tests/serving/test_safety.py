@@ -1,0 +1,111 @@
+"""The safety checker: some pictures flagged, or all."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kosmosg.errors import PromptError, UnsafeImageError
+from kosmosg.serving.inputs import Drawing
+from kosmosg.serving.service import Service
+from tests import tiny
+from tests.serving.client import Server
+
+
+@pytest.fixture(scope="module")
+def strict_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights whose safety checker flags everything."""
+    directory = tmp_path_factory.mktemp("strict") / "weights"
+    checker = tiny.make_safety_checker(flag_all=True)
+    return tiny.write_weights(directory, scale=8, safety_checker=checker)
+
+
+def test_all_flagged(strict_weights: Path, tmp_path: Path) -> None:
+    with Server(strict_weights, tmp_path) as server:
+        response = server.post({"input": {"prompt": "a cat", "num_inference_steps": 1}})
+        answer = response.json()
+        assert answer["status"] == "failed"
+        assert "safety checker flagged every picture" in answer["error"]
+        assert "Try another seed or prompt" in answer["error"]
+        assert "output" not in answer
+        assert not server.leftovers()
+        assert server.draw(num_images=2, disable_safety_checker=True).shape == (2, 64, 64, 3)
+
+
+class Checker:
+    """Gives the verdicts that it is told to."""
+
+    def __init__(self, *verdicts: bool):
+        self.verdicts = list(verdicts)
+        self.asked = 0
+
+    def flagged(self, images: list) -> list[bool]:
+        self.asked += 1
+        assert len(images) == len(self.verdicts)
+        return self.verdicts
+
+
+def drawing(**changes: Any) -> Drawing:
+    settings: dict[str, Any] = {
+        "prompt": "a cat",
+        "negative_prompt": "",
+        "text_guidance_scale": 6.0,
+        "num_inference_steps": 1,
+        "num_images": 3,
+        "width": 64,
+        "height": 64,
+        "scheduler": "DDIM",
+        "seed": 40,
+        "output_format": "png",
+        "output_quality": 90,
+        "disable_safety_checker": False,
+    }
+    return Drawing(**(settings | changes))
+
+
+@pytest.fixture(scope="module")
+def service(weights: Path) -> Iterator[Service]:
+    opened = Service.open(weights)
+    yield opened
+    with suppress(PromptError):  # even a refused request removes the files of the one before
+        opened.run([], drawing(prompt=""), lambda name, value: None)
+
+
+def run(service: Service, *verdicts: bool, **changes: Any) -> tuple[list[Path], dict[str, float]]:
+    metrics: dict[str, float] = {}
+    pipeline: Any = service.pipeline
+    pipeline.safety_checker = Checker(*verdicts)
+    return service.run([], drawing(**changes), metrics.__setitem__), metrics
+
+
+def test_some_flagged(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    """The others come back under their own seeds, and the log says what is missing."""
+    files, metrics = run(service, False, True, False)
+    assert [file.name for file in files] == ["0-seed-40.png", "2-seed-42.png"]
+    assert all(file.is_file() for file in files)
+    assert metrics["image_output_count"] == 2
+    lines = [line for line in capsys.readouterr().out.splitlines() if "flagged" in line]
+    assert len(lines) == 1
+    assert "seed 41" in lines[0]
+
+
+def test_every_one_flagged(service: Service) -> None:
+    files, _ = run(service, False, False, False)
+    with pytest.raises(UnsafeImageError, match="every picture"):
+        run(service, True, True, True)
+    assert not any(file.exists() for file in files)  # those of the request before
+
+
+def test_checker_is_not_asked(service: Service) -> None:
+    files, _ = run(service, True, True, True, disable_safety_checker=True)
+    assert len(files) == 3
+    checker: Any = service.pipeline.safety_checker
+    assert checker.asked == 0
+
+
+def test_no_checker(service: Service) -> None:
+    """Small weights may come without one."""
+    service.pipeline.safety_checker = None
+    assert len(service.run([], drawing(), lambda name, value: None)) == 3

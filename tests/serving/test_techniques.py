@@ -1,0 +1,231 @@
+"""LoRA, ControlNet and initial pictures through the running server."""
+
+import io
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save
+
+from kosmosg import KosmosGPipeline
+from kosmosg.diffusion.settings import CONTROL_TYPES, SAMPLER_NAMES
+from scripts.requests_file import read_data_url
+from tests.diffusion import loras
+from tests.diffusion.test_control import write_controlnet
+from tests.serving.client import SMALL, Server, encode, photo, url
+from tests.serving.test_inputs import contains
+from tests.serving.test_protocol import LONG, cancel, start_long
+
+PICTURE = url(photo(size=(48, 48)))
+
+
+@pytest.fixture(scope="module")
+def unet(weights: Path) -> Any:
+    return KosmosGPipeline.from_pretrained(weights).decoder.unet
+
+
+@pytest.fixture(scope="module")
+def drawn(weights: Path, unet: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose weights bring two ControlNets."""
+    own = tmp_path_factory.mktemp("techniques") / "weights"
+    own.mkdir()
+    for part in weights.iterdir():
+        (own / part.name).symlink_to(part)
+    for seed, kind in enumerate(("canny", "depth")):
+        write_controlnet(own / "controlnet" / kind, unet, seed)
+    with Server(own, tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+def lora(tensors: dict[str, torch.Tensor]) -> str:
+    return url(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+
+
+@pytest.fixture(scope="module")
+def style(unet: Any) -> str:
+    return lora(loras.kohya(loras.make_factors(unet)))
+
+
+def square(side: int, colour: str = "teal") -> str:
+    return url(encode(Image.new("RGB", (side, side), colour)))
+
+
+def mask(width: int = 64, height: int = 64, white: bool = True) -> str:
+    image = Image.new("L", (width, height))
+    if white:
+        image.paste(255, (0, 0, width // 2, height))
+    return url(encode(image))
+
+
+# ------------------------------------------------------------------ what works
+
+
+def test_base_and_lora_by_turns(drawn: Server, style: str) -> None:
+    base, with_lora, again, with_it_again = (
+        drawn.draw(lora_weights=style) if on else drawn.draw() for on in (0, 1, 0, 1)
+    )
+    np.testing.assert_array_equal(base, again)
+    np.testing.assert_array_equal(with_lora, with_it_again)
+    assert (base != with_lora).any()
+    np.testing.assert_array_equal(base, drawn.draw(lora_weights=style, lora_scale=0))
+
+
+def test_parts_for_a_text_encoder_are_told_in_the_log(drawn: Server, unet: Any) -> None:
+    tensors = loras.kohya(loras.make_factors(unet))
+    tensors["lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"] = torch.ones(4, 8)
+    answer = drawn.answer(lora_weights=lora(tensors))
+    assert "1 tensors for a text encoder are left out" in answer["logs"]
+
+
+def test_a_control_by_edges(drawn: Server) -> None:
+    base = drawn.draw()
+    controlled = drawn.draw(control_image=PICTURE)
+    assert (base != controlled).any()
+    np.testing.assert_array_equal(base, drawn.draw(control_image=PICTURE, control_scale=0))
+    np.testing.assert_array_equal(base, drawn.draw())
+
+
+def test_a_map_that_is_ready(drawn: Server) -> None:
+    settings = {"control_type": "depth", "control_preprocess": False}
+    assert (drawn.draw() != drawn.draw(control_image=PICTURE, **settings)).any()
+
+
+def test_a_picture_to_start_from(drawn: Server) -> None:
+    steps = {"num_inference_steps": 4}
+    base = drawn.draw(**steps)
+    assert (base != drawn.draw(init_image=PICTURE, prompt_strength=0.5, **steps)).any()
+    full = drawn.draw(init_image=PICTURE, prompt_strength=1, **steps)
+    np.testing.assert_array_equal(base, full)
+
+
+def test_a_mask(drawn: Server) -> None:
+    painted = drawn.draw(init_image=square(64), init_mask=mask(), prompt_strength=1)
+    assert (painted[0, :, 32:] == np.asarray(Image.new("RGB", (1, 1), "teal"))).all()
+    assert (painted[0, :, :32] != np.asarray(Image.new("RGB", (1, 1), "teal"))).any()
+
+
+def test_everything_at_once(drawn: Server, style: str) -> None:
+    drawn.draw(
+        lora_weights=style,
+        lora_scale=0.5,
+        control_image=PICTURE,
+        init_image=PICTURE,
+        init_mask=mask(512, 512),
+        scheduler="EulerAncestral",
+        num_inference_steps=4,
+        num_images=2,
+    )
+    drawn.check_normal()
+
+
+@pytest.mark.parametrize("scheduler", SAMPLER_NAMES)
+def test_every_scheduler(drawn: Server, scheduler: str) -> None:
+    settings = {"scheduler": scheduler, "num_inference_steps": 4}
+    first = drawn.draw(num_images=2, **settings)
+    np.testing.assert_array_equal(first, drawn.draw(num_images=2, **settings))
+    assert (first[0] != first[1]).any()
+
+
+@pytest.mark.parametrize("side", [1, 8000])
+def test_initial_pictures_of_any_size(drawn: Server, side: int) -> None:
+    drawn.draw(init_image=square(side), num_inference_steps=4)
+
+
+def test_sides_follow_a_guide(drawn: Server) -> None:
+    wide = url(encode(Image.new("RGB", (200, 100), "teal")))
+    inputs = {key: value for key, value in SMALL.items() if key not in ("width", "height")}
+    response = drawn.post({"input": inputs | {"init_image": wide, "num_inference_steps": 4}})
+    (picture,) = response.json()["output"]
+    size = Image.open(io.BytesIO(read_data_url(picture)[0])).size
+    assert size[0] == 2 * size[1]
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+def bad_loras(unet: Any) -> dict[str, tuple[str, tuple[str, ...]]]:
+    factors = loras.make_factors(unet)
+    whole = save(loras.peft(factors))
+    name = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"
+    sdxl = {f"{name}.lora_down.weight": torch.ones(4, 2048)}
+    sdxl[f"{name}.lora_up.weight"] = torch.ones(640, 4)
+    layer = loras.LAYERS[0]
+    outputs, inputs = loras.weight_of(unet, layer).shape
+    empty = loras.peft({layer: (torch.empty(0, inputs), torch.empty(outputs, 0))})
+    down, up = factors[layer]
+    nan = loras.peft({layer: (down, up * float("nan"))})
+    huge = loras.peft({name: (a, b * 1e37) for name, (a, b) in factors.items()})
+    return {
+        "cut off": (url(whole[:-50]), ("lora_weights", "cut off")),
+        "pickle": (url(pickle.dumps({"a": 1})), ("lora_weights is a pickle",)),
+        "picture": (PICTURE, ("lora_weights is not a safetensors file",)),
+        "empty": (url(b""), ("lora_weights",)),
+        "SDXL": (lora(sdxl), ("another base model", "Stable Diffusion v1.5")),
+        "rank 0": (lora(empty), ("rank 0",)),
+        "NaN": (lora(nan), ("not finite",)),
+        "huge": (lora(huge), ("not finite", "LoRA", "lower its strength")),
+        "path": ("/etc/passwd", ("lora_weights must be sent as a file",)),
+    }
+
+
+@pytest.mark.parametrize(
+    "case", ["cut off", "pickle", "picture", "empty", "SDXL", "rank 0", "NaN", "huge", "path"]
+)
+def test_loras_that_cannot_be_used(drawn: Server, unet: Any, case: str) -> None:
+    sent, words = bad_loras(unet)[case]
+    contains(drawn.refuse(lora_weights=sent), words)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"lora_scale": 0.5}, ("lora_scale is 0.5", "no lora_weights")),
+        ({"lora_scale": 3}, ("lora_scale", "maximum of 2")),
+        ({"control_scale": 0.5}, ("control_scale is 0.5", "no control_image")),
+        ({"control_type": "depth"}, ("control_type is depth", "no control_image")),
+        ({"control_preprocess": False}, ("control_preprocess is False", "no control_image")),
+        ({"control_type": "edges", "control_image": PICTURE}, ("control_type",)),
+        ({"prompt_strength": 0.5}, ("prompt_strength is 0.5", "no init_image")),
+        ({"init_mask": mask()}, ("init_mask is given", "no init_image")),
+        ({"init_image": PICTURE, "init_mask": mask(white=False)}, ("no white part",)),
+        ({"init_image": square(64), "init_mask": mask(64, 32)}, ("init_mask has 64 × 32",)),
+        ({"init_image": square(64), "prompt_strength": 0}, ("leaves no step to take",)),
+        ({"init_image": "/etc/passwd"}, ("init_image must be sent as a file",)),
+        ({"control_image": "/etc/passwd"}, ("control_image must be sent as a file",)),
+        ({"init_mask": "/etc/passwd"}, ("init_mask must be sent as a file",)),
+        ({"init_image": url(b"nonsense")}, ("init_image is not a picture",)),
+        ({"control_image": mask(64, 32)}, ("control_image has 64 × 32", "64 × 64")),
+        ({"control_image": mask(640, 64)}, ("control_image", "more than 8 times")),
+        ({"scheduler": "LCM", "num_inference_steps": 51}, ("LCM takes at most 50",)),
+        ({"control_image": PICTURE, "control_type": "mlsd"}, ("download controlnet mlsd",)),
+    ],
+)
+def test_inputs_that_do_not_go_together(
+    drawn: Server, inputs: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    contains(drawn.refuse(**inputs), words)
+
+
+def test_a_map_that_cannot_be_made_here(drawn: Server) -> None:
+    """The ControlNet is there, but not the network that makes its map."""
+    message = drawn.refuse(control_image=PICTURE, control_type="depth")
+    contains(message, ("download controlnet depth", "control_preprocess=false"))
+
+
+def test_a_cancelled_request_leaves_no_lora(drawn: Server, style: str) -> None:
+    drawn.check_normal()
+    start_long(drawn, "slow", input=LONG | {"lora_weights": style})
+    assert cancel(drawn, "slow").status_code == 200
+    drawn.wait_idle(20)
+    drawn.check_normal()
+
+
+def test_all_kinds_are_known(drawn: Server) -> None:
+    for kind in CONTROL_TYPES[2:]:
+        message = drawn.refuse(control_image=PICTURE, control_type=kind)
+        contains(message, (f"download controlnet {kind}",))

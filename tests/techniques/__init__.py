@@ -1,1 +1,0 @@
-"""LoRA, ControlNet and initial pictures, on a small random pipeline."""
