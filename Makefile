@@ -28,7 +28,7 @@ serve: setup  ## leave the server running: PORT=5000 WEIGHTS=directory
 	$(RUN) -m scripts.serve --port $(PORT) --weights "$(DRAW_WITH)"
 
 test: setup  ## run the tests; WEIGHTS=directory adds those of full-size weights
-	KOSMOSG_TEST_WEIGHTS="$(WEIGHTS)" $(RUN) -m pytest
+	KOSMOSG_TEST_WEIGHTS="$(WEIGHTS)" $(RUN) -m pytest -n auto --dist loadfile
 
 check: setup  ## lint, format, types, layers, documents
 	.venv/bin/ruff check .
