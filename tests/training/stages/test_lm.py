@@ -35,11 +35,7 @@ def test_what_is_trained(stage: LanguageStage) -> None:
         if name.startswith((f"{VISION}encoder.layers.1.", f"{VISION}post_layernorm."))
     }
     assert f"{VISION}embeddings.patch_embedding.weight" in every - trained
-    rest = {
-        name
-        for name in every
-        if name.startswith("kosmosg.kosmos2") and VISION not in name
-    }
+    rest = {name for name in every if name.startswith("kosmosg.kosmos2") and VISION not in name}
     assert rest <= trained
     assert "kosmosg.kosmos2.text_model.model.embed_tokens.weight" in rest
     assert any("image_to_text_projection" in name for name in rest)
