@@ -1,98 +1,141 @@
 """``python -m benchmarks``: measure, and write the table."""
 
-import argparse
-import logging
 import os
+import platform
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated, Literal
 
-from benchmarks.rows import SUITES
+import psutil
+import torch
+import tyro
+
+from benchmarks.decoder import measure_decoder, measure_throughput
+from benchmarks.inference import Inference, measure_conditioning, measure_prediction
+from benchmarks.measuring import HEADER, Row
+from benchmarks.processes import measure_conversion, measure_opening
+from benchmarks.weights import RandomWeights
+from kosmosg.checkpoints.folder import check_layout
 from kosmosg.diffusion.settings import DEFAULT_STEPS
 from kosmosg.errors import KosmosGError
+from kosmosg.pipeline import choose_device
+from kosmosg.utils.checks import check_integer
+
+Suite = Literal["prediction", "conditioning", "decoder", "throughput", "opening", "conversion"]
+SUITES: tuple[Suite, ...] = (
+    *("prediction", "conditioning", "decoder"),
+    *("throughput", "opening", "conversion"),
+)
+INFERENCE = {
+    "prediction": measure_prediction,
+    "conditioning": measure_conditioning,
+    "decoder": measure_decoder,
+    "throughput": measure_throughput,
+}
+LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "accelerate", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Measure what this project costs, as ratios."""
+
+    size: Literal["small", "full"] = "full"
+    """Of the random weights."""
+    only: tuple[Suite, ...] = SUITES
+    """Some of the suites."""
+    rounds: int = 5
+    """Values per row."""
+    steps: int | None = None
+    """Denoising steps to run, 3 to 50; the rest is computed. Default: 6 on a CPU, else 50."""
+    device: str | None = None
+    """Default: cuda if there is one, else cpu."""
+    weights: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Weights folder; default: random weights, made when missing."""
+    folder: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("outputs/benchmark")
+    """For random weights, trials and the table."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the suites that were asked for.
+    """Run the suites that were asked for, and write the table after each.
 
     Returns:
         0, or 1 after an error that the message explains.
     """
-    options = build_parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("benchmarks").setLevel(logging.INFO)
-    # Read by transformers when it is imported: no notes on missing torchvision, no bars of its own.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    options = tyro.cli(Options, prog="python -m benchmarks", args=arguments)
     try:
         run(options)
     except KosmosGError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="What this project costs, as ratios."
-    )
-    parser.add_argument("--size", choices=("small", "full"), default="full", help="default: full")
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        choices=SUITES,
-        default=SUITES,
-        metavar="NAME",
-        help=f"some of: {', '.join(SUITES)}",
-    )
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
-    parser.add_argument(
-        "--steps",
-        type=int,
-        metavar="N",
-        help=f"denoising steps to run, 3 to {DEFAULT_STEPS}; the rest is computed; default: 6 at "
-        f"full size on a CPU, else {DEFAULT_STEPS}",
-    )
-    parser.add_argument("--device", help="default: cuda if there is one, else cpu")
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="of the processor; default: torch's"
-    )
-    parser.add_argument(
-        "--weights", type=Path, metavar="DIR", help="default: random ones, made when missing"
-    )
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        default=Path("outputs/benchmark"),
-        metavar="DIR",
-        help="for random weights and trials; default: outputs/benchmark",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="the table, with .json beside it; default: SIZE.md in --folder",
-    )
-    parser.add_argument(
-        "--everything", action="store_true", help="also what a CPU is not expected to do well"
-    )
-    return parser
+def run(options: Options) -> Path:
+    """Measure; an interrupted run leaves the rows that it has.
+
+    Returns:
+        The file with the table.
+
+    Raises:
+        KosmosGError: If a setting is out of bounds, or the weights are not there.
+    """
+    device = choose_device(options.device)
+    steps = options.steps or (6 if device.type == "cpu" else DEFAULT_STEPS)
+    check_integer("--steps", steps, 3, DEFAULT_STEPS)
+    check_integer("--rounds", options.rounds, 1, 1000)
+    random = RandomWeights(folder=options.folder / options.size, size=options.size)
+    if options.weights:
+        check_layout(options.weights)
+    else:
+        random.make()
+    weights = options.weights or random.weights
+    file = options.folder / f"{options.size}.md"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    heading = f"{describe_machine(device)} Size {options.size}, {options.rounds} rounds, "
+    heading += f"{options.weights or 'random'} weights.\n\n{HEADER}\n"
+    file.write_text(heading, encoding="utf-8")
+    print(heading, end="")
+    bench = Inference(weights=weights, device=device, rounds=options.rounds, steps=steps)
+    for suite in options.only:
+        if suite in ("opening", "conversion"):
+            bench = Inference(weights=weights, device=device, rounds=options.rounds, steps=steps)
+        for row in measure(suite, bench, random if options.weights is None else None):
+            print(row, flush=True)
+            with file.open("a", encoding="utf-8") as table:
+                table.write(f"{row}\n")
+    return file
 
 
-def run(options: argparse.Namespace) -> None:
-    """Measure and write after every suite, so that an interrupted run leaves what it has."""
-    from benchmarks.session import measure, open_workbench
+def measure(suite: Suite, bench: Inference, random: RandomWeights | None) -> Iterator[Row]:
+    """Measure the rows of a suite."""
+    if suite in INFERENCE:
+        yield from INFERENCE[suite](bench)
+    elif suite == "opening":
+        yield from measure_opening(bench.weights, bench.device.type, bench.rounds)
+    elif random is None:
+        missing = "the weights were named, and no checkpoint with them"
+        yield Row(title="converting a .pt checkpoint", baseline="copying the file", missing=missing)
+    else:
+        yield from measure_conversion(random, bench.rounds)
 
-    output = options.output or options.folder / f"{options.size}.md"
-    options.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.folder, prefix="trials-") as trials:
-        bench = open_workbench(options, Path(trials))
-        measure(bench, options.only, output)
-    print(output.read_text(encoding="utf-8"))
+
+def describe_machine(device: torch.device) -> str:
+    """Processor, device, memory, load and versions, as a sentence or two."""
+    info = Path("/proc/cpuinfo")
+    names = info.read_text().split("model name")[1:] if info.is_file() else []
+    name = names[0].split(":")[1].splitlines()[0].strip() if names else platform.processor()
+    if device.type == "cuda":
+        gpu = torch.cuda.get_device_properties(device)
+        name = f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}; {name}"
+    memory = psutil.virtual_memory().total / 1e9
+    versions = ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
+    return (
+        f"{name}, {torch.get_num_threads()} threads on {os.cpu_count()} cores, {memory:.0f} GB, "
+        f"load {os.getloadavg()[0]:.1f} at the start; {versions}."
+    )
 
 
 if __name__ == "__main__":

@@ -1,73 +1,73 @@
-"""Trials in turns, medians, ratios and their spread, and how much a picture changed."""
+"""Trials in turns, the ratio of two of them, and the table."""
 
 import gc
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import torch
 from PIL import Image
-
-SHORTEST = 0.1  # seconds that a timed stretch should last: below, the clock's own work shows
+from torch import Tensor
 
 T = TypeVar("T")
 
-
-class NotMeasured(Exception):
-    """Something cannot be measured here; the message is the reason, which goes into the table."""
+HEADER = """\
+| what | baseline | measured | baseline | ratio (from – to) | PSNR |
+|---|---|---:|---:|---:|---:|"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """What a row of the table says.
+class Row:
+    """One row of the table.
 
     Attributes:
-        values: What was measured, one value per round, in the row's unit.
-        baselines: The same of the row's baseline, from the same rounds.
-        psnr: In dB against the plain path, infinite if nothing differs; ``None`` if nothing is
-            drawn.
+        title: What was measured.
+        baseline: What it is divided by.
+        values: One per round, in ``unit``.
+        baselines: The same of the baseline, from the same rounds.
+        unit: "s", "GB" or "TFLOP/s".
+        psnr: In dB, of what both made from the same noise; infinite if nothing differs, ``None`` if
+            there is nothing to compare.
         note: What else the reader should know.
-        reason: Why there are no values.
+        missing: Why there are no values.
     """
 
+    title: str
+    baseline: str
     values: tuple[float, ...] = ()
     baselines: tuple[float, ...] = ()
+    unit: str = "s"
     psnr: float | None = None
     note: str = ""
-    reason: str = ""
+    missing: str = ""
 
     @property
-    def ratios(self) -> tuple[float, ...]:
-        """Round by round: a machine that slows down slows both."""
-        return tuple(v / b for v, b in zip(self.values, self.baselines, strict=True))
+    def ratios(self) -> list[float]:
+        """Round by round, since a machine that slows down slows both."""
+        return [value / base for value, base in zip(self.values, self.baselines, strict=True)]
 
-    @property
-    def ratio(self) -> float:
-        """Median of the ratios."""
-        return median(self.ratios)
+    def __str__(self) -> str:
+        """The row as Markdown; times and ratios are medians."""
+        title = f"{self.title} ({self.note})" if self.note else self.title
+        if self.missing:
+            return f"| {title} | {self.baseline} | not measured: {self.missing} | | | |"
+        measured, base = (_in_unit(median(v), self.unit) for v in (self.values, self.baselines))
+        ratio = f"**{median(self.ratios):.3g}** ({min(self.ratios):.3g} – {max(self.ratios):.3g})"
+        psnr = "" if self.psnr is None else _in_decibels(self.psnr)
+        return f"| {title} | {self.baseline} | {measured} | {base} | {ratio} | {psnr} |"
 
 
-def not_measured(reason: str) -> Measurement:
-    """Make a row that only says why it is empty."""
-    return Measurement(reason=reason)
-
-
-def interleave(
+def take_turns(
     trials: Mapping[str, Callable[[], T]], rounds: int, warm_ups: int = 1
 ) -> dict[str, list[T]]:
-    """Let all trials take turns, forwards and backwards, so that a drift meets all alike.
+    """Run all trials in every round, forwards and backwards, so that a drift meets all alike.
 
     Args:
-        trials: By name, each measures once and returns what it found.
+        trials: By name; each measures once and returns what it found.
         rounds: Number of results of each.
         warm_ups: Rounds before these, whose results are thrown away.
-
-    Returns:
-        Results by name, in the order of the rounds.
     """
     results: dict[str, list[T]] = {name: [] for name in trials}
     for number in range(-warm_ups, rounds):
@@ -79,45 +79,25 @@ def interleave(
     return results
 
 
-class Timed:
-    """A trial: seconds per call of a function, of as many calls as fill ``SHORTEST``."""
-
-    def __init__(self, function: Callable[[], Any], device: torch.device):
-        self.function = function
-        self.device = device
-        self.calls = 1
-
-    def __call__(self) -> float:
-        """Measure once."""
-        synchronise(self.device)
-        start = time.perf_counter()
-        for _ in range(self.calls):
-            self.function()
-        synchronise(self.device)
-        seconds = (time.perf_counter() - start) / self.calls
-        self.calls = max(1, math.ceil(SHORTEST / seconds))
-        return seconds
+def psnr_of_images(image: Image.Image, reference: Image.Image) -> float:
+    """Peak signal-to-noise ratio of two 8-bit images, in dB."""
+    return _psnr(np.asarray(image, np.float64), np.asarray(reference, np.float64), 255.0)
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait for the device, so that the clock measures the work and not its queueing."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def psnr_of_pictures(picture: Image.Image, reference: Image.Image) -> float:
-    """Peak signal-to-noise ratio of two 8-bit pictures, in dB."""
-    arrays = [np.asarray(each, dtype=np.float64) for each in (picture, reference)]
-    return psnr(arrays[0], arrays[1], peak=255.0)
-
-
-def psnr_of_tensors(tensor: torch.Tensor, reference: torch.Tensor) -> float:
+def psnr_of_tensors(tensor: Tensor, reference: Tensor) -> float:
     """The same of two tensors; the peak is the range of the reference's values."""
-    arrays = [each.detach().double().cpu().numpy() for each in (tensor, reference)]
-    return psnr(arrays[0], arrays[1], peak=float(np.ptp(arrays[1])))
+    values, wanted = (each.detach().double().cpu().numpy() for each in (tensor, reference))
+    return _psnr(values, wanted, float(np.ptp(wanted)))
 
 
-def psnr(values: np.ndarray, reference: np.ndarray, peak: float) -> float:
-    """Peak signal-to-noise ratio in dB, infinite if nothing differs."""
-    error = float(np.mean((values - reference) ** 2))
-    return 10 * math.log10(peak**2 / error) if error > 0 else math.inf
+def _psnr(values: np.ndarray, reference: np.ndarray, peak: float) -> float:
+    error = float(np.square(values - reference).mean())
+    return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
+
+
+def _in_unit(value: float, unit: str) -> str:
+    return f"{value * 1000:.3g} ms" if unit == "s" and value < 1 else f"{value:.3g} {unit}"
+
+
+def _in_decibels(psnr: float) -> str:
+    return "identical" if psnr == math.inf else f"{psnr:.0f} dB"

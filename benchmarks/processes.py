@@ -1,106 +1,94 @@
-"""Tasks in processes of their own, the memory they take, and what the page cache holds.
+"""Opening weights, the server's setup and conversion: in fresh processes, with their memory.
 
 A process that has done something before has memory to reuse and libraries in place: what a start
-costs shows in a fresh one only.
+costs shows in a fresh one only. Imports do not count.
 """
 
-import ctypes
 import json
-import mmap
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.measuring import NotMeasured
+from benchmarks.measuring import Row, take_turns
+from benchmarks.weights import RandomWeights
 
 ROOT = Path(__file__).resolve().parent.parent
-CHUNK = 2**24  # bytes read or looked at in one go
-SAMPLING = 0.02  # seconds between two looks at a process's memory
+Found = dict[str, float]  # "seconds" and "peak", in bytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a task did in its process.
-
-    Attributes:
-        report: What the task says.
-        seconds: From the start of the process to the task's report.
-        peak: Bytes in memory at most, files mapped into it included.
-        anonymous: Bytes at most of what no file stands behind, which nothing but swap can give
-            back.
-    """
-
-    report: dict[str, Any]
-    seconds: float
-    peak: int
-    anonymous: int
-
-
-def run_task(name: str, **arguments: Any) -> Outcome:
-    """Run a task of ``benchmarks.tasks`` in a fresh process and watch its memory.
-
-    Raises:
-        NotMeasured: Where the system does not tell the memory of a process.
-        RuntimeError: If the task fails; with its last words.
-    """
-    if not Path("/proc/self/status").is_file():
-        raise NotMeasured("only Linux tells the memory of a process")
-    command = [sys.executable, "-m", "benchmarks.tasks", name, json.dumps(arguments, default=str)]
-    start = time.perf_counter()
-    anonymous = 0
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, env=environment(arguments), **pipes) as process:
-        while True:
-            try:
-                said, complaints = process.communicate(timeout=SAMPLING)
-                break
-            except subprocess.TimeoutExpired:
-                anonymous = max(anonymous, read_status(process.pid, "RssAnon"))
-    if process.returncode:
-        raise RuntimeError(f"the task {name} failed: {complaints[-2000:]}")
-    report = json.loads(said.splitlines()[-1])
-    # By the task's own clock: leaving the process takes time too.
-    seconds = report.pop("finished") - start
-    return Outcome(report=report, seconds=seconds, peak=report.pop("peak"), anonymous=anonymous)
+def measure_opening(weights: Path, device: str, rounds: int) -> Iterator[Row]:
+    """Compare opening weights, and the server's setup, with reading the same files."""
+    files = sorted(weights.rglob("*.safetensors"))
+    size = sum(file.stat().st_size for file in files) / 1e9
+    trials: dict[str, Callable[[], Found]] = {
+        "reading": lambda: {"seconds": read(files)},
+        "opening weights in their stored precision": lambda: run("open_weights", weights, device),
+        "setup() of the server, its default precision": lambda: run("set_up", weights, device),
+    }
+    read(files)  # into the page cache
+    found = take_turns(trials, rounds, warm_ups=0)
+    reading = tuple(each["seconds"] for each in found.pop("reading"))
+    for title, results in found.items():
+        seconds, peaks = (tuple(each[key] for each in results) for key in ("seconds", "peak"))
+        yield Row(title=title, baseline="reading the same files", values=seconds, baselines=reading)
+        yield Row(
+            title=f"peak memory of {title}, mapped files included",
+            baseline="size of the weights",
+            values=tuple(peak / 1e9 for peak in peaks),
+            baselines=(size,) * rounds,
+            unit="GB",
+        )
 
 
-def environment(arguments: dict[str, Any]) -> dict[str, str]:
-    """Let a task see the device it is meant for, and start without a safety checker."""
-    # Tasks import this module too, and not all of them should pay for what serving imports.
-    from kosmosg.serving.service import ALLOW_NO_CHECKER
+def measure_conversion(random: RandomWeights, rounds: int) -> Iterator[Row]:
+    """Compare converting a checkpoint with copying the file."""
+    output, copied = random.folder / "converted", random.folder / "copy.pt"
 
-    variables = {**os.environ, ALLOW_NO_CHECKER: "1"}
-    if arguments.get("device") == "cpu":
-        variables["CUDA_VISIBLE_DEVICES"] = ""
-    return variables
+    def clean() -> None:
+        shutil.rmtree(output, ignore_errors=True)
+        copied.unlink(missing_ok=True)
+        os.sync()  # what earlier trials wrote is on the disk
+        read([random.checkpoint])
 
+    def copy() -> Found:
+        clean()
+        start = time.perf_counter()
+        shutil.copyfile(random.checkpoint, copied)
+        return {"seconds": time.perf_counter() - start}
 
-def read_status(process: int | str, entry: str) -> int:
-    """Bytes of an entry of a process's status, 0 once the process is gone.
+    def convert() -> Found:
+        clean()
+        return run("convert_checkpoint", random.folder, random.size, output)
 
-    ``VmHWM`` is the peak. ``ru_maxrss`` is not: Linux lets a process inherit that of its parent.
-    """
     try:
-        lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return 0
-    found = (line.split() for line in lines if line.startswith(f"{entry}:"))
-    return next((int(words[1]) * 1024 for words in found), 0)
+        found = take_turns({"convert": convert, "copy": copy}, rounds, warm_ups=0)
+    finally:
+        clean()
+    size = random.checkpoint.stat().st_size / 1e9
+    yield Row(
+        title="converting a .pt checkpoint",
+        baseline="copying the file",
+        values=tuple(each["seconds"] for each in found["convert"]),
+        baselines=tuple(each["seconds"] for each in found["copy"]),
+        note=f"{size:.1f} GB, page cache warm",
+    )
+    yield Row(
+        title="peak memory of it, mapped files included",
+        baseline="size of the checkpoint",
+        values=tuple(each["peak"] / 1e9 for each in found["convert"]),
+        baselines=(size,) * rounds,
+        unit="GB",
+    )
 
 
-# ------------------------------------------------------------------ files and the page cache
-
-
-def read_files(files: Iterable[Path]) -> float:
+def read(files: Iterable[Path]) -> float:
     """Read files from end to end into one buffer; the seconds it took."""
-    buffer = memoryview(bytearray(CHUNK))
+    buffer = memoryview(bytearray(2**24))
     start = time.perf_counter()
     for path in files:
         with path.open("rb", buffering=0) as file:
@@ -109,37 +97,63 @@ def read_files(files: Iterable[Path]) -> float:
     return time.perf_counter() - start
 
 
-def drop_from_cache(files: Iterable[Path]) -> None:
-    """Ask the system to forget what it holds of files.
+def run(task: str, *arguments: Any) -> Found:
+    """Run a task of this module in a fresh process.
 
     Raises:
-        NotMeasured: If it does not.
+        RuntimeError: If it fails; with its last words.
     """
-    files = list(files)
-    for path in files:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())  # what is not written yet cannot be forgotten
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    if (share := cached_share(files)) > 0.05:
-        raise NotMeasured(f"the page cache keeps {share:.0%} of the files")
+    command = [sys.executable, "-m", "benchmarks.processes", task, *map(str, arguments)]
+    environment = {**os.environ, "KOSMOSG_ALLOW_NO_SAFETY_CHECKER": "1"}
+    if "cpu" in arguments:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{task} failed: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def cached_share(files: Iterable[Path]) -> float:
-    """Share of the pages of files that can be read without touching the disk.
+# ------------------------------------------------------------------ what such a process does
 
-    The kernel's list is read, not the files: even an attempt to read makes it fetch pages.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    cached = pages = 0
-    for path in files:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
-            view = np.frombuffer(mapped, np.uint8)
-            resident = np.empty(-(-len(view) // mmap.PAGESIZE), np.uint8)
-            address, length = ctypes.c_void_p(view.ctypes.data), ctypes.c_size_t(len(view))
-            if libc.mincore(address, length, ctypes.c_void_p(resident.ctypes.data)):
-                raise NotMeasured(
-                    f"the system hides its page cache: {os.strerror(ctypes.get_errno())}"
-                )
-            cached, pages = cached + int((resident & 1).sum()), pages + len(resident)
-            del view  # a mapping with a view on it cannot be closed
-    return cached / pages
+
+def open_weights(weights: str, device: str) -> float:
+    """Open a weights folder in the precision that its files have."""
+    import torch
+    from safetensors import safe_open
+
+    from kosmosg.pipeline import KosmosGPipeline
+
+    stored = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+    with safe_open(Path(weights) / "unet" / "diffusion_pytorch_model.safetensors", "pt") as file:
+        dtype = stored[file.get_slice(next(iter(file.keys()))).get_dtype()]
+    start = time.perf_counter()
+    KosmosGPipeline.from_pretrained(weights, torch_dtype=dtype, device=device)
+    return time.perf_counter() - start
+
+
+def set_up(weights: str, _: str) -> float:
+    """Do what the server does before it is ready."""
+    from kosmosg.serving.service import Service
+
+    start = time.perf_counter()
+    Service.open(weights)
+    return time.perf_counter() - start
+
+
+def convert_checkpoint(folder: str, size: str, output: str) -> float:
+    """Convert a random checkpoint."""
+    random = RandomWeights(folder=Path(folder), size=size)
+    start = time.perf_counter()
+    random.convert(Path(output))
+    return time.perf_counter() - start
+
+
+def peak_memory() -> int:
+    """Bytes of this process in memory at most; ``ru_maxrss`` would begin with its parent's."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+if __name__ == "__main__":
+    task = {each.__name__: each for each in (open_weights, set_up, convert_checkpoint)}[sys.argv[1]]
+    print(json.dumps({"seconds": task(*sys.argv[2:]), "peak": peak_memory()}))

@@ -1,1 +1,1 @@
-"""The benchmark works; how fast anything is, no test says."""
+"""Tests of the benchmark."""
