@@ -35,10 +35,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def _add_openimages(sets: argparse._SubParsersAction) -> None:
     parser = sets.add_parser("openimages", help="compositional samples of any pictures")
     parser.set_defaults(run=run, recipe=_openimages)
-    _add_folders(parser, "folder of pictures or of shards of them, list of files or addresses")
-    parser.add_argument(
-        "--column", default="OriginalURL", metavar="NAME", help="of a .csv or .tsv; %(default)s"
-    )
+    _add_folders(parser, "folder of pictures or of shards of them")
     for name, value, what in (
         ("--captioner", "Salesforce/blip2-opt-6.7b", "BLIP-2"),
         ("--language-model", "Qwen/Qwen2.5-7B-Instruct", "any that follows instructions"),
@@ -250,7 +247,6 @@ def _openimages(options: argparse.Namespace) -> "Recipe":
         options.source,
         _fill(Compositional, options),
         per_shard=options.per_shard,
-        column=options.column,
         batches=Batches(
             caption=options.caption_batch,
             entities=options.entities_batch,

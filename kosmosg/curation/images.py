@@ -9,9 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from kosmosg.curation.places import MAX_TEXT, Fetcher, Place
 from kosmosg.curation.records import PICTURE, Draft, Outcome, Rejected, one_by_one
-from kosmosg.curation.sources import printable
+from kosmosg.curation.sources import MAX_TEXT, Place, printable, read_file
 from kosmosg.data.schema import StoredPicture, open_picture
 from kosmosg.data.shards import IMAGE_EXTENSIONS
 from kosmosg.data.skipping import BadSample
@@ -29,27 +28,19 @@ class ReadPictures:
         min_side: Smallest square in pixels; the authors' scripts fail below 100.
         max_side: Larger squares are scaled down to it. Nothing later sees more: entities are read
             at 224 pixels, and pictures drawn at 512.
-        fetcher: Reads the files.
-        threads: How many files are fetched at a time.
     """
 
     min_side: int = 100
     max_side: int = 1024
-    fetcher: Fetcher = field(default_factory=Fetcher)
-    threads: int = 16
     name: str = field(default="read", init=False)
     batch: int = field(default=64, init=False)
 
     def __call__(self, drafts: Sequence[Draft]) -> list[Outcome]:
         """Read the picture of each draft."""
-        with ThreadPoolExecutor(self.threads) as pool:
-            fetches = iter([pool.submit(self._fetch, draft) for draft in drafts])
-            return one_by_one(lambda draft: self._read(draft, next(fetches).result()), drafts)
+        return one_by_one(self._read, drafts)
 
-    def _fetch(self, draft: Draft) -> bytes:
-        return self.fetcher.read(find_picture(draft.places))
-
-    def _read(self, draft: Draft, data: bytes) -> Draft:
+    def _read(self, draft: Draft) -> Draft:
+        data = read_file(find_picture(draft.places))
         image = crop_square(open_picture(StoredPicture(data=data, name="picture")))
         if image.width < self.min_side:
             detail = f"{image.width} pixels, wanted at least {self.min_side}"
@@ -65,7 +56,7 @@ class ReadPictures:
         if "json" not in draft.places:
             return draft.key
         try:
-            noted = json.loads(self.fetcher.read(draft.places["json"], MAX_TEXT))
+            noted = json.loads(read_file(draft.places["json"], MAX_TEXT))
         except (Rejected, BadSample, ValueError, RecursionError):
             return draft.key
         return noted_source(noted, draft.key)

@@ -13,9 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from kosmosg.curation.images import find_picture, noted_source
-from kosmosg.curation.places import MAX_TEXT, Fetcher, Place, Stretch
 from kosmosg.curation.records import Draft, Outcome, Rejected, Source, one_by_one
-from kosmosg.curation.sources import bundle, open_tars, walk
+from kosmosg.curation.sources import (
+    MAX_TEXT,
+    ByteRange,
+    Place,
+    bundle,
+    open_tars,
+    read_file,
+    walk,
+)
 from kosmosg.data.preprocessing import CaptionLimits, check_caption
 from kosmosg.data.schema import CaptionRules, CaptionSample, StoredPicture, open_picture
 from kosmosg.data.shard_writer import encode_sample
@@ -45,7 +52,7 @@ def open_downloads(path: Path, per_shard: int) -> Source:
 def _find_files(root: Path, stem: str) -> dict[str, Place]:
     """Find the files of a sample, which share the path up to the suffix."""
     return {
-        suffix: Stretch(file)
+        suffix: ByteRange(file)
         for suffix in (*IMAGE_EXTENSIONS, "txt", "json")
         for written in (suffix.upper(), suffix)
         if (file := root / f"{stem}.{written}").is_file()
@@ -60,13 +67,11 @@ class ReadDownloads:
         tokenizer: Counts what captions are long.
         rules: Smallest picture.
         limits: Longest caption.
-        fetcher: Reads the files.
     """
 
     tokenizer: KosmosGTokenizer
     rules: CaptionRules = field(default_factory=CaptionRules)
     limits: CaptionLimits = field(default_factory=CaptionLimits)
-    fetcher: Fetcher = field(default_factory=Fetcher)
     name: str = field(default="read", init=False)
     batch: int = field(default=64, init=False)
 
@@ -81,7 +86,7 @@ class ReadDownloads:
         caption = self._caption(draft, metadata)
         self.rules.check_size(*read_size(metadata))
         check_caption(caption, self.tokenizer, self.limits)
-        data = self.fetcher.read(place)
+        data = read_file(place)
         # Decoded to see that it is one, and how large it is in truth.
         self.rules.check_size(*open_picture(StoredPicture(data=data, name="picture")).size)
         source = noted_source(metadata, draft.key)
@@ -92,7 +97,7 @@ class ReadDownloads:
         if "json" not in draft.places:
             raise BadSample("metadata", f"no json among {sorted(draft.places)}")
         try:
-            metadata = json.loads(self.fetcher.read(draft.places["json"], MAX_TEXT))
+            metadata = json.loads(read_file(draft.places["json"], MAX_TEXT))
         except (ValueError, RecursionError) as error:
             raise BadSample("metadata", f"the json does not parse ({error})") from error
         if not isinstance(metadata, dict):
@@ -102,7 +107,7 @@ class ReadDownloads:
     def _caption(self, draft: Draft, metadata: Mapping[str, Any]) -> str:
         if "txt" in draft.places:
             try:
-                caption = self.fetcher.read(draft.places["txt"], MAX_TEXT).decode("utf-8")
+                caption = read_file(draft.places["txt"], MAX_TEXT).decode("utf-8")
             except UnicodeDecodeError as error:
                 raise BadSample("encoding", str(error)) from error
         else:

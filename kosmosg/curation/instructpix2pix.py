@@ -16,9 +16,8 @@ from typing import Any
 
 from PIL import Image
 
-from kosmosg.curation.places import MAX_TEXT, Fetcher, Place, Stretch
 from kosmosg.curation.records import Draft, Outcome, Source, one_by_one
-from kosmosg.curation.sources import bundle, printable
+from kosmosg.curation.sources import MAX_TEXT, ByteRange, Place, bundle, printable, read_file
 from kosmosg.data.schema import EditSample, StoredPicture, open_picture
 from kosmosg.data.shard_writer import ImageFormat, encode_sample
 from kosmosg.data.shards import encodable
@@ -53,9 +52,9 @@ def open_edits(path: Path, per_shard: int) -> Source:
 def _find_pair(root: Path, name: str) -> dict[str, Place]:
     """Name the files of a pair, which is a folder and a seed: ``0000000/12345``."""
     return {
-        "prompt": Stretch(root / Path(name).parent / PROMPT_FILE),
-        "before": Stretch(root / f"{name}_0.jpg"),
-        "after": Stretch(root / f"{name}_1.jpg"),
+        "prompt": ByteRange(root / Path(name).parent / PROMPT_FILE),
+        "before": ByteRange(root / f"{name}_0.jpg"),
+        "after": ByteRange(root / f"{name}_1.jpg"),
     }
 
 
@@ -66,12 +65,10 @@ class ReadEdits:
     Attributes:
         side: What the shorter side of the pictures is scaled to, in pixels.
         image_format: Of their files.
-        fetcher: Reads the files.
     """
 
     side: int = 512
     image_format: ImageFormat = "PNG"
-    fetcher: Fetcher = field(default_factory=Fetcher)
     name: str = field(default="read", init=False)
     batch: int = field(default=64, init=False)
 
@@ -80,7 +77,7 @@ class ReadEdits:
         return one_by_one(self._read, drafts)
 
     def _read(self, draft: Draft) -> Draft:
-        caption, instruction = read_prompt(self.fetcher.read(draft.places["prompt"], MAX_TEXT))
+        caption, instruction = read_prompt(read_file(draft.places["prompt"], MAX_TEXT))
         sample = EditSample(
             caption=caption,
             instruction=instruction,
@@ -91,7 +88,7 @@ class ReadEdits:
         return replace(draft, caption=caption, files=files)
 
     def _picture(self, draft: Draft, name: str) -> Image.Image:
-        data = self.fetcher.read(draft.places[name])
+        data = read_file(draft.places[name])
         image = open_picture(StoredPicture(data=data, name=name))
         scale = self.side / min(image.size)
         size = (round(image.width * scale), round(image.height * scale))

@@ -14,7 +14,7 @@ from kosmosg.curation.img2dataset import ReadDownloads, open_downloads
 from kosmosg.curation.instructpix2pix import ReadEdits, open_edits
 from kosmosg.curation.records import Source
 from kosmosg.curation.segmentation import ClipSegSegmenter, FindMasks, Segmenter
-from kosmosg.curation.sources import URL_COLUMN, open_pictures
+from kosmosg.curation.sources import open_pictures
 from kosmosg.curation.workers import Stage
 from kosmosg.data.preprocessing import CaptionLimits
 from kosmosg.data.schema import CaptionRules
@@ -119,7 +119,6 @@ def make_openimages(
     options: Compositional,
     *,
     per_shard: int = PER_SHARD,
-    column: str = URL_COLUMN,
     batches: Batches | None = None,
     models: Models | None = None,
 ) -> Recipe:
@@ -129,11 +128,10 @@ def make_openimages(
         path: What ``open_pictures`` takes.
         options: What decides the samples.
         per_shard: Pictures for each shard.
-        column: Of a table.
         batches: How many samples the models take at once.
         models: Others than those that the options name.
     """
-    source = open_pictures(path.absolute(), per_shard, column)
+    source = open_pictures(path.absolute(), per_shard)
     batches, models = batches or Batches(), models or Models.named(options)
     read = partial(ReadPictures, min_side=options.min_side, max_side=options.max_side)
     cut = partial(

@@ -27,10 +27,7 @@ Rule = Literal[
 ]
 Failure = (
     Reason  # as the readers of training data have them
-    | Literal[
-        "download",  # does not come over the web
-        "error",  # anything that nobody thought of
-    ]
+    | Literal["error"]  # anything that nobody thought of
 )
 RULES: frozenset[str] = frozenset(get_args(Rule))
 # Why one entity of several is left out; its sample stays as long as one is left.

@@ -1,6 +1,6 @@
-"""Where pictures come from: a folder, a list of files or addresses, or shards of pictures.
+"""Where images come from: a folder of them, or WebDataset shards as img2dataset writes them.
 
-A source is divided into portions before anything is read, in an order that depends on its names
+A source is divided into shards before anything is read, in an order that depends on its names
 alone.
 """
 
@@ -11,18 +11,38 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
+from typing import NamedTuple
 
-from kosmosg.curation.lists import open_list
-from kosmosg.curation.places import Lost, Place, Stretch
-from kosmosg.curation.records import PICTURE, Draft, Source, make_source
+from kosmosg.curation.records import PICTURE, Draft, Rejected, Source, make_source
+from kosmosg.data.schema import read_range
 from kosmosg.data.shards import IMAGE_EXTENSIONS, TarShard
+from kosmosg.data.skipping import BadSample
 from kosmosg.errors import CurationError
 
 PICTURE_SUFFIXES = frozenset(
     f".{name}" for name in (*IMAGE_EXTENSIONS, "gif", "bmp", "tif", "tiff", "avif", "ppm")
 )
-URL_COLUMN = "OriginalURL"  # of the tables that Open Images publishes
+MAX_BYTES = 200 * 10**6  # as much as an image's file may have where it is opened
+MAX_TEXT = 10**6  # bytes of a caption, or of what is noted beside an image
 _SCANNERS = 8
+
+
+class ByteRange(NamedTuple):
+    """A file, or some bytes of it."""
+
+    path: Path
+    offset: int = 0
+    size: int | None = None
+
+
+class Lost(NamedTuple):
+    """What stood behind the place where an archive is damaged."""
+
+    problem: str
+
+
+Place = ByteRange | Lost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,26 +79,26 @@ class Members:
         return _archived(self.path)[self.first : self.first + self.count]
 
 
-def open_pictures(path: Path, per_shard: int, column: str = URL_COLUMN) -> Source:
-    """Open a source of pictures.
+def open_pictures(path: Path, per_shard: int) -> Source:
+    """Open a folder of images, or of shards of them (``.tar``).
 
     Args:
-        path: A folder of pictures, or of shards of them (``.tar``); or a file with a path or an
-            address on each line; or a table (``.csv``, ``.tsv``) with a line of names.
+        path: The folder.
         per_shard: Samples for each shard.
-        column: Of a table.
 
     Raises:
-        CurationError: If it is none of these, or nothing is in it.
+        CurationError: If it is none, or nothing is in it.
     """
-    if path.is_dir():
-        return open_tars(path, per_shard) if any(path.glob("*.tar")) else _files(path, per_shard)
     if path.is_file():
-        return open_list(path, per_shard, column)
-    raise CurationError(
-        f"{path} is not there. Name a folder of pictures or shards, a list of files or addresses "
-        f"(one a line), or a table with a column {column}."
-    )
+        raise CurationError(
+            f"{path} is a file. Name a folder of images or of shards of them. What a list of "
+            f"addresses names is fetched by img2dataset: pip install img2dataset; img2dataset "
+            f"--url_list={path} --output_folder=IMAGES --output_format=webdataset "
+            "--resize_mode=no; then name IMAGES."
+        )
+    if not path.is_dir():
+        raise CurationError(f"{path} is not there. Name a folder of images or of shards of them.")
+    return open_tars(path, per_shard) if any(path.glob("*.tar")) else _files(path, per_shard)
 
 
 def open_tars(path: Path, per_shard: int) -> Source:
@@ -156,6 +176,32 @@ def walk(path: Path, suffixes: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
+def read_file(place: Place, largest: int = MAX_BYTES) -> bytes:
+    """Read a file, or some bytes of one.
+
+    Args:
+        place: Where it lies.
+        largest: How many bytes it may have.
+
+    Raises:
+        Rejected: If it is not there, is no file, or is too large.
+        BadSample: If its archive is damaged.
+    """
+    if isinstance(place, Lost):
+        raise BadSample("broken-shard", place.problem)
+    try:
+        status = place.path.stat()
+        if not S_ISREG(status.st_mode):  # a pipe would keep its readers waiting
+            raise Rejected("unreadable", "not a regular file")
+        size = status.st_size if place.size is None else place.size
+        if not 0 <= size <= largest:
+            raise Rejected("unreadable", f"{size / 1e6:.1f} MB, more than {largest // 10**6}")
+        with place.path.open("rb") as file:
+            return read_range(file, place.offset, size)
+    except OSError as error:
+        raise Rejected("unreadable", error.strerror or str(error)) from error
+
+
 def printable(name: str) -> str:
     """Make a text of a name that may hold what is none, such as the bytes of a file's."""
     return re.sub("[\ud800-\udfff]", "\ufffd", name)
@@ -166,7 +212,7 @@ def _files(path: Path, per_shard: int) -> Source:
 
 
 def _find_picture(root: Path, name: str) -> dict[str, Place]:
-    return {PICTURE: Stretch(root / name)}
+    return {PICTURE: ByteRange(root / name)}
 
 
 def _look(path: Path) -> tuple[int, str]:
@@ -183,7 +229,7 @@ def _archived(path: Path) -> list[Draft]:
     scan = TarShard(path=path).scan()
     whole: list[dict[str, Place]] = [
         # A file of that name is none of a sample.
-        {name: Stretch(path, *place) for name, place in entry.items() if name != PICTURE}
+        {name: ByteRange(path, *place) for name, place in entry.items() if name != PICTURE}
         for entry in scan.entries
     ]
     lost: list[dict[str, Place]] = [

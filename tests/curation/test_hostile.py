@@ -1,4 +1,4 @@
-"""Archives, lists and folders that somebody has made to harm, or that broke in odd ways."""
+"""Archives, notes and folders that somebody has made to harm, or that broke in odd ways."""
 
 import io
 import json
@@ -12,10 +12,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from kosmosg.cli import main as cli
-from kosmosg.curation.images import ReadPictures
 from kosmosg.curation.img2dataset import open_downloads
 from kosmosg.curation.instructpix2pix import open_edits
-from kosmosg.curation.records import Rejection
 from kosmosg.curation.sources import open_pictures
 from kosmosg.data.schema import CaptionRules
 from kosmosg.data.shards import TarShard, open_shards
@@ -158,35 +156,7 @@ def test_a_text_without_end(
     assert "| read | 2 | 1 | – | 1 unreadable |" in capsys.readouterr().out
 
 
-# ------------------------------------------------------------------ lists
-
-
-def test_a_quotation_mark_that_is_not_closed(tmp_path: Path) -> None:
-    path = tmp_path / "table.csv"
-    path.write_text('OriginalURL,Title\na.png,x\nb.png,"stray\nc.png,x\n')
-    with pytest.raises(CurationError, match=r"no table before byte .* quotation mark"):
-        open_pictures(path, 2)
-
-
-def test_a_path_that_can_be_none(tmp_path: Path) -> None:
-    path = tmp_path / "list.txt"
-    path.write_bytes(b"a\0b.png\n")
-    (listing,) = open_pictures(path, 9).listings
-    (outcome,) = ReadPictures()(listing.drafts())
-    assert isinstance(outcome, Rejection)
-    assert outcome.reason == "unreadable"
-
-
-def test_a_row_without_an_entry(tmp_path: Path) -> None:
-    path = tmp_path / "table.csv"
-    path.write_text("Title,OriginalURL\nx,a.png\n\nshort\nempty,\n")
-    (listing,) = open_pictures(path, 9).listings
-    outcomes = ReadPictures()(listing.drafts())
-    assert [getattr(each, "reason", "") for each in outcomes] == [
-        "unreadable",
-        "columns",
-        "columns",
-    ]
+# ------------------------------------------------------------------ seeds
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from kosmosg.curation.images import ReadPictures, crop_square, is_flat, opened
-from kosmosg.curation.places import Place, Stretch
 from kosmosg.curation.records import PICTURE, Draft, Outcome, Rejection
+from kosmosg.curation.sources import ByteRange, Place
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -19,7 +19,7 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def draft(path: Path, name: str = PICTURE) -> Draft:
-    places: dict[str, Place] = {name: Stretch(path)}
+    places: dict[str, Place] = {name: ByteRange(path)}
     return Draft(key=path.name, places=places)
 
 
@@ -110,13 +110,13 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
 
 
 def test_each_outcome_is_that_of_its_draft(tmp_path: Path) -> None:
-    """Files are fetched side by side, and equal keys are no trouble."""
+    """Equal keys are no trouble."""
     drafts = []
     for number in range(40):
         path = tmp_path / f"{number}.png"
         if number % 3:
             noise(100 + number, 100, seed=number).save(path)
-        drafts.append(Draft(key="same", places={PICTURE: Stretch(path)}))
+        drafts.append(Draft(key="same", places={PICTURE: ByteRange(path)}))
     for number, outcome in enumerate(ReadPictures()(drafts)):
         if number % 3:
             assert isinstance(outcome, Draft)
@@ -138,10 +138,10 @@ def test_each_outcome_is_that_of_its_draft(tmp_path: Path) -> None:
 )
 def test_where_a_picture_is_from(tmp_path: Path, noted: str | None, source: str) -> None:
     noise(120, 120).save(tmp_path / "a.png")
-    places = {"png": Stretch(tmp_path / "a.png")}
+    places = {"png": ByteRange(tmp_path / "a.png")}
     if noted is not None:
         (tmp_path / "a.json").write_text(noted)
-        places["json"] = Stretch(tmp_path / "a.json")
+        places["json"] = ByteRange(tmp_path / "a.json")
     (outcome,) = ReadPictures()([Draft(key="a.png", places=places)])
     assert isinstance(outcome, Draft)
     assert outcome.source == source
