@@ -16,4 +16,11 @@ def find_processes(cpu: bool = False) -> PartialState:
         cpu: Stay on the CPU even if there is a GPU.
     """
     # Processes without a GPU only know of each other if they are told to stay on the CPU.
-    return PartialState(cpu=cpu or not torch.accelerator.is_available(), timeout=PATIENCE)
+    processes = PartialState(cpu=cpu or not torch.accelerator.is_available(), timeout=PATIENCE)
+    assert processes.device is not None
+    if processes.device.type == "cpu":
+        # One of several is told "cpu:0", which torch takes for another device than "cpu": weights
+        # would be copied from where their files are mapped, and where a tensor lies in memory can
+        # decide the last bit of a product.
+        processes.device = torch.device("cpu")
+    return processes

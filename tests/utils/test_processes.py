@@ -1,17 +1,25 @@
 """The processes of a run."""
 
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from kosmosg.utils import processes
 
 
-def test_processes_wait_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one of them encodes pictures."""
+def test_processes_wait_for_hours_on_one_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one of them encodes images; and "cpu:0" would be another device than "cpu"."""
     told: dict[str, Any] = {}
-    monkeypatch.setattr(processes, "PartialState", lambda **named: told.update(named))
-    processes.find_processes(cpu=True)
+
+    def several(**named: Any) -> SimpleNamespace:
+        told.update(named)
+        return SimpleNamespace(device=torch.device("cpu", 0))
+
+    monkeypatch.setattr(processes, "PartialState", several)
+    found = processes.find_processes(cpu=True)
     assert told["cpu"]
     assert told["timeout"] >= timedelta(hours=2)
+    assert found.device == torch.device("cpu") != torch.device("cpu", 0)
