@@ -61,9 +61,9 @@ def _add_lm(stages: argparse._SubParsersAction) -> None:
 
 def _train_lm(options: argparse.Namespace) -> Path:
     from kosmosg.training.setup import train_lm
-    from kosmosg.training.start import Start
+    from kosmosg.training.starting_weights import StartingWeights
 
-    start = Start(directory=options.weights)
+    start = StartingWeights(directory=options.weights)
     data, loop = data_options(options), loop_options(options)
     return train_lm(start, data, loop, tokens=options.tokens, lanes=options.lanes)
 
@@ -91,10 +91,10 @@ def _add_align(stages: argparse._SubParsersAction) -> None:
 
 def _train_align(options: argparse.Namespace) -> Path:
     from kosmosg.training.setup import train_align
-    from kosmosg.training.start import Start
+    from kosmosg.training.starting_weights import StartingWeights
 
     return train_align(
-        Start(directory=options.weights),
+        StartingWeights(directory=options.weights),
         data_options(options),
         loop_options(options),
         stable_diffusion=options.stable_diffusion,
@@ -121,10 +121,10 @@ def _add_instruct(stages: argparse._SubParsersAction) -> None:
 def _train_instruct(options: argparse.Namespace) -> Path:
     from kosmosg.data.entities import EntityOptions
     from kosmosg.training.setup import train_instruct
-    from kosmosg.training.start import Start
+    from kosmosg.training.starting_weights import StartingWeights
 
     return train_instruct(
-        Start(directory=options.weights),
+        StartingWeights(directory=options.weights),
         data_options(options),
         loop_options(options),
         entities=EntityOptions(

@@ -17,7 +17,7 @@ import torch
 
 from kosmosg.data.skipping import Reason, describe
 from kosmosg.errors import TrainingError
-from kosmosg.training.acceleration import (
+from kosmosg.training.accelerator import (
     attention_kernels,
     enable_gradient_checkpointing,
     free_gathered,

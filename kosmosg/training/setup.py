@@ -4,15 +4,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from kosmosg.checkpoints.loading import REMEDY, check_config, load_component, load_module
-from kosmosg.checkpoints.stable_diffusion import (
-    StableDiffusionSource,
-    load_clip_tokenizer,
-    load_scheduler,
-)
+from kosmosg.checkpoints.loading import REMEDY, check_config, load_module
+from kosmosg.checkpoints.stable_diffusion import StableDiffusionSource, load_scheduler
 from kosmosg.data.entities import EntityOptions
 from kosmosg.data.preprocessing import CaptionLimits, DocumentPreparer, PromptPreparer
 from kosmosg.errors import TrainingError, WeightsError
@@ -23,10 +18,15 @@ from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions
 from kosmosg.training.stage import Stage, Stream
 from kosmosg.training.stages.align import AlignStage
-from kosmosg.training.stages.examples import with_seed
+from kosmosg.training.stages.common import with_seed
 from kosmosg.training.stages.instruct import InstructStage
 from kosmosg.training.stages.lm import LanguageStage
-from kosmosg.training.start import Start
+from kosmosg.training.starting_weights import (
+    StartingWeights,
+    load_decoder,
+    load_teacher_tokenizer,
+    load_text_encoder,
+)
 from kosmosg.utils.fingerprint import fingerprint, fingerprint_of
 
 # The longest caption of the authors' stage 2, in tokens of the language model.
@@ -36,7 +36,12 @@ INSTRUCT_TOKENS = 2048
 
 
 def train_lm(
-    start: Start, data: DataOptions, options: LoopOptions, *, tokens: int, lanes: int | None
+    start: StartingWeights,
+    data: DataOptions,
+    options: LoopOptions,
+    *,
+    tokens: int,
+    lanes: int | None,
 ) -> Path:
     """Run stage 1.
 
@@ -62,7 +67,7 @@ def train_lm(
 
 
 def train_align(
-    start: Start,
+    start: StartingWeights,
     data: DataOptions,
     options: LoopOptions,
     *,
@@ -74,10 +79,10 @@ def train_align(
 
     Args:
         start: What to begin with, usually the result of stage 1.
-        data: Captions; their pictures stay closed.
+        data: Captions; their images stay closed.
         options: How to train.
         stable_diffusion: Folder or Hub repository with CLIP's text encoder; by default what
-            stands in the weights directory.
+            stands in the weights folder.
         count_padding: See ``AlignStage``.
         frozen_dropout: See ``AlignStage``.
     """
@@ -111,7 +116,7 @@ def train_align(
     return train(build, open_stream, options, settings)
 
 
-def _begin_reconstruction(start: Start, sizes: AlignerConfig) -> Reconstruction:
+def _begin_reconstruction(start: StartingWeights, sizes: AlignerConfig) -> Reconstruction:
     """Take the half N from an earlier stage 2, or begin at random."""
     reconstruction = Reconstruction(sizes)
     folder = start.directory / "reconstruction"
@@ -121,7 +126,7 @@ def _begin_reconstruction(start: Start, sizes: AlignerConfig) -> Reconstruction:
 
 
 def train_instruct(
-    start: Start,
+    start: StartingWeights,
     data: DataOptions,
     options: LoopOptions,
     *,
@@ -174,7 +179,7 @@ def _name_source(stable_diffusion: str | None) -> str | None:
     return fingerprint_of([fingerprint(folder / part) for part in ("text_encoder", "tokenizer")])
 
 
-def _prepare_documents(start: Start, tokens: int) -> DocumentPreparer:
+def _prepare_documents(start: StartingWeights, tokens: int) -> DocumentPreparer:
     sizes = start.sizes()
     if not 2 <= tokens <= sizes.max_tokens:
         raise TrainingError(
@@ -186,7 +191,7 @@ def _prepare_documents(start: Start, tokens: int) -> DocumentPreparer:
     )
 
 
-def _prepare_captions(start: Start, stable_diffusion: str | None) -> PromptPreparer:
+def _prepare_captions(start: StartingWeights, stable_diffusion: str | None) -> PromptPreparer:
     sizes = start.sizes()
     # Not the stage's own tokenizer: a setting of padding is one for all threads that use it.
     clip_tokenizer = load_teacher_tokenizer(start.directory, stable_diffusion)
@@ -204,7 +209,9 @@ def _prepare_captions(start: Start, stable_diffusion: str | None) -> PromptPrepa
     )
 
 
-def _prepare_prompts(start: Start, entities: EntityOptions, drop_caption: float) -> PromptPreparer:
+def _prepare_prompts(
+    start: StartingWeights, entities: EntityOptions, drop_caption: float
+) -> PromptPreparer:
     sizes = start.sizes()
     unet, vae = (
         check_config(start.directory / part / "config.json", part) for part in ("unet", "vae")
@@ -245,42 +252,3 @@ def _check_teacher(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, sizes: Alig
             f"CLIP's text encoder gives {found[0]} vectors of {found[1]}, AlignerNet "
             f"{sizes.queries} of {sizes.dim}. They do not belong together."
         )
-
-
-def load_decoder(directory: Path) -> tuple[UNet2DConditionModel, AutoencoderKL]:
-    """Load U-Net and VAE of a weights directory."""
-    return (
-        load_component(UNet2DConditionModel, directory / "unet", dtype=torch.float32),
-        load_component(AutoencoderKL, directory / "vae", dtype=torch.float32),
-    )
-
-
-def load_text_encoder(
-    directory: Path, stable_diffusion: str | None
-) -> tuple[CLIPTextModel, CLIPTokenizer]:
-    """Load CLIP's text encoder and tokenizer from Stable Diffusion or a weights directory.
-
-    Raises:
-        WeightsError: If they are in neither.
-    """
-    if stable_diffusion:
-        return StableDiffusionSource(location=stable_diffusion).text_encoder(torch.float32)
-    tokenizer = load_teacher_tokenizer(directory, None)
-    encoder = load_component(CLIPTextModel, directory / "text_encoder", dtype=torch.float32)
-    return encoder, tokenizer
-
-
-def load_teacher_tokenizer(directory: Path, stable_diffusion: str | None) -> CLIPTokenizer:
-    """Load the tokenizer of ``load_text_encoder`` alone.
-
-    Raises:
-        WeightsError: If there is no text encoder, or no tokenizer for it.
-    """
-    if stable_diffusion:
-        return StableDiffusionSource(location=stable_diffusion).clip_tokenizer()
-    if not (directory / "text_encoder").is_dir():
-        raise WeightsError(
-            f"{directory} has no CLIP text encoder, which stage 2 learns from. Name a Stable "
-            "Diffusion v1.5 by --stable-diffusion."
-        )
-    return load_clip_tokenizer(directory / "clip_tokenizer")

@@ -47,8 +47,8 @@ class Stage(nn.Module, ABC):
     def after_update(self, losses: Mapping[str, float]) -> None:
         """Take note of an update's losses, means over its whole batch, for what is no parameter."""
 
-    def draw_samples(self) -> Image.Image | None:
-        """Draw what the networks can do so far, or nothing."""
+    def sample_images(self) -> Image.Image | None:
+        """Show on a sheet what the networks can do so far, or nothing."""
         return None
 
     @property
@@ -59,20 +59,20 @@ class Stage(nn.Module, ABC):
         return sorted(there & {name for names in named for name in names})
 
     def forward(self, batch: Any | None) -> Any:
-        """Compute the losses, or draw samples if there is no batch.
+        """Compute the losses, or sample images if there is no batch.
 
         Both go through here because sharded networks gather their weights in ``forward`` alone.
         """
-        return self._try_to_draw() if batch is None else self.losses(batch)
+        return self._try_to_sample() if batch is None else self.losses(batch)
 
-    def _try_to_draw(self) -> Image.Image | None:
-        """Draw samples if that is possible: a sheet is no reason to end a run.
+    def _try_to_sample(self) -> Image.Image | None:
+        """Sample images if that is possible: a sheet is no reason to end a run.
 
         This happens inside of ``forward``, so that sharded networks come to its end. An error of
         one process alone must come when nothing more is gathered, or be about memory.
         """
         try:
-            return self.draw_samples()
+            return self.sample_images()
         except (KosmosGError, RuntimeError, MemoryError) as error:
             no_room = isinstance(error, OutOfMemoryError) or is_out_of_memory(error)
             if not (no_room or isinstance(error, KosmosGError)):
@@ -85,7 +85,7 @@ class Stage(nn.Module, ABC):
 
 
 class Stream(Protocol):
-    """An endless, resumable stream of samples, such as ``data.mixing.Mixture``."""
+    """An endless, resumable stream of samples, such as ``data.mixture.Mixture``."""
 
     def __next__(self) -> Any:
         """Give the next sample."""

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from kosmosg.errors import TrainingError
-from kosmosg.training.acceleration import MIN_LOSS_SCALE
+from kosmosg.training.accelerator import MIN_LOSS_SCALE
 from kosmosg.training.options import LoopOptions
 from kosmosg.training.resuming import CHECKPOINTS
 from kosmosg.training.stage import Stage

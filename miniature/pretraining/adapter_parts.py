@@ -15,8 +15,8 @@ from kosmosg.training.loop import train
 from kosmosg.training.noise import Diffusion
 from kosmosg.training.options import LoopOptions
 from kosmosg.training.resuming import check_settings, hold_run
-from kosmosg.training.setup import load_decoder, load_text_encoder
 from kosmosg.training.stage import Stage, Stream
+from kosmosg.training.starting_weights import load_decoder, load_text_encoder
 from kosmosg.utils.fingerprint import fingerprint
 from kosmosg.utils.processes import find_processes
 from miniature.pretraining.adapters import ControlNetStage, LoraStage

@@ -19,7 +19,7 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from kosmosg.checkpoints.stable_diffusion import encode_captions
 from kosmosg.training.stage import Stage
-from kosmosg.training.stages.examples import Example
+from kosmosg.training.stages.common import SeededSample
 
 MAX_LOGIT_SCALE = 4.6052  # log 100, as CLIP was trained
 WORDS = 0.2  # weight of the loss of words
@@ -70,7 +70,7 @@ class ClipStage(Stage):
         """Train everything."""
         self.train()
 
-    def collate(self, samples: Sequence[Example]) -> PairBatch:
+    def collate(self, samples: Sequence[SeededSample]) -> PairBatch:
         """Stack the pictures and pad the captions."""
         pixels = torch.from_numpy(np.stack([sample.prepared.pixels[0] for sample in samples]))
         ids, attended = encode_captions(

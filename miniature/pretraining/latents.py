@@ -133,7 +133,7 @@ def _write(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> 
 class LatentStream(Stream):
     """An endless stream over encoded pictures, shuffled anew in each pass.
 
-    Like ``data.mixing.Mixture``, a run has one sequence, of which each process reads its part.
+    Like ``data.mixture.Mixture``, a run has one sequence, of which each process reads its part.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ from kosmosg.training.noise import Diffusion
 from kosmosg.training.options import LoopOptions
 from kosmosg.training.resuming import check_settings, hold_run
 from kosmosg.training.stage import Stage, Stream
-from kosmosg.training.stages.examples import with_seed
+from kosmosg.training.stages.common import with_seed
 from kosmosg.utils.fingerprint import fingerprint
 from kosmosg.utils.processes import find_processes
 from miniature.evaluation.probe import Probe

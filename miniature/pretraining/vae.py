@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils.pil_utils import make_image_grid
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from kosmosg.diffusion.sampling import draw_noise
-from kosmosg.training.sheets import side_by_side
 from kosmosg.training.stage import Stage
-from kosmosg.training.stages.examples import Example
+from kosmosg.training.stages.common import SeededSample
 from miniature.pretraining.perceptual import PerceptualDistance
 
 # Latents hardly pay for what they hold: the U-Net is scaled to them afterwards.
@@ -83,7 +84,7 @@ class VaeStage(Stage):
         """Put the whole autoencoder into training mode, also where a half of it is frozen."""
         self.train()
 
-    def collate(self, samples: Sequence[Example]) -> PictureBatch:
+    def collate(self, samples: Sequence[SeededSample]) -> PictureBatch:
         """Stack the targets."""
         pixels = np.stack([np.asarray(sample.prepared.target) for sample in samples])
         batch = PictureBatch(
@@ -136,12 +137,13 @@ class VaeStage(Stage):
             self.vae.register_to_config(scaling_factor=float(self.latent_square.rsqrt()))
         self.vae.save_pretrained(directory / "vae")
 
-    def draw_samples(self) -> Image.Image | None:
-        """Show pictures above what becomes of them."""
+    def sample_images(self) -> Image.Image | None:
+        """Show images above what becomes of them."""
         if self._shown is None:
             return None
         self.eval()
         pixels = self._shown.pixels[:8].to(self.vae.device)
         encoded: Any = self.vae.encode(pixels)
         decoded: Any = self.vae.decode(encoded.latent_dist.mode())
-        return side_by_side(pixels, decoded.sample)
+        images: Any = VaeImageProcessor().postprocess(torch.cat([pixels, decoded.sample]).float())
+        return make_image_grid(images, rows=2, cols=len(pixels))

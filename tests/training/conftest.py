@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from accelerate.state import AcceleratorState, GradientState
 
-from kosmosg.training.start import Start
+from kosmosg.training.starting_weights import StartingWeights
 from tests.training.toy import toy_options, train_toy
 from tests.training.world import World, make_world, train
 
@@ -36,9 +36,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(scope="session")
-def start(world: World) -> Start:
+def start(world: World) -> StartingWeights:
     """The weights that stage 1 begins with."""
-    return Start(directory=world.start)
+    return StartingWeights(directory=world.start)
 
 
 @pytest.fixture(scope="session")

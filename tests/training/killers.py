@@ -5,8 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kosmosg.training import checkpoints as checkpoint
-from kosmosg.training import disk, loop, result, update
+from kosmosg.training import checkpoints, disk, loop, result, update
 from kosmosg.training.options import LoopOptions
 from tests.dying import dying
 from tests.training.toy import ToyStage, train_in_process, train_toy
@@ -16,7 +15,7 @@ from tests.training.world import train_by_words
 MOMENTS: dict[str, tuple[Any, str, int]] = {
     "update": (update.Updater, "_check_finite", 5),
     "first": (update.Updater, "_check_finite", 1),
-    "between files": (checkpoint, "save_file", 5),
+    "between files": (checkpoints, "save_file", 5),
     "flush": (disk, "flush", 9),
     "before the rename": (Path, "rename", 2),
     "removing an old one": (shutil, "rmtree", 3),

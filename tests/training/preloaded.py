@@ -1,7 +1,7 @@
 """What the tests' processes import, once for all of them."""
 
-from kosmosg.training import setup as runs
-from miniature.pretraining import parts as scaffolding
+from kosmosg.training import setup
+from miniature.pretraining import parts
 from tests.training import killers, sharding, toy, uneven, world
 
-__all__ = ["killers", "runs", "scaffolding", "sharding", "toy", "uneven", "world"]
+__all__ = ["killers", "parts", "setup", "sharding", "toy", "uneven", "world"]

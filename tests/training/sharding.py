@@ -19,8 +19,8 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from kosmosg.training import acceleration
-from kosmosg.training.acceleration import gathered_in
+from kosmosg.training import accelerator
+from kosmosg.training.accelerator import gathered_in
 from kosmosg.training.options import LoopOptions
 from kosmosg.training.stage import Stage
 from tests.conftest import ROOT
@@ -73,7 +73,7 @@ def sharding():
         for name, value in launch_environment("fsdp.yaml").items():
             if name.startswith("FSDP_"):
                 patch.setitem(os.environ, name, value)
-        patch.setattr(acceleration, "Accelerator", ShardingAccelerator)
+        patch.setattr(accelerator, "Accelerator", ShardingAccelerator)
         yield
 
 

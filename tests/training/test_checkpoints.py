@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from kosmosg.errors import TrainingError
-from kosmosg.training import checkpoints as checkpoint
-from kosmosg.training import disk
-from kosmosg.training import logging as report
+from kosmosg.training import checkpoints, disk
+from kosmosg.training import logging as training_logging
 from kosmosg.training.checkpoints import (
     Checkpoint,
     CheckpointFolder,
@@ -170,7 +169,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(small_disk: Path) -> None:
     ("owner", "name", "failure"),
     [
         (Path, "write_text", no_space),
-        (checkpoint, "save_file", no_space_in_rust),
+        (checkpoints, "save_file", no_space_in_rust),
         (disk, "flush", no_space),  # some file systems notice only now
         (Path, "rename", no_space),
     ],
@@ -190,7 +189,7 @@ def test_a_disk_that_is_full_at_any_moment(
 
 
 def test_no_checkpoint_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "save_file", no_space_in_rust)
+    monkeypatch.setattr(checkpoints, "save_file", no_space_in_rust)
     with pytest.raises(TrainingError, match="There is none yet"):
         train_toy(toy_options(tmp_path / "run"))
 
@@ -199,7 +198,7 @@ def test_no_checkpoint_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_log_that_cannot_be_written(
     run: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    monkeypatch.setattr(report.SummaryWriter, method, no_space)
+    monkeypatch.setattr(training_logging.SummaryWriter, method, no_space)
     with pytest.raises(TrainingError, match="cannot be written: the disk is full"):
         train_toy(toy_options(run))
 
@@ -207,8 +206,8 @@ def test_a_log_that_cannot_be_written(
 def test_an_error_is_not_hidden_by_the_end_of_the_log(
     run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(report.SummaryWriter, "close", no_space)
-    monkeypatch.setattr(checkpoint, "save_file", no_space_in_rust)
+    monkeypatch.setattr(training_logging.SummaryWriter, "close", no_space)
+    monkeypatch.setattr(checkpoints, "save_file", no_space_in_rust)
     with pytest.raises(TrainingError, match="The checkpoint of step 6"):
         train_toy(toy_options(run))
     assert "the log is not complete: the disk is full" in caplog.text

@@ -21,6 +21,7 @@ from kosmosg.data.schema import (
 from kosmosg.data.shard_writer import write_shards
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import DataError
+from kosmosg.training import setup
 from kosmosg.training.data import (
     DataOptions,
     NamedData,
@@ -29,9 +30,8 @@ from kosmosg.training.data import (
     parse_sets,
     picture_preparer,
 )
-from kosmosg.training.start import Start
+from kosmosg.training.starting_weights import StartingWeights
 from tests.training.stages.examples import data as data_of
-from tests.training.stages.examples import runs
 from tests.training.toy import ToyStream
 
 RNG = np.random.default_rng(0)
@@ -148,8 +148,8 @@ def test_pictures_for_clip_and_vae() -> None:
             picture_preparer(target_size=16)(other, RNG)
 
 
-def test_stage_2_reads_captions_alone(start: Start) -> None:
-    prepare = runs._prepare_captions(start, None)
+def test_stage_2_reads_captions_alone(start: StartingWeights) -> None:
+    prepare = setup._prepare_captions(start, None)
     sample = CaptionSample(caption="a dog", image=None)
     assert prepare(sample, RNG).caption == "a dog"
     edit = EditSample(caption="a", instruction="b", before=PICTURE, after=PICTURE)
@@ -163,8 +163,8 @@ def test_stage_2_reads_captions_alone(start: Start) -> None:
 # ------------------------------------------------------------------ packing
 
 
-def packed(start: Start, rank: int, processes: int, lanes: int) -> Any:
-    prepare = runs._prepare_documents(start, 48)
+def packed(start: StartingWeights, rank: int, processes: int, lanes: int) -> Any:
+    prepare = setup._prepare_documents(start, 48)
     options = data_of(start.directory.parent, "documents", "text")
     return options.packed(prepare, rank, processes, tokens=48, lanes=lanes)
 
@@ -173,7 +173,7 @@ def take(stream: Any, count: int) -> list[tuple[int, ...]]:
     return [next(stream).prompt.ids for _ in range(count)]
 
 
-def test_lanes_alone_decide_the_sequences(start: Start) -> None:
+def test_lanes_alone_decide_the_sequences(start: StartingWeights) -> None:
     one = take(packed(start, 0, 1, 4), 16)
     two = [take(packed(start, rank, 2, 4), 8) for rank in range(2)]
     four = [take(packed(start, rank, 4, 4), 4) for rank in range(4)]
@@ -184,7 +184,7 @@ def test_lanes_alone_decide_the_sequences(start: Start) -> None:
     assert all(len(ids) <= 48 for ids in one)
 
 
-def test_lanes_resume(start: Start) -> None:
+def test_lanes_resume(start: StartingWeights) -> None:
     stream = packed(start, 0, 1, 3)
     take(stream, 4)  # in the middle of a turn
     state = stream.state_dict()
@@ -194,9 +194,9 @@ def test_lanes_resume(start: Start) -> None:
     assert take(other, 7) == wanted
 
 
-def test_lanes_share_the_threads_of_their_process(start: Start) -> None:
+def test_lanes_share_the_threads_of_their_process(start: StartingWeights) -> None:
     """And give the same sequences as without any."""
-    prepare = runs._prepare_documents(start, 48)
+    prepare = setup._prepare_documents(start, 48)
     options = replace(data_of(start.directory.parent, "documents", "text"), threads=2)
     before = {*threading.enumerate()}
     stream = options.packed(prepare, 0, 1, tokens=48, lanes=6)
@@ -205,7 +205,7 @@ def test_lanes_share_the_threads_of_their_process(start: Start) -> None:
 
 
 @pytest.mark.parametrize("lanes", [0, -2, 3])
-def test_lanes_that_cannot_be_shared(start: Start, lanes: int) -> None:
+def test_lanes_that_cannot_be_shared(start: StartingWeights, lanes: int) -> None:
     with pytest.raises(DataError, match=f"{lanes} lanes of packing .* among 2 processes"):
         packed(start, 0, 2, lanes)
 

@@ -19,7 +19,7 @@ class Drawing(ToyStage):
 
     error: Exception | None = None
 
-    def draw_samples(self) -> Image.Image:
+    def sample_images(self) -> Image.Image:
         if self.error is not None:
             raise self.error
         return Image.new("RGB", (8, 8))

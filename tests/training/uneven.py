@@ -12,7 +12,7 @@ from kosmosg.diffusion import sampling
 from kosmosg.errors import WeightsError
 from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions
-from kosmosg.training.start import Start
+from kosmosg.training.starting_weights import StartingWeights
 from tests.training.sharding import sharding
 from tests.training.stages.examples import instruct_stage, lm_stage, prompts, sequences
 from tests.training.toy import ToyStream
@@ -46,8 +46,8 @@ def train_where_one_cannot_draw(weights: Path, options: LoopOptions) -> None:
 
 def train_uneven(weights: Path, stage: str, options: LoopOptions, sharded: bool = False) -> None:
     """Train on texts at even places and on pictures at odd ones."""
-    start = Start(directory=weights)
-    folder = Start(directory=weights.parent / "start")  # beside which the data are
+    start = StartingWeights(directory=weights)
+    folder = StartingWeights(directory=weights.parent / "start")  # beside which the data are
     if stage == "lm":
         kinds = [sequences(folder, name, count=6, tokens=24) for name in ("text", "captions")]
     else:

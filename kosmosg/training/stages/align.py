@@ -13,9 +13,12 @@ from kosmosg.models.aligner import Reconstruction
 from kosmosg.models.kosmosg import KosmosG
 from kosmosg.training.losses import alignment_loss
 from kosmosg.training.stage import Stage
-from kosmosg.training.stages.examples import Example
-from kosmosg.training.stages.prompts import PromptBatch, collate_prompts
-from kosmosg.training.stages.weights import save_weights
+from kosmosg.training.stages.common import (
+    PromptBatch,
+    SeededSample,
+    collate_prompts,
+    save_weights,
+)
 
 
 class AlignStage(Stage):
@@ -26,7 +29,7 @@ class AlignStage(Stage):
         reconstruction: The half N, which later stages do without.
         text_encoder: CLIP's, whose last hidden state is the target.
         clip_tokenizer: Its tokenizer.
-        start: Weights directory that this began with.
+        start: Weights folder that this began with.
         count_padding: Reconstruct padded positions too, and measure them. Without, a caption has
             the same loss in any batch.
         frozen_dropout: Leave the dropout of the frozen language model on.
@@ -62,7 +65,7 @@ class AlignStage(Stage):
         self.text_encoder.eval()
         self.kosmosg.kosmos2.train(self._frozen_dropout)
 
-    def collate(self, samples: Sequence[Example]) -> PromptBatch:
+    def collate(self, samples: Sequence[SeededSample]) -> PromptBatch:
         """Pad the captions, for both tokenizers."""
         captions = [sample.prepared.caption for sample in samples]
         return collate_prompts(samples, encode_captions(self._clip_tokenizer, captions)[0])
@@ -86,6 +89,6 @@ class AlignStage(Stage):
         return {"loss": loss.total, "mse": loss.mse, "reconstruction": loss.reconstruction}
 
     def save(self, directory: Path) -> None:
-        """Write a weights directory, with the half N beside it."""
+        """Write a weights folder, with the half N beside it."""
         save_weights(self.kosmosg, "align", self._start, directory)
         save_module(self.reconstruction, directory / "reconstruction")

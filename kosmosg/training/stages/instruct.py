@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils.pil_utils import make_image_grid
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -20,18 +22,19 @@ from kosmosg.prompts.batch import Batch
 from kosmosg.prompts.images import CLIP_MEAN, CLIP_STD
 from kosmosg.training.losses import diffusion_loss
 from kosmosg.training.noise import Diffusion
-from kosmosg.training.sheets import sheet_of
 from kosmosg.training.stage import Stage
-from kosmosg.training.stages.examples import Example
-from kosmosg.training.stages.prompts import (
+from kosmosg.training.stages.common import (
     PromptBatch,
+    SeededSample,
     collate_prompts,
     read_prompts,
+    save_weights,
     train_language_model,
 )
-from kosmosg.training.stages.weights import save_weights
 
-SHOWN, STEPS, GUIDANCE = 8, 20, 6.0
+# A sheet shows so many samples, with so many of their input images.
+SHOWN, INPUTS = 8, 2
+STEPS, GUIDANCE = 20, 6.0
 
 
 class InstructStage(Stage):
@@ -42,7 +45,7 @@ class InstructStage(Stage):
         unet: Frozen.
         vae: Frozen.
         scheduler_config: Of the decoder.
-        start: Weights directory that this began with.
+        start: Weights folder that this began with.
         aligner_only: Leave the language model as it is; for ablations.
     """
 
@@ -65,7 +68,7 @@ class InstructStage(Stage):
         self._diffusion = Diffusion(scheduler_config, self.vae.config["scaling_factor"])
         self._scheduler_config = scheduler_config
         self._start = start
-        self._shown: tuple[list[Example], PromptBatch] | None = None
+        self._shown: tuple[list[SeededSample], PromptBatch] | None = None
 
     def set_modes(self) -> None:
         """Train KOSMOS-G with dropout; the decoder is as at inference."""
@@ -73,7 +76,7 @@ class InstructStage(Stage):
         self.unet.eval()
         self.vae.eval()
 
-    def collate(self, samples: Sequence[Example]) -> PromptBatch:
+    def collate(self, samples: Sequence[SeededSample]) -> PromptBatch:
         """Pad the prompts and stack the targets."""
         if self._shown is None:
             first = list(samples[:SHOWN])
@@ -94,50 +97,47 @@ class InstructStage(Stage):
         return {"loss": diffusion_loss(predicted.sample, draws.noise)}
 
     def save(self, directory: Path) -> None:
-        """Write a weights directory."""
+        """Write a weights folder."""
         save_weights(self.kosmosg, "instruct", self._start, directory)
 
-    def draw_samples(self) -> Image.Image | None:
-        """Show the first samples: their input pictures, the target, and what is drawn."""
+    def sample_images(self) -> Image.Image | None:
+        """Show the first samples: their input images, the target, and what is generated."""
         if self._shown is None:
             return None
-        examples, batch = self._shown
+        samples, batch = self._shown
         self.eval()
         condition = self._condition(batch.to(self.kosmosg.device).prompts)
         channels, side = self.unet.config["in_channels"], self.unet.config["sample_size"]
         request = Request(
             condition=condition,
             negative=self.kosmosg.null_condition().expand_as(condition),
-            noise=draw_noise(range(len(examples)), channels, side, side),
+            noise=draw_noise(range(len(samples)), channels, side, side),
             steps=STEPS,
             guidance_scale=GUIDANCE,
         )
         scheduler = make_scheduler("DPMSolverMultistep", self._scheduler_config)
         decoder = make_decoder(self.unet, self.vae, scheduler)
         try:
-            drawn, _ = sample(decoder, request)
+            generated, _ = sample(decoder, request)
         except WeightsError:  # before the VAE, which other processes may have shards of
             for row in request.noise.to(self.kosmosg.device).split(1):
                 decode(decoder, row)
             raise
-        rows = []
-        for example, picture in zip(examples, drawn, strict=True):
-            inputs = [_unnormalise(pixels) for pixels in example.prepared.pixels]
-            blanks = [Image.new("RGB", (1, 1), "white")] * max(0, 2 - len(inputs))
-            rows.append([*inputs[:2], *blanks, _to_picture(example.prepared.target), picture])
-        return sheet_of(rows, drawn[0].width)
+        assert batch.targets is not None
+        targets: Any = VaeImageProcessor().postprocess(batch.targets)
+        images = []
+        for each, target, image in zip(samples, targets, generated, strict=True):
+            inputs = [_unnormalise(pixels) for pixels in each.prepared.pixels[:INPUTS]]
+            blanks = [Image.new("RGB", (1, 1), "white")] * (INPUTS - len(inputs))
+            images += [*inputs, *blanks, target, image]
+        side = generated[0].width
+        return make_image_grid(images, rows=len(samples), cols=INPUTS + 2, resize=side)
 
     def _condition(self, prompts: Batch) -> Float[Tensor, "batch queries dim"]:
         return self.kosmosg.aligner(read_prompts(self.kosmosg, prompts), prompts.padding_mask)
 
 
 def _unnormalise(pixels: np.ndarray) -> Image.Image:
-    """Turn what CLIP sees back into a picture."""
+    """Turn what CLIP sees back into an image."""
     values = pixels.transpose(1, 2, 0) * CLIP_STD + CLIP_MEAN
-    return Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8))
-
-
-def _to_picture(target: np.ndarray | None) -> Image.Image:
-    assert target is not None
-    values = (target.transpose(1, 2, 0) + 1) / 2
     return Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8))

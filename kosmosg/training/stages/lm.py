@@ -16,14 +16,14 @@ from kosmosg.prompts.batch import Batch
 from kosmosg.prompts.tokenizer import PAD_ID, KosmosGTokenizer
 from kosmosg.training.losses import IGNORED, language_loss
 from kosmosg.training.stage import Stage
-from kosmosg.training.stages.examples import Example
-from kosmosg.training.stages.prompts import (
+from kosmosg.training.stages.common import (
     PromptBatch,
+    SeededSample,
     collate_prompts,
     read_prompts,
+    save_weights,
     train_language_model,
 )
-from kosmosg.training.stages.weights import save_weights
 
 
 class LanguageStage(Stage):
@@ -32,7 +32,7 @@ class LanguageStage(Stage):
     Args:
         kosmosg: AlignerNet in it stays as it is.
         tokenizer: Knows the delimiters of images, which are no text.
-        start: Weights directory that this began with.
+        start: Weights folder that this began with.
     """
 
     def __init__(self, kosmosg: KosmosG, tokenizer: KosmosGTokenizer, start: Path):
@@ -50,7 +50,7 @@ class LanguageStage(Stage):
 
     def collate(self, samples: Sequence[Prepared]) -> PromptBatch:
         """Pad the sequences; nothing is drawn for them."""
-        return collate_prompts([Example(prepared=sample, seed=0) for sample in samples])
+        return collate_prompts([SeededSample(prepared=sample, seed=0) for sample in samples])
 
     def weigh(self, batch: PromptBatch) -> float:
         """Count the tokens that are predicted."""
@@ -70,5 +70,5 @@ class LanguageStage(Stage):
         return torch.where(ignored, IGNORED, prompts.ids)
 
     def save(self, directory: Path) -> None:
-        """Write a weights directory."""
+        """Write a weights folder."""
         save_weights(self.kosmosg, "lm", self._start, directory)

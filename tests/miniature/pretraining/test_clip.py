@@ -11,7 +11,7 @@ from transformers import CLIPModel
 from kosmosg.checkpoints.stable_diffusion import encode_captions, load_clip_tokenizer
 from kosmosg.training.data import picture_preparer
 from kosmosg.training.stage import trainable
-from kosmosg.training.stages.examples import with_seed
+from kosmosg.training.stages.common import with_seed
 from miniature.pretraining.clip import MAX_LOGIT_SCALE, ClipStage, begin_with_sines
 from tests.training.stages.examples import data
 from tests.training.world import World

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 from kosmosg.data.preprocessing import Prepared
 from kosmosg.prompts.tokenizer import TokenizedPrompt
 from kosmosg.training.loop import train
-from kosmosg.training.stages.examples import Example
+from kosmosg.training.stages.common import SeededSample
 from miniature.pretraining.perceptual import PerceptualDistance
 from miniature.pretraining.vae import VaeStage
 from tests.training.stages.examples import pictures
@@ -20,11 +20,11 @@ from tests.training.toy import ToyStream, toy_options
 from tests.training.world import SIZES
 
 
-def example(number: int) -> Example:
+def example(number: int) -> SeededSample:
     target = np.random.default_rng(number).uniform(-1, 1, (3, 64, 64))
     prompt = TokenizedPrompt(ids=(), image_mask=())
     prepared = Prepared(prompt=prompt, pixels=(), target=target, caption="")
-    return Example(prepared=prepared, seed=number)
+    return SeededSample(prepared=prepared, seed=number)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_the_scale_does_not_depend_on_the_cut_into_micro_batches(tmp_path: Path)
 class Examples(ToyStream):
     """Pictures of noise, by their number."""
 
-    def __next__(self) -> Example:
+    def __next__(self) -> SeededSample:
         return example(super().__next__())
 
 
@@ -144,11 +144,11 @@ def test_a_decoder_alone_follows_no_latents(distance: PerceptualDistance) -> Non
 
 
 def test_sheet(stage: VaeStage) -> None:
-    assert stage.draw_samples() is None
+    assert stage.sample_images() is None
     stage.collate([example(n) for n in range(10)])
     stage.collate([example(11)])  # the first ones stay
     with torch.no_grad():
-        sheet = stage.draw_samples()
+        sheet = stage.sample_images()
     assert sheet is not None
     assert sheet.size == (8 * 64, 2 * 64)
     wanted = (np.asarray(example(0).prepared.target) + 1) * 127.5

@@ -8,14 +8,13 @@ import torch
 from kosmosg.checkpoints.stable_diffusion import load_scheduler
 from kosmosg.data.entities import EntityOptions
 from kosmosg.models.aligner import Reconstruction
-from kosmosg.training import setup as runs
+from kosmosg.training import setup
 from kosmosg.training.data import DataOptions, parse_sets
-from kosmosg.training.setup import load_decoder, load_text_encoder
 from kosmosg.training.stages.align import AlignStage
-from kosmosg.training.stages.examples import Example, with_seed
+from kosmosg.training.stages.common import SeededSample, with_seed
 from kosmosg.training.stages.instruct import InstructStage
 from kosmosg.training.stages.lm import LanguageStage
-from kosmosg.training.start import Start
+from kosmosg.training.starting_weights import StartingWeights, load_decoder, load_text_encoder
 
 
 def data(folder: Path, *names: str) -> DataOptions:
@@ -23,34 +22,36 @@ def data(folder: Path, *names: str) -> DataOptions:
     return DataOptions(sets=sets, min_side=64, threads=0)
 
 
-def prompts(start: Start, *names: str, count: int, **changes: float) -> list[Example]:
+def prompts(
+    start: StartingWeights, *names: str, count: int, **changes: float
+) -> list[SeededSample]:
     """Take samples of stage 3."""
     drop_caption = changes.pop("drop_caption", 0.5)
-    prepare = runs._prepare_prompts(start, EntityOptions(**changes), drop_caption)
+    prepare = setup._prepare_prompts(start, EntityOptions(**changes), drop_caption)
     stream = data(start.directory.parent, *names).mixture(with_seed(prepare), 0, 1)
     return [next(stream) for _ in range(count)]
 
 
-def captions(start: Start, count: int) -> list[Example]:
+def captions(start: StartingWeights, count: int) -> list[SeededSample]:
     """Take samples of stage 2."""
-    prepare = runs._prepare_captions(start, None)
+    prepare = setup._prepare_captions(start, None)
     options = data(start.directory.parent, "captions")
     stream = options.mixture(with_seed(prepare), 0, 1, text_only=True)
     return [next(stream) for _ in range(count)]
 
 
-def sequences(start: Start, *names: str, count: int, tokens: int = 64) -> list[Any]:
+def sequences(start: StartingWeights, *names: str, count: int, tokens: int = 64) -> list[Any]:
     """Take samples of stage 1."""
-    prepare = runs._prepare_documents(start, tokens)
+    prepare = setup._prepare_documents(start, tokens)
     stream = data(start.directory.parent, *names).packed(prepare, 0, 1, tokens=tokens, lanes=1)
     return [next(stream) for _ in range(count)]
 
 
-def lm_stage(start: Start) -> LanguageStage:
+def lm_stage(start: StartingWeights) -> LanguageStage:
     return LanguageStage(start.kosmosg(), start.tokenizer(), start.directory)
 
 
-def align_stage(start: Start, **options: Any) -> AlignStage:
+def align_stage(start: StartingWeights, **options: Any) -> AlignStage:
     kosmosg = start.kosmosg()
     return AlignStage(
         kosmosg,
@@ -61,7 +62,7 @@ def align_stage(start: Start, **options: Any) -> AlignStage:
     )
 
 
-def instruct_stage(start: Start, **options: Any) -> InstructStage:
+def instruct_stage(start: StartingWeights, **options: Any) -> InstructStage:
     config = dict(load_scheduler(start.directory / "scheduler").config)
     decoder = load_decoder(start.directory)
     return InstructStage(start.kosmosg(), *decoder, config, start.directory, **options)

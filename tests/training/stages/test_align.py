@@ -9,12 +9,12 @@ import torch
 from kosmosg.training.losses import alignment_loss
 from kosmosg.training.stage import trainable
 from kosmosg.training.stages.align import AlignStage
-from kosmosg.training.start import Start
+from kosmosg.training.starting_weights import StartingWeights
 from tests.training.stages.examples import align_stage, captions
 
 
 @pytest.fixture(scope="module")
-def stage(start: Start) -> AlignStage:
+def stage(start: StartingWeights) -> AlignStage:
     return align_stage(start)
 
 
@@ -26,7 +26,7 @@ def test_what_is_trained(stage: AlignStage) -> None:
 
 
 @pytest.mark.parametrize("frozen_dropout", [True, False])
-def test_modes(start: Start, frozen_dropout: bool) -> None:
+def test_modes(start: StartingWeights, frozen_dropout: bool) -> None:
     """The dropout of the frozen model perturbs the input and what is reconstructed."""
     stage = align_stage(start, frozen_dropout=frozen_dropout)
     stage.set_modes()
@@ -41,7 +41,7 @@ def test_modes(start: Start, frozen_dropout: bool) -> None:
 
 
 @pytest.mark.parametrize("count_padding", [True, False])
-def test_loss_by_hand(start: Start, count_padding: bool) -> None:
+def test_loss_by_hand(start: StartingWeights, count_padding: bool) -> None:
     stage = align_stage(start, count_padding=count_padding).eval()
     batch = stage.collate(captions(start, 5))
     prompts = batch.prompts
@@ -71,7 +71,7 @@ def test_loss_by_hand(start: Start, count_padding: bool) -> None:
         torch.testing.assert_close(found[name], value, atol=1e-6, rtol=0)
 
 
-def test_a_mask_would_give_another_target(stage: AlignStage, start: Start) -> None:
+def test_a_mask_would_give_another_target(stage: AlignStage, start: StartingWeights) -> None:
     """Else the test above would see no difference."""
     batch = stage.collate(captions(start, 5))
     assert batch.captions is not None
@@ -83,7 +83,7 @@ def test_a_mask_would_give_another_target(stage: AlignStage, start: Start) -> No
     assert not torch.allclose(masked.last_hidden_state, plain.last_hidden_state, atol=1e-3)
 
 
-def test_only_without_padding_a_loss_does_not_depend_on_its_batch(start: Start) -> None:
+def test_only_without_padding_a_loss_does_not_depend_on_its_batch(start: StartingWeights) -> None:
     """The mean over parts of a batch is that over the whole."""
     samples = sorted(captions(start, 8), key=lambda sample: len(sample.prepared.prompt.ids))
     assert len(samples[0].prepared.prompt.ids) < len(samples[-1].prepared.prompt.ids)
@@ -98,5 +98,5 @@ def test_only_without_padding_a_loss_does_not_depend_on_its_batch(start: Start) 
 
 def test_the_result_has_the_reconstruction_half(stage: AlignStage, tmp_path: Path) -> None:
     stage.save(tmp_path / "weights")
-    assert Start(directory=tmp_path / "weights").kosmosg().config.stage == "align"
+    assert StartingWeights(directory=tmp_path / "weights").kosmosg().config.stage == "align"
     assert (tmp_path / "weights" / "reconstruction" / "model.safetensors").is_file()

@@ -13,21 +13,21 @@ from torch.nn import functional as F
 
 from kosmosg.prompts.images import CLIP_MEAN, CLIP_STD
 from kosmosg.training.stage import trainable
-from kosmosg.training.stages.examples import Example
+from kosmosg.training.stages.common import SeededSample
 from kosmosg.training.stages.instruct import InstructStage
-from kosmosg.training.start import Start
+from kosmosg.training.starting_weights import StartingWeights
 from tests.training.stages.examples import instruct_stage, prompts
 
 VISION = r"kosmosg\.kosmos2\.vision_model\.model\.(?!encoder\.layers\.1\.|post_layernorm\.)"
 
 
 @pytest.fixture(scope="module")
-def stage(start: Start) -> InstructStage:
+def stage(start: StartingWeights) -> InstructStage:
     return instruct_stage(start)
 
 
 @pytest.fixture(scope="module")
-def samples(start: Start) -> list[Example]:
+def samples(start: StartingWeights) -> list[SeededSample]:
     return prompts(start, "compositional", "edits", "captions", count=8)
 
 
@@ -41,13 +41,13 @@ def test_what_is_trained(stage: InstructStage) -> None:
     assert "kosmosg.aligner.queries" in wanted
 
 
-def test_what_is_trained_for_the_ablation(start: Start) -> None:
+def test_what_is_trained_for_the_ablation(start: StartingWeights) -> None:
     found = trainable(instruct_stage(start, aligner_only=True))
     assert all(name.startswith("kosmosg.aligner.") for name in found)
     assert len(found) == sum(1 for _ in start.kosmosg().aligner.parameters())
 
 
-def test_modes(stage: InstructStage, samples: list[Example]) -> None:
+def test_modes(stage: InstructStage, samples: list[SeededSample]) -> None:
     stage.eval()
     stage.set_modes()
     assert stage.kosmosg.training
@@ -58,7 +58,7 @@ def test_modes(stage: InstructStage, samples: list[Example]) -> None:
     assert stage.losses(batch)["loss"].item() != stage.losses(batch)["loss"].item(), "dropout"
 
 
-def loss_by_hand(stage: InstructStage, sample: Example) -> tuple[Tensor, float]:
+def loss_by_hand(stage: InstructStage, sample: SeededSample) -> tuple[Tensor, float]:
     """One sample, with diffusers' own pieces. Also the draw that decides on the condition."""
     batch = stage.collate([sample])
     draw = torch.Generator().manual_seed(sample.seed)
@@ -78,7 +78,7 @@ def loss_by_hand(stage: InstructStage, sample: Example) -> tuple[Tensor, float]:
     return F.mse_loss(predicted.sample, noise), null
 
 
-def test_loss_by_hand(stage: InstructStage, start: Start) -> None:
+def test_loss_by_hand(stage: InstructStage, start: StartingWeights) -> None:
     """Each sample alone, and all of them as a batch; its chance comes from its seed alone."""
     stage.eval()
     samples = prompts(start, "compositional", "edits", "captions", count=24)
@@ -94,7 +94,7 @@ def test_loss_by_hand(stage: InstructStage, start: Start) -> None:
 
 
 def test_gradients_flow_through_the_frozen_decoder(
-    stage: InstructStage, samples: list[Example]
+    stage: InstructStage, samples: list[SeededSample]
 ) -> None:
     stage.eval()
     stage.zero_grad()
@@ -116,7 +116,7 @@ def white(pixels: np.ndarray) -> float:
     return float((border > 0.98).all(axis=1).mean())
 
 
-def test_backgrounds_are_kept_or_masked(start: Start) -> None:
+def test_backgrounds_are_kept_or_masked(start: StartingWeights) -> None:
     shares = []
     for keep in (0.0, 1.0):
         found = prompts(start, "compositional", count=12, keep_background=keep)
@@ -126,12 +126,12 @@ def test_backgrounds_are_kept_or_masked(start: Start) -> None:
     assert shares[1] < 0.3
 
 
-def text_length(sample: Example) -> int:
+def text_length(sample: SeededSample) -> int:
     images = len(sample.prepared.pixels)
     return len(sample.prepared.prompt.ids) - 1 - images * (4 + 2)
 
 
-def test_words_of_entities_are_dropped(start: Start) -> None:
+def test_words_of_entities_are_dropped(start: StartingWeights) -> None:
     kept = prompts(start, "compositional", count=12, drop_text=0.0)
     dropped = prompts(start, "compositional", count=12, drop_text=1.0)
     words = start.tokenizer()
@@ -144,7 +144,7 @@ def test_words_of_entities_are_dropped(start: Start) -> None:
         assert re.sub(r"\W", "", text) == re.sub(r"\W", "", before.prepared.caption)
 
 
-def test_captions_of_edits_are_dropped(start: Start) -> None:
+def test_captions_of_edits_are_dropped(start: StartingWeights) -> None:
     image = start.tokenizer().symbols.index("<image>")
     for drop_caption in (0.0, 1.0):
         for sample in prompts(start, "edits", count=8, drop_caption=drop_caption):
@@ -153,23 +153,23 @@ def test_captions_of_edits_are_dropped(start: Start) -> None:
 
 @pytest.mark.parametrize("option", ["keep-background", "drop-text", "drop-caption"])
 def test_options_reach_the_samples(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+    start: StartingWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
     """From the command line to ``EntityOptions`` and the preparer."""
-    from kosmosg.training import setup as runs
+    from kosmosg.training import setup
     from tests.training.world import command
 
     seen: dict[str, Any] = {}
 
-    def prepare(start: Start, entities: Any, drop_caption: float) -> Any:
+    def prepare(start: StartingWeights, entities: Any, drop_caption: float) -> Any:
         seen.update(vars(entities), drop_caption=drop_caption)
 
     def train(build: Any, open_stream: Any, options: Any, settings: Any) -> Path:
         seen["settings"] = settings
         return tmp_path
 
-    monkeypatch.setattr(runs, "_prepare_prompts", prepare)
-    monkeypatch.setattr(runs, "train", train)
+    monkeypatch.setattr(setup, "_prepare_prompts", prepare)
+    monkeypatch.setattr(setup, "train", train)
     run = ["--weights", start.directory, "--output", tmp_path / "run", "--data", "x"]
     run += ["--steps", 1, "--batch-size", 1]
     name = option.replace("-", "_")
@@ -185,14 +185,14 @@ def test_options_reach_the_samples(
 # ------------------------------------------------------------------ samples and result
 
 
-def test_sheet(stage: InstructStage, samples: list[Example]) -> None:
+def test_sheet(stage: InstructStage, samples: list[SeededSample]) -> None:
     fresh = stage
     fresh._shown = None
-    assert fresh.draw_samples() is None
+    assert fresh.sample_images() is None
     fresh.collate(samples)
     with torch.no_grad():
-        sheet = fresh.draw_samples()
-        again = fresh.draw_samples()
+        sheet = fresh.sample_images()
+        again = fresh.sample_images()
     assert sheet is not None
     assert sheet.size == (4 * 64, 8 * 64)
     assert again is not None
@@ -205,4 +205,4 @@ def test_sheet(stage: InstructStage, samples: list[Example]) -> None:
 
 def test_the_result_is_of_stage_3(stage: InstructStage, tmp_path: Path) -> None:
     stage.save(tmp_path / "weights")
-    assert Start(directory=tmp_path / "weights").kosmosg().config.stage == "instruct"
+    assert StartingWeights(directory=tmp_path / "weights").kosmosg().config.stage == "instruct"

@@ -11,16 +11,16 @@ from kosmosg.prompts.batch import Batch
 from kosmosg.prompts.tokenizer import BOS_ID, EOS_ID, PAD_ID, TokenizedPrompt
 from kosmosg.training.losses import IGNORED
 from kosmosg.training.stage import trainable
+from kosmosg.training.stages.common import read_prompts
 from kosmosg.training.stages.lm import LanguageStage
-from kosmosg.training.stages.prompts import read_prompts
-from kosmosg.training.start import Start
+from kosmosg.training.starting_weights import StartingWeights
 from tests.training.stages.examples import lm_stage, sequences
 
 VISION = "kosmosg.kosmos2.vision_model.model."
 
 
 @pytest.fixture(scope="module")
-def stage(start: Start) -> LanguageStage:
+def stage(start: StartingWeights) -> LanguageStage:
     return lm_stage(start)
 
 
@@ -41,7 +41,7 @@ def test_what_is_trained(stage: LanguageStage) -> None:
     assert any("image_to_text_projection" in name for name in rest)
 
 
-def test_labels_of_five_tokens(stage: LanguageStage, start: Start) -> None:
+def test_labels_of_five_tokens(stage: LanguageStage, start: StartingWeights) -> None:
     """<s> <image> slot </image> word: the word is predicted, and nothing else."""
     symbols = start.tokenizer().symbols
     image, end, word = symbols.index("<image>"), symbols.index("</image>"), 20
@@ -62,7 +62,7 @@ def test_a_slot_counts_by_its_mask_whatever_its_id(stage: LanguageStage) -> None
     assert labels.tolist() == [[0, IGNORED, 9]]
 
 
-def test_loss_by_hand(stage: LanguageStage, start: Start) -> None:
+def test_loss_by_hand(stage: LanguageStage, start: StartingWeights) -> None:
     stage.eval()
     batch = stage.collate(sequences(start, "documents", "text", count=3))
     labels = stage.labels(batch.prompts)
@@ -79,7 +79,9 @@ def test_loss_by_hand(stage: LanguageStage, start: Start) -> None:
     torch.testing.assert_close(found, torch.stack(each).mean(), atol=1e-5, rtol=0)
 
 
-def test_a_batch_of_images_alone_weighs_nothing(stage: LanguageStage, start: Start) -> None:
+def test_a_batch_of_images_alone_weighs_nothing(
+    stage: LanguageStage, start: StartingWeights
+) -> None:
     image = start.tokenizer().symbols.index("<image>")
     prompt = TokenizedPrompt(ids=(BOS_ID, image), image_mask=(False, False))
     batch = stage.collate([Prepared(prompt=prompt, pixels=(), target=None, caption="")])
@@ -89,7 +91,7 @@ def test_a_batch_of_images_alone_weighs_nothing(stage: LanguageStage, start: Sta
     assert loss.item() == 0
 
 
-def test_dropout_is_on(stage: LanguageStage, start: Start) -> None:
+def test_dropout_is_on(stage: LanguageStage, start: StartingWeights) -> None:
     batch = stage.collate(sequences(start, "text", count=2))
     stage.set_modes()
     assert stage.losses(batch)["loss"].item() != stage.losses(batch)["loss"].item()
@@ -97,7 +99,9 @@ def test_dropout_is_on(stage: LanguageStage, start: Start) -> None:
     assert stage.losses(batch)["loss"].item() == stage.losses(batch)["loss"].item()
 
 
-def test_without_a_picture_a_blank_one_is_looked_at(stage: LanguageStage, start: Start) -> None:
+def test_without_a_picture_a_blank_one_is_looked_at(
+    stage: LanguageStage, start: StartingWeights
+) -> None:
     """The features are those of the text; the vision tower has a gradient, which is zero."""
     stage.eval()
     stage.zero_grad()
@@ -114,4 +118,4 @@ def test_without_a_picture_a_blank_one_is_looked_at(stage: LanguageStage, start:
 
 def test_the_result_is_of_stage_1(stage: LanguageStage, tmp_path: Path) -> None:
     stage.save(tmp_path / "weights")
-    assert Start(directory=tmp_path / "weights").kosmosg().config.stage == "lm"
+    assert StartingWeights(directory=tmp_path / "weights").kosmosg().config.stage == "lm"

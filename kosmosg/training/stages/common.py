@@ -1,7 +1,9 @@
-"""Prompts with what the three stages need beside them, as one batch."""
+"""What the three stages share: batches of prompts, what is trained, how a result is written."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,35 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from kosmosg.checkpoints.folder import write_model_index
+from kosmosg.data.preprocessing import Prepared
+from kosmosg.data.schema import Sample
 from kosmosg.models.kosmosg import KosmosG
 from kosmosg.prompts.batch import Batch, collate
-from kosmosg.training.stages.examples import Example
+
+# What a result does not carry over from the weights it began with: the one is written anew, the
+# other belongs to stage 2 alone, which writes it beside.
+TRAINED = ("kosmosg", "reconstruction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeededSample:
+    """A prepared sample with the seed of the noise that a stage draws for it."""
+
+    prepared: Prepared
+    seed: int
+
+
+def with_seed(
+    prepare: Callable[[Sample, np.random.Generator], Prepared],
+) -> Callable[[Sample, np.random.Generator], SeededSample]:
+    """Let every prepared sample carry a seed, drawn from the generator of its place."""
+
+    def prepare_with_seed(sample: Sample, generator: np.random.Generator) -> SeededSample:
+        prepared = prepare(sample, generator)
+        return SeededSample(prepared=prepared, seed=int(generator.integers(2**62)))
+
+    return prepare_with_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +49,7 @@ class PromptBatch:
     Attributes:
         prompts: As the language model reads them.
         captions: CLIP's token ids of the captions (stage 2), or nothing.
-        targets: Pictures to be drawn, in [-1, 1] (stage 3), or nothing.
+        targets: Images to be generated, in [-1, 1] (stage 3), or nothing.
         seeds: One per prompt, of all chance.
     """
 
@@ -45,9 +73,9 @@ class PromptBatch:
 
 
 def collate_prompts(
-    samples: Sequence[Example], captions: Int64[Tensor, "batch length"] | None = None
+    samples: Sequence[SeededSample], captions: Int64[Tensor, "batch length"] | None = None
 ) -> PromptBatch:
-    """Pad prompts, stack their pictures and their targets."""
+    """Pad prompts, stack their images and their targets."""
     prepared = [sample.prepared for sample in samples]
     targets = [each.target for each in prepared if each.target is not None]
     return PromptBatch(
@@ -80,7 +108,7 @@ def read_prompts(kosmosg: KosmosG, batch: Batch) -> Float[Tensor, "batch tokens 
 
     Processes average the gradients of all parameters, and those of sharded networks wait for each
     other in every module. So all must go the same way in each update: where a batch has no
-    picture, a blank one is looked at, and nothing of it taken.
+    image, a blank one is looked at, and nothing of it taken.
     """
     if batch.pixels is not None:
         return kosmosg.features(batch)
@@ -94,3 +122,21 @@ def read_prompts(kosmosg: KosmosG, batch: Batch) -> Float[Tensor, "batch tokens 
         use_cache=False,
     )
     return output.last_hidden_state
+
+
+def save_weights(kosmosg: KosmosG, stage: str, start: Path, directory: Path) -> None:
+    """Write a weights folder with a trained KOSMOS-G.
+
+    Args:
+        kosmosg: Trained.
+        stage: The stage it has been through.
+        start: Weights folder that the stage began with, for all that is not trained.
+        directory: Where to write; made if missing.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    for part in start.iterdir():
+        if part.is_dir() and part.name not in TRAINED:
+            shutil.copytree(part, directory / part.name, dirs_exist_ok=True)
+    kosmosg.config.stage = stage
+    kosmosg.save_pretrained(directory / "kosmosg")
+    write_model_index(directory)

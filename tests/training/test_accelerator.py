@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kosmosg.errors import TrainingError
-from kosmosg.training import acceleration
-from kosmosg.training.acceleration import (
+from kosmosg.training import accelerator
+from kosmosg.training.accelerator import (
     attention_kernels,
     enable_gradient_checkpointing,
     make_accelerator,
 )
 from kosmosg.training.stage import Stage, trainable
-from kosmosg.training.start import Start
+from kosmosg.training.starting_weights import StartingWeights
 from tests.training.stages.examples import (
     align_stage,
     captions,
@@ -29,7 +29,9 @@ from tests.training.stages.examples import (
 )
 from tests.training.toy import toy_options
 
-CASES: dict[str, tuple[Callable[[Start], Stage], Callable[[Start], Any], list[str]]] = {
+CASES: dict[
+    str, tuple[Callable[[StartingWeights], Stage], Callable[[StartingWeights], Any], list[str]]
+] = {
     "lm": (
         lm_stage,
         lambda start: sequences(start, "documents", count=2),
@@ -82,7 +84,7 @@ def compute(stage: Stage, batch: Any, watched: list[str]) -> tuple[float, list[T
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_gradient_checkpointing_changes_nothing(start: Start, name: str) -> None:
+def test_gradient_checkpointing_changes_nothing(start: StartingWeights, name: str) -> None:
     build, samples, watched = CASES[name]
     stage = build(start)
     batch = stage.collate(samples(start))
@@ -113,7 +115,7 @@ def test_old_sharding_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         distributed_type = DistributedType.FSDP
         is_fsdp2 = False
 
-    monkeypatch.setattr(acceleration, "Accelerator", lambda **_: Old())
+    monkeypatch.setattr(accelerator, "Accelerator", lambda **_: Old())
     with pytest.raises(TrainingError, match="Write fsdp_version: 2"):
         make_accelerator(toy_options(tmp_path))
 
@@ -124,12 +126,12 @@ def test_what_accelerate_refuses_is_explained(
     def refuse(**_: Any) -> None:
         raise ValueError("no such surrounding")
 
-    monkeypatch.setattr(acceleration, "Accelerator", refuse)
+    monkeypatch.setattr(accelerator, "Accelerator", refuse)
     with pytest.raises(TrainingError, match="cannot begin: no such surrounding"):
         make_accelerator(toy_options(tmp_path))
 
 
-def test_what_is_sharded_one_by_one(start: Start) -> None:
+def test_what_is_sharded_one_by_one(start: StartingWeights) -> None:
     """The transformer blocks of Kosmos-2, AlignerNet and the U-Net; only what is there."""
     assert align_stage(start)._no_split_modules[-3:] == [
         "Kosmos2TextBlock",
