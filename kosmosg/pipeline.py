@@ -39,6 +39,7 @@ from kosmosg.diffusion.settings import DEFAULT_GUIDANCE, DEFAULT_SAMPLER, DEFAUL
 from kosmosg.errors import SettingError, WeightsError
 from kosmosg.models.encoder import Conditioner, Images, Texts, pair
 from kosmosg.models.kosmosg import KosmosG
+from kosmosg.prompts.images import identify
 from kosmosg.prompts.tokenizer import KosmosGTokenizer
 from kosmosg.utils.memory import reporting_out_of_memory
 
@@ -262,8 +263,9 @@ class KosmosGPipeline:
         extra = techniques.recipe()
         if image_weights is not None:
             extra["image_weights"] = list(image_weights)
+        shown = [{"images": list(map(identify, each))} if each else {} for each in pictures]
         recipes = [
-            settings.recipe(prompts[row], negatives[row], seed) | extra
+            settings.recipe(prompts[row], negatives[row], seed) | shown[row] | extra
             for row, seed in zip(rows, seeds, strict=True)
         ]
         return KosmosGOutput(

@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> None:
         scheduler=options.scheduler,
         seed=options.seed,
     )
-    strip, flagged = mix(pipeline, options.prompt, first, second, settings)
+    strip, flagged, recipe = mix(pipeline, options.prompt, first, second, settings)
     if flagged:
         print(f"blacked out: {flagged} pictures that the safety checker flagged")
     if flagged == options.steps:
@@ -96,6 +96,5 @@ def run(options: argparse.Namespace) -> None:
             "The safety checker flagged every picture. Try another seed or prompt."
         )
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    recipe = settings.recipe(options.prompt, "", settings.seed)
     path = save_image(strip, options.output, quality=90, recipe=recipe)
     print(f"{path} (seed {settings.seed})")

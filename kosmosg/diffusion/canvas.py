@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from PIL import Image
 
-from kosmosg.diffusion.settings import check_side
+from kosmosg.diffusion.settings import MAX_SIDE, check_side
 from kosmosg.errors import SettingError
 
 MAX_ASPECT = 8  # beyond it the shorter side has too few latents to hold anything
@@ -17,6 +17,7 @@ def choose_size(
     default: int,
     multiple: int,
     guides: Mapping[str, Image.Image],
+    largest: int = MAX_SIDE,
 ) -> tuple[int, int]:
     """Choose width and height in pixels.
 
@@ -29,12 +30,13 @@ def choose_size(
         default: The side that the decoder was trained at.
         multiple: What both sides are a multiple of.
         guides: Control and initial pictures, by what to call them in errors.
+        largest: Bound of both sides, also of one that a guide gives.
 
     Raises:
         SettingError: If sides are out of bounds, or do not have a guide's proportions.
     """
-    width = None if width is None else check_side("width", width, multiple)
-    height = None if height is None else check_side("height", height, multiple)
+    width = None if width is None else check_side("width", width, multiple, largest)
+    height = None if height is None else check_side("height", height, multiple, largest)
     for name, guide in guides.items():
         short, long = sorted(guide.size)
         if long > MAX_ASPECT * short:
@@ -46,6 +48,12 @@ def choose_size(
         if width is None and height is None:
             width, height = wanted
         width, height = width or wanted[0], height or wanted[1]
+        if max(width, height) > largest:
+            raise SettingError(
+                f"{name} has {guide.width} × {guide.height} pixels. In its proportions the result "
+                f"would have {width} × {height}, and a side may have {largest} at most. Ask for "
+                "a smaller width or height."
+            )
         if abs(width - wanted[0]) > multiple or abs(height - wanted[1]) > multiple:
             raise SettingError(
                 f"{name} has {guide.width} × {guide.height} pixels, which does not fit pictures of "

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from PIL import Image
 
 from kosmosg.checkpoints.loading import load_component
-from kosmosg.diffusion.control_maps import Place, make_map
+from kosmosg.diffusion.control_maps import MapMaker, make_map, open_map_maker
 from kosmosg.diffusion.settings import CONTROL_SCALE, CONTROL_TYPES
 from kosmosg.errors import ControlError, SettingError, WeightsError
 from kosmosg.prompts.images import to_rgb
@@ -30,7 +31,7 @@ class Control:
     """A picture that fixes the layout.
 
     Attributes:
-        kind: One of ``config.CONTROL_TYPES``.
+        kind: One of ``settings.CONTROL_TYPES``.
         image: A picture, or with ``preprocess=False`` a control map, as the network was trained on.
         preprocess: Derive the map from the picture.
         scale: Strength, 0 to 2.
@@ -95,8 +96,7 @@ def prepare(
     image = to_rgb(control.image)
     network = controlnets.get(control.kind, unet)
     if control.preprocess:
-        place = Place(folder=controlnets.map_folder(control.kind), device=unet.device)
-        image = make_map(control.kind, image, size, place)
+        image = make_map(controlnets.map_maker(control.kind, unet.device), image, size)
     elif image.size != size:
         # Sharp colours and lines mean something; in between there is nothing to mean.
         image = image.resize(size, Image.Resampling.NEAREST)
@@ -104,23 +104,32 @@ def prepare(
 
 
 class ControlNets:
-    """The ControlNets of some folders; the one used last stays in memory."""
+    """The ControlNets of some folders, and what makes their maps; the last of each is kept."""
 
     def __init__(self, folders: Sequence[Path]):
         self.folders = [Path(folder) for folder in folders]
         self._kind: str | None = None
         self._network: ControlNetModel | None = None
+        self._maker: tuple[tuple[str, torch.device], MapMaker] | None = None
 
-    def map_folder(self, kind: str) -> Path:
-        """Find the folder of the networks that make a kind of map."""
-        places = [folder.parent / MAPS / kind for folder in self.folders]
-        return next((place for place in places if place.is_dir()), places[-1])
+    def map_maker(self, kind: str, device: torch.device) -> MapMaker:
+        """Take what makes a kind of map from memory, or open it in place of the one before.
+
+        Raises:
+            ControlError: If its networks are not there, or damaged.
+        """
+        if self._maker is None or self._maker[0] != (kind, device):
+            self._maker = None  # before loading: two may not fit into memory
+            places = [folder.parent / MAPS / kind for folder in self.folders]
+            place = next((place for place in places if place.is_dir()), places[-1])
+            self._maker = (kind, device), open_map_maker(kind, place, device)
+        return self._maker[1]
 
     def get(self, kind: str, unet: UNet2DConditionModel) -> ControlNetModel:
         """Take the network of a kind from memory, or load it in place of the one before.
 
         Args:
-            kind: One of ``config.CONTROL_TYPES``.
+            kind: One of ``settings.CONTROL_TYPES``.
             unet: The U-Net that it must fit, whose device and precision it gets.
 
         Raises:
@@ -130,6 +139,7 @@ class ControlNets:
             self._kind = self._network = None  # before loading: two may not fit into memory
             self._network = self._load(kind, unet)
             self._kind = kind
+        _check_fit(kind, self._network, unet)
         network: Any = self._network
         return network.to(unet.device)
 
@@ -142,11 +152,9 @@ class ControlNets:
                 f"it: python -m kosmosg download {FOLDER} {kind}"
             )
         try:
-            network = load_component(ControlNetModel, found, dtype=unet.dtype)
+            return load_component(ControlNetModel, found, dtype=unet.dtype)
         except WeightsError as error:
             raise ControlError(str(error)) from error
-        _check_fit(kind, network, unet)
-        return network
 
 
 def _check_fit(kind: str, network: ControlNetModel, unet: UNet2DConditionModel) -> None:

@@ -1,13 +1,11 @@
-"""Pictures → the maps that ControlNets read: edges, depth, poses, ….
+"""Images → the maps that ControlNets read: edges, depth, poses, ….
 
 Three need no network (OpenCV), two come from transformers' models, and the rest from the optional
 package controlnet-aux. Networks are read from folders, as safetensors or, controlnet-aux's own, by
-torch's loader for tensors alone.
+``torch.load``, which since torch 2.6 takes tensors and nothing else.
 """
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,64 +13,80 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from PIL import Image
 from torch import nn
 
 from kosmosg.checkpoints.loading import load_component
-from kosmosg.diffusion.ade20k import PALETTE
 from kosmosg.errors import ControlError, WeightsError
 
 CANNY_THRESHOLDS = (100, 200)  # as in the authors' demo
-SHUFFLE_CELL = 256  # pixels over which the flow of a shuffled picture turns
-# Read by torch.load: whatever calls it, files hold tensors and nothing else.
-WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+SHUFFLE_CELL = 256  # pixels over which the flow of a shuffled image turns
+# The colours of ADE20K's 150 classes (wall, building, sky, …), as the data set has them: RGB, six
+# digits a class.
+_DIGITS = (
+    "787878b4787806e6e650323204c8037878508c8c8ccc05ffe6e6e604fa07e005ffebff0796053d78784608ff33"
+    "ff06528fff8cccff04ff3307cc46030066c83de6faff06330b66ffff0747ff09e00907e6dcdcdcff095c7009ff"
+    "08ffd607ffe0ffb8060aff47ff290a07ffffe0ff086608ffff3d06ffc207ff7a0800ff14ff0829ff05990633ff"
+    "eb0cffa0961400a3ff8c8c8cfa0a0f14ff001fff00ff1f00ffe00099ff000000ffff470000ebff00adff1f00ff"
+    "0bc8c8ff520000fff5003dff00ff7000ff85ff0000ffa300ff6600c2ff00008fff33ff000052ff00ff2900ffad"
+    "0a00ffadff0000ff99ff5c00ff00ffff00f5ff0066ffad00ff0014ffb8b8001fff00ff3d0047ffff00cc00ffc2"
+    "00ff52000aff0070ff3300ff00c2ff007aff00ffa3ff990000ff0aff70008fff005200ffa3ff00ffeb0008b8aa"
+    "8500ff00ff5cb800ffff001f00b8ff00d6ffff00705cff0000e0ff70e0ff46b8a0a300ff9900ff47ff00ff00a3"
+    "ffcc00ff008f00ffeb85ff00ff00ebf500ffff007afff5000abed4d6ff0000ccff1400ffffff000099ff0029ff"
+    "00ffcc2900ff29ff00ad00ff00f5ff4700ff7a00ff00ffb8005cffb8ff000085ffffd60019c2c266ff005c00ff"
+)
+PALETTE: UInt8[np.ndarray, "150 3"] = np.frombuffer(bytes.fromhex(_DIGITS), np.uint8).reshape(-1, 3)
+
+MapMaker = Callable[[Image.Image], Image.Image]  # RGB in, a map of any mode and size out
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a map is made.
-
-    Attributes:
-        folder: With the networks of this kind of map.
-        device: For the networks.
-    """
-
-    folder: Path
-    device: torch.device
-
-
-def make_map(kind: str, image: Image.Image, size: tuple[int, int], place: Place) -> Image.Image:
-    """Derive a control map.
+def open_map_maker(kind: str, folder: Path, device: torch.device) -> MapMaker:
+    """Make ready what derives maps of a kind, its networks loaded.
 
     Args:
-        kind: One of ``config.CONTROL_TYPES``.
-        image: RGB picture.
-        size: Width and height in pixels of the map.
-        place: Where the networks are, if it needs any.
+        kind: One of ``settings.CONTROL_TYPES``.
+        folder: With the networks of this kind of map, if it needs any.
+        device: For the networks.
 
     Raises:
-        ControlError: If the map cannot be made here.
+        ControlError: If the networks are missing or damaged, or a package is.
     """
-    resized = image.resize(size, Image.Resampling.LANCZOS)
-    made = MAKERS[kind](resized, place)
+    if kind in WITHOUT_NETWORKS:
+        return WITHOUT_NETWORKS[kind]
+    if not folder.is_dir():
+        raise ControlError(
+            f"The network that makes this control map is not in {folder}. Fetch it: python -m "
+            f"kosmosg download controlnet {folder.name}. Or send the map itself, with "
+            "control_preprocess=false."
+        )
+    return WITH_NETWORKS[kind](folder, device)
+
+
+def make_map(maker: MapMaker, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Derive a control map of a size, in pixels, from an RGB image."""
+    made = maker(image.resize(size, Image.Resampling.LANCZOS))
     return made.convert("RGB").resize(size, Image.Resampling.BICUBIC)
 
 
-def canny(image: Image.Image, _: Place | None = None) -> Image.Image:
+# ------------------------------------------------------------------ without networks
+
+
+def canny(image: Image.Image) -> Image.Image:
     """Draw the edges white on black."""
     return Image.fromarray(cv2.Canny(np.asarray(image), *CANNY_THRESHOLDS))
 
 
-def same(image: Image.Image, _: Place) -> Image.Image:
-    """Take the picture as it is: InstructPix2Pix's network reads the picture itself."""
+def same(image: Image.Image) -> Image.Image:
+    """Take the image as it is: InstructPix2Pix's network reads the image itself."""
     return image
 
 
-def shuffle(image: Image.Image, _: Place) -> Image.Image:
-    """Let the picture flow apart, so that its colours and textures stay, and its layout goes.
+def shuffle(image: Image.Image) -> Image.Image:
+    """Let the image flow apart, so that its colours and textures stay, and its layout goes.
 
-    A smooth random flow says for each pixel where its colour comes from, over the whole picture;
-    it is the same for pictures of one size.
+    A smooth random flow says for each pixel where its colour comes from, over the whole image;
+    it is the same for images of one size.
     """
     width, height = image.size
     random = np.random.default_rng(0)
@@ -88,90 +102,99 @@ def shuffle(image: Image.Image, _: Place) -> Image.Image:
     return Image.fromarray(moved)
 
 
-@torch.inference_mode()
-def depth(image: Image.Image, place: Place) -> Image.Image:
-    """Estimate depth, near white and far black."""
+WITHOUT_NETWORKS: dict[str, MapMaker] = {"canny": canny, "shuffle": shuffle, "ip2p": same}
+
+# ------------------------------------------------------------------ with networks
+
+
+def open_depth(folder: Path, device: torch.device) -> MapMaker:
+    """Depth, near white and far black."""
     from transformers import DepthAnythingForDepthEstimation, DPTImageProcessorPil
 
-    network = _load(DepthAnythingForDepthEstimation, place)
-    processor = DPTImageProcessorPil.from_pretrained(place.folder, local_files_only=True)
-    inputs = processor(images=image, return_tensors="pt").to(place.device)
-    values = network(**inputs).predicted_depth[0].float().cpu().numpy()
-    low, high = float(values.min()), float(values.max())
-    levels = (values - low) / ((high - low) or 1.0) * 255  # a wall is black
-    return Image.fromarray(levels.round().astype(np.uint8))
+    network = _load(DepthAnythingForDepthEstimation, folder, device)
+    processor = DPTImageProcessorPil.from_pretrained(folder, local_files_only=True)
+
+    @torch.inference_mode()
+    def depth(image: Image.Image) -> Image.Image:
+        inputs = processor(images=image, return_tensors="pt").to(device)
+        values = network(**inputs).predicted_depth[0].float().cpu().numpy()
+        low, high = float(values.min()), float(values.max())
+        levels = (values - low) / ((high - low) or 1.0) * 255  # a wall is black
+        return Image.fromarray(levels.round().astype(np.uint8))
+
+    return depth
 
 
-@torch.inference_mode()
-def segmentation(image: Image.Image, place: Place) -> Image.Image:
-    """Paint each pixel in the colour of its class in ADE20K."""
+def open_segmentation(folder: Path, device: torch.device) -> MapMaker:
+    """Each pixel in the colour of its class in ADE20K."""
     from transformers import SegformerImageProcessorPil, UperNetForSemanticSegmentation
 
-    network = _load(UperNetForSemanticSegmentation, place)
-    processor = SegformerImageProcessorPil.from_pretrained(place.folder, local_files_only=True)
-    inputs = processor(images=image, return_tensors="pt").to(place.device)
-    classes = processor.post_process_semantic_segmentation(
-        network(**inputs), target_sizes=[(image.height, image.width)]
-    )
-    return Image.fromarray(PALETTE[classes[0].cpu().numpy() % len(PALETTE)])
+    network = _load(UperNetForSemanticSegmentation, folder, device)
+    processor = SegformerImageProcessorPil.from_pretrained(folder, local_files_only=True)
+
+    @torch.inference_mode()
+    def segmentation(image: Image.Image) -> Image.Image:
+        inputs = processor(images=image, return_tensors="pt").to(device)
+        classes = processor.post_process_semantic_segmentation(
+            network(**inputs), target_sizes=[(image.height, image.width)]
+        )
+        return Image.fromarray(PALETTE[classes[0].cpu().numpy() % len(PALETTE)])
+
+    return segmentation
 
 
-def detector(name: str, **options: Any) -> Callable[[Image.Image, Place], Image.Image]:
-    """Make a map by a detector of controlnet-aux.
+def detector(name: str, **options: Any) -> Callable[[Path, torch.device], MapMaker]:
+    """Make maps by a detector of controlnet-aux.
 
     Args:
         name: Its class.
         options: What it is called with.
     """
 
-    def make(image: Image.Image, place: Place) -> Image.Image:
+    def open_detector(folder: Path, device: torch.device) -> MapMaker:
         try:
             controlnet_aux = import_module("controlnet_aux")
         # torchvision that does not fit torch raises RuntimeError.
         except (ImportError, RuntimeError) as error:
             raise ControlError(
                 f"This control map needs the package controlnet-aux ({error}). Install it (pip "
-                'install "kosmosg[control]"), or send the map itself, with '
-                "control_preprocess=false."
+                "install -e '.[control]'), or send the map itself, with control_preprocess=false."
             ) from error
-        _check_folder(place)
-        os.environ[WEIGHTS_ONLY] = "1"
-        found = getattr(controlnet_aux, name).from_pretrained(str(place.folder))
-        found = found.to(place.device)
-        return found(image, detect_resolution=min(image.size), output_type="pil", **options)
+        try:
+            found = getattr(controlnet_aux, name).from_pretrained(str(folder)).to(device)
+        except Exception as error:
+            # A missing or damaged file: OSError, UnpicklingError, KeyError, RuntimeError, ….
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ControlError(
+                f"The network that makes this control map cannot be loaded from {folder} "
+                f"({reason}). Remove the folder and fetch it again: python -m kosmosg download "
+                f"controlnet {folder.name}"
+            ) from error
 
-    return make
+        def detect(image: Image.Image) -> Image.Image:
+            return found(image, detect_resolution=min(image.size), output_type="pil", **options)
+
+        return detect
+
+    return open_detector
 
 
-MAKERS: dict[str, Callable[[Image.Image, Place], Image.Image]] = {
-    "canny": canny,
-    "depth": depth,
+WITH_NETWORKS: dict[str, Callable[[Path, torch.device], MapMaker]] = {
+    "depth": open_depth,
     "openpose": detector("OpenposeDetector"),
     "scribble": detector("HEDdetector", scribble=True),
     "softedge": detector("PidiNetDetector"),
-    "segmentation": segmentation,
+    "segmentation": open_segmentation,
     "normal": detector("NormalBaeDetector"),
     "lineart": detector("LineartDetector"),
     "lineart_anime": detector("LineartAnimeDetector"),
     "mlsd": detector("MLSDdetector"),
-    "shuffle": shuffle,
-    "ip2p": same,
 }
 
 
-def _check_folder(place: Place) -> None:
-    if not place.folder.is_dir():
-        raise ControlError(
-            f"The network that makes this control map is not in {place.folder}. Fetch it: python "
-            f"-m kosmosg download controlnet {place.folder.name}. Or send the map itself, with "
-            "control_preprocess=false."
-        )
-
-
-def _load(kind: Any, place: Place) -> nn.Module:
-    _check_folder(place)
+def _load(kind: Any, folder: Path, device: torch.device) -> nn.Module:
     try:
-        network: Any = load_component(kind, place.folder, dtype=torch.float32)
+        network: Any = load_component(kind, folder, dtype=torch.float32)
     except WeightsError as error:
         raise ControlError(str(error)) from error
-    return network.to(place.device)
+    return network.to(device)

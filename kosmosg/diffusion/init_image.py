@@ -5,6 +5,7 @@ and denoised from there. Inpainting after RePaint's simplest form, as diffusers 
 without a mask input: after every step, what must stay is put back with the noise of that step.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,9 +62,10 @@ class InitImage:
             SettingError: With the smallest strength that works.
         """
         if int(steps * self.strength) < 1:
+            least = math.ceil(1000 / steps) / 1000  # rounded up: what is advised must work
             raise SettingError(
                 f"prompt_strength {self.strength:g} of {steps} steps leaves no step to take. Give "
-                f"at least {1 / steps:.3f}, or more steps."
+                f"at least {least:.3f}."
             )
 
 

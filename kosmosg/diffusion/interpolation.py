@@ -1,5 +1,7 @@
 """From one picture to another: conditions in between, drawn from the same noise."""
 
+from typing import Any
+
 import torch
 from PIL import Image
 
@@ -7,6 +9,7 @@ from kosmosg.diffusion.sampling import Request, draw_noise, sample
 from kosmosg.diffusion.settings import Settings
 from kosmosg.models.encoder import interpolate
 from kosmosg.pipeline import KosmosGPipeline
+from kosmosg.prompts.images import identify
 
 
 @torch.inference_mode()
@@ -16,7 +19,7 @@ def mix(
     first: Image.Image,
     second: Image.Image,
     settings: Settings,
-) -> tuple[Image.Image, int]:
+) -> tuple[Image.Image, int, dict[str, Any]]:
     """Draw a prompt with one picture, with mixtures of both, and with the other picture.
 
     Args:
@@ -27,7 +30,7 @@ def mix(
         settings: ``num_images_per_prompt`` is the number of pictures in all, at least 2.
 
     Returns:
-        All pictures side by side, and how many of them were flagged.
+        All pictures side by side, how many of them were flagged, and what makes the strip again.
 
     Raises:
         PromptError: If the prompt has not exactly one marker.
@@ -54,4 +57,7 @@ def mix(
     for place, (image, unsafe) in enumerate(zip(images, flagged, strict=True)):
         if not unsafe:
             strip.paste(image, (place * size[0], 0))
-    return strip, sum(flagged)
+    recipe = settings.recipe(prompt, "", settings.seed)
+    del recipe["num_images_per_prompt"]
+    recipe |= {"images": [identify(first), identify(second)], "frames": count}
+    return strip, sum(flagged), recipe

@@ -15,6 +15,7 @@ from PIL import Image
 from kosmosg.diffusion.control import Control
 from kosmosg.diffusion.init_image import InitImage
 from kosmosg.diffusion.lora import LoRA
+from kosmosg.prompts.images import identify
 
 __all__ = ["Control", "InitImage", "LoRA", "Techniques"]
 
@@ -34,7 +35,7 @@ class Techniques:
         return {name: guide.image for name, guide in named.items() if guide is not None}
 
     def recipe(self) -> dict[str, Any]:
-        """What makes a picture again, for the metadata of its file; files by their SHA-256."""
+        """What makes a picture again, for the metadata of its file; files by SHA-256."""
         found: dict[str, Any] = {}
         if self.lora:
             with Path(self.lora.file).open("rb") as file:
@@ -45,6 +46,10 @@ class Techniques:
             found |= {"control_type": control.kind, "control_scale": control.scale}
             found |= {"control_start": control.start, "control_end": control.end}
             found |= {"control_preprocess": control.preprocess}
+            found |= {"control_image": identify(control.image)}
         if self.init:
-            found |= {"prompt_strength": self.init.strength, "init_mask": bool(self.init.mask)}
+            found |= {"init_image": identify(self.init.image)}
+            found |= {"prompt_strength": self.init.strength}
+            if self.init.mask:
+                found |= {"init_mask": identify(self.init.mask)}
         return found

@@ -101,6 +101,7 @@ def sample(
         OutOfMemoryError: If not even a single picture fits.
         WeightsError: If U-Net or VAE yield values that are not finite.
     """
+    progress = _forwards(progress) if progress else None
     chunk = len(request)
     images: list[Image.Image] = []
     timings = Timings()
@@ -188,6 +189,19 @@ def synchronise(tensor: Tensor) -> None:
     """Wait for the device, so that the clock measures the work and not its queueing."""
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)
+
+
+def _forwards(progress: Progress) -> Progress:
+    """Let through only what goes forwards: a chunk that is tried again, halved, does not."""
+    reached = 0.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal reached
+        if done / total > reached:
+            reached = done / total
+            progress(done, total)
+
+    return report
 
 
 def _step_report(

@@ -15,6 +15,7 @@ SAMPLER_NAMES = (
 DEFAULT_SAMPLER = SAMPLER_NAMES[0]
 DEFAULT_GUIDANCE = 6.0
 MAX_SEED = 2**32 - 1
+MAX_SIDE = 8192  # pixels
 LORA_SCALE = 1.0
 CONTROL_SCALE = 1.0
 PROMPT_STRENGTH = 0.8
@@ -88,13 +89,13 @@ class Settings:
         return {"prompt": prompt, "negative_prompt": negative_prompt, **settings}
 
 
-def check_side(name: str, value: Any, multiple: int) -> int:
+def check_side(name: str, value: Any, multiple: int, largest: int = MAX_SIDE) -> int:
     """Check a width or height in pixels.
 
     Raises:
         SettingError: Naming the nearest sides that are allowed.
     """
-    side = check_integer(name, value, multiple, 8192)
+    side = check_integer(name, value, multiple, largest)
     if side % multiple:
         below = side // multiple * multiple
         raise SettingError(

@@ -6,6 +6,7 @@ is read from the header before anything is decoded. The transform itself follows
 released weights were trained through it.
 """
 
+import hashlib
 import os
 import warnings
 from io import BytesIO
@@ -23,6 +24,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 # Raster formats only: PostScript and its like start other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "ICO")
+FILE_DIGEST = "file_digest"  # attribute of what ``open_image`` returns
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; the largest phone cameras stay below it
 MAX_BYTES = 200_000_000
 MAX_ASPECT = 50  # the shorter side becomes 224 pixels, so the longer one stays below 11 200
@@ -54,7 +56,9 @@ def open_image(source: str | os.PathLike | bytes, name: str = "image") -> Image.
             _check_size(image.size, name)
             image.seek(0)
             image.load()
-            return to_rgb(image)
+            opened = to_rgb(image)
+        setattr(opened, FILE_DIGEST, hashlib.sha256(data).hexdigest())
+        return opened
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -92,6 +96,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
     # them in every picture made of this one could be larger than the picture, or refused.
     image.info = {}
     return image
+
+
+def identify(image: Image.Image) -> str:
+    """Name an image in metadata: by its file, if ``open_image`` read it, or else by its pixels.
+
+    Returns:
+        ``sha256:`` and the file's digest, or ``pixels-sha256:`` and that of its raw values.
+    """
+    if digest := getattr(image, FILE_DIGEST, None):  # which a changed copy does not have
+        return f"sha256:{digest}"
+    plain = image.convert("RGBA") if image.mode.startswith("P") else image
+    return f"pixels-sha256:{hashlib.sha256(plain.tobytes()).hexdigest()}"
 
 
 def clip_pixels(image: Image.Image, size: int) -> Float64[np.ndarray, "3 size size"]:

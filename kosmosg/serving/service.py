@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from kosmosg.checkpoints.folder import find_weights
+from kosmosg.diffusion.canvas import choose_size
 from kosmosg.diffusion.settings import MAX_SEED
 from kosmosg.errors import PromptError, SettingError, UnsafeImageError, WeightsError
 from kosmosg.models.config import DTYPES
@@ -26,6 +27,7 @@ from kosmosg.utils.memory import reporting_out_of_memory
 
 ALLOW_NO_CHECKER = "KOSMOSG_ALLOW_NO_SAFETY_CHECKER"
 DTYPE = "KOSMOSG_DTYPE"
+LARGEST_SIDE = 1024  # pixels: the bound of width and height in predict.py
 FULL_SIZE_PIXELS = 256  # a decoder trained on larger pictures draws what a checker should see
 
 Metric = Callable[[str, float], Any]
@@ -94,6 +96,14 @@ class Service:
         seed = secrets.randbelow(MAX_SEED + 1) if drawing.seed is None else drawing.seed
         seed = check_integer("seed", seed, 0, MAX_SEED)
         print(f"seed: {seed}", flush=True)
+        width, height = choose_size(
+            drawing.width,
+            drawing.height,
+            default=self.pipeline.default_size,
+            multiple=max(8, self.pipeline.decoder.vae_scale_factor),
+            guides=techniques.guides,
+            largest=max(LARGEST_SIDE, self.pipeline.default_size),
+        )
         output = self.pipeline(
             drawing.prompt,
             pictures,
@@ -101,8 +111,8 @@ class Service:
             num_images_per_prompt=drawing.num_images,
             num_inference_steps=drawing.num_inference_steps,
             guidance_scale=drawing.text_guidance_scale,
-            width=drawing.width,
-            height=drawing.height,
+            width=width,
+            height=height,
             scheduler=drawing.scheduler,
             seed=seed,
             lora=techniques.lora,

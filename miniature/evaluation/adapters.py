@@ -161,7 +161,7 @@ def _mixtures(pipeline: KosmosGPipeline, first: Image.Image, second: Image.Image
         seed=SEED,
     )
     prompt = "a <i> in the snow"
-    strip, _ = mix(pipeline, prompt, first, second, settings)
+    strip, *_ = mix(pipeline, prompt, first, second, settings)
     return [
         Cell(
             inputs=[first, second],

@@ -47,6 +47,8 @@ def test_a_guide_gives_its_proportions(
         ((512, 512), [(300, 200)], "guide0 has 300 × 200 .* 512 × 512.* such as 512 × 344"),
         ((None, None), [(300, 200), (200, 300)], "guide1 has 200 × 300"),
         ((None, None), [(900, 100)], "more than 8 times"),
+        ((8192, None), [(64, 512)], "guide0 has 64 × 512 .* 8192 × 65536, .* 8192 at most"),
+        ((None, 8192), [(200, 100)], "16384 × 8192"),
         ((100, None), [], "multiple of 8"),
         ((None, 0), [], "height"),
     ],

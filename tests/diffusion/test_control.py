@@ -1,13 +1,21 @@
 """ControlNet: small random networks in the layout of the real ones, and the maps they read."""
 
+import hashlib
+import os
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+from diffusers import (
+    ControlNetModel,
+    StableDiffusionControlNetPipeline,
+    UNet2DConditionModel,
+)
 from PIL import Image
 from transformers import (
     DepthAnythingConfig,
@@ -20,10 +28,8 @@ from transformers import (
 )
 
 from kosmosg import Control, InitImage, KosmosGPipeline, LoRA
-from kosmosg.diffusion import control_maps
-from kosmosg.diffusion.ade20k import PALETTE
 from kosmosg.diffusion.control import ControlNets
-from kosmosg.diffusion.control_maps import Place, make_map
+from kosmosg.diffusion.control_maps import PALETTE, make_map, open_map_maker
 from kosmosg.diffusion.settings import CONTROL_TYPES
 from kosmosg.errors import ControlError, SettingError
 from tests.diffusion import loras
@@ -150,6 +156,8 @@ def test_the_recipe_says_how(controlled: KosmosGPipeline) -> None:
     result = controlled("a cat", num_inference_steps=1, control=ready(scale=0.5))
     assert result.recipes[0]["control_type"] == "depth"
     assert result.recipes[0]["control_scale"] == 0.5
+    pixels_of = hashlib.sha256(PICTURE.tobytes()).hexdigest()
+    assert result.recipes[0]["control_image"] == f"pixels-sha256:{pixels_of}"
 
 
 def test_pictures_of_two_proportions(controlled: KosmosGPipeline) -> None:
@@ -227,14 +235,17 @@ def test_settings_out_of_bounds(options: dict[str, Any], message: str) -> None:
 # ------------------------------------------------------------------ maps
 
 
-def place(folder: Path) -> Place:
-    return Place(folder=folder, device=torch.device("cpu"))
+CPU = torch.device("cpu")
+
+
+def make(kind: str, image: Image.Image, size: tuple[int, int], folder: Path) -> Image.Image:
+    return make_map(open_map_maker(kind, folder, CPU), image, size)
 
 
 def test_canny_draws_edges(tmp_path: Path) -> None:
     picture = Image.new("RGB", (128, 64))
     picture.paste("white", (64, 0, 128, 64))
-    drawn = pixels(make_map("canny", picture, (64, 32), place(tmp_path)))
+    drawn = pixels(make("canny", picture, (64, 32), tmp_path))
     edge = np.flatnonzero(drawn.sum(axis=(0, 2)))
     assert drawn.shape == (32, 64, 3)
     assert edge.size
@@ -247,13 +258,13 @@ def test_canny_needs_no_download(controlled: KosmosGPipeline) -> None:
 
 
 def test_instruct_pix2pix_reads_the_picture_itself(tmp_path: Path) -> None:
-    assert difference(make_map("ip2p", PICTURE, (64, 64), place(tmp_path)), PICTURE) == 0
+    assert difference(make("ip2p", PICTURE, (64, 64), tmp_path), PICTURE) == 0
 
 
 def test_shuffle_keeps_colours_and_loses_the_layout(tmp_path: Path) -> None:
     picture = Image.new("RGB", (256, 256), "red")
     picture.paste("blue", (128, 0, 256, 256))
-    shuffled, again = (make_map("shuffle", picture, (256, 256), place(tmp_path)) for _ in "ab")
+    shuffled, again = (make("shuffle", picture, (256, 256), tmp_path) for _ in "ab")
     assert difference(shuffled, again) == 0
     values = pixels(shuffled)
     assert (values[..., 1] <= 8).all()
@@ -262,7 +273,8 @@ def test_shuffle_keeps_colours_and_loses_the_layout(tmp_path: Path) -> None:
     assert np.abs(values - pixels(picture)).mean() > 20
 
 
-def test_depth_is_between_black_and_white(tmp_path: Path) -> None:
+def write_depth(folder: Path) -> None:
+    """Write a small random network of the kind that estimates depth."""
     sizes: dict[str, Any] = {
         "hidden_size": 32,
         "num_hidden_layers": 4,
@@ -280,10 +292,14 @@ def test_depth_is_between_black_and_white(tmp_path: Path) -> None:
         head_hidden_size=8,
     )
     torch.manual_seed(0)
-    DepthAnythingForDepthEstimation(config).save_pretrained(tmp_path)
-    DPTImageProcessorPil(size={"height": 56, "width": 56}).save_pretrained(tmp_path)
-    assert control_maps.depth(PICTURE, place(tmp_path)).getextrema() == (0, 255)
-    made = make_map("depth", PICTURE, (96, 64), place(tmp_path))
+    DepthAnythingForDepthEstimation(config).save_pretrained(folder)
+    DPTImageProcessorPil(size={"height": 56, "width": 56}).save_pretrained(folder)
+
+
+def test_depth_is_between_black_and_white(tmp_path: Path) -> None:
+    write_depth(tmp_path)
+    assert open_map_maker("depth", tmp_path, CPU)(PICTURE).getextrema() == (0, 255)
+    made = make("depth", PICTURE, (96, 64), tmp_path)
     assert (made.size, made.mode) == ((96, 64), "RGB")
 
 
@@ -299,7 +315,7 @@ def test_segmentation_paints_in_the_colours_of_classes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     UperNetForSemanticSegmentation(config).eval().save_pretrained(tmp_path)
     SegformerImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
-    made = control_maps.segmentation(PICTURE, place(tmp_path))
+    made = open_map_maker("segmentation", tmp_path, CPU)(PICTURE)
     colours = {tuple(colour) for colour in pixels(made).reshape(-1, 3)}
     assert colours <= {tuple(colour) for colour in PALETTE.astype(int)}
     assert len(colours) > 1
@@ -308,7 +324,71 @@ def test_segmentation_paints_in_the_colours_of_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["depth", "segmentation"])
 def test_a_map_whose_network_is_not_there(tmp_path: Path, kind: str) -> None:
     with pytest.raises(ControlError, match=f"download controlnet {kind}"):
-        make_map(kind, PICTURE, (64, 64), place(tmp_path / kind))
+        make(kind, PICTURE, (64, 64), tmp_path / kind)
+
+
+def test_what_makes_maps_is_read_once(pipe: KosmosGPipeline, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "depth", tmp_path / "controlnet" / "depth")
+    write_depth(tmp_path / "annotators" / "depth")
+    nets = ControlNets([tmp_path / "controlnet"])
+    first = nets.map_maker("depth", CPU)
+    shutil.rmtree(tmp_path / "annotators")
+    assert nets.map_maker("depth", CPU) is first
+    assert first(PICTURE).size == (56, 56)
+    assert nets.map_maker("canny", CPU) is not first
+    with pytest.raises(ControlError, match="download controlnet depth"):
+        nets.map_maker("depth", CPU)
+
+
+def test_a_network_in_memory_must_fit_every_unet(pipe: KosmosGPipeline, folder: Path) -> None:
+    nets = ControlNets([folder])
+    nets.get("canny", pipe.decoder.unet)
+    config = {**pipe.decoder.unet.config, "cross_attention_dim": 48}
+    with pytest.raises(ControlError, match="cross_attention_dim is 32, not 48"):
+        nets.get("canny", UNet2DConditionModel.from_config(config))
+
+
+class Detector:
+    """Reads its file as those of controlnet-aux do, which need a torchvision of their own."""
+
+    @classmethod
+    def from_pretrained(cls, folder: str) -> "Detector":
+        torch.load(f"{folder}/body.pth")
+        return cls()
+
+    def to(self, device: torch.device) -> "Detector":
+        return self
+
+    def __call__(self, image: Image.Image, **options: Any) -> Image.Image:
+        return image
+
+
+class Program:
+    """Unpickled, it would leave a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_detectors_read_tensors_alone_and_change_no_surroundings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    standing_in = SimpleNamespace(OpenposeDetector=Detector)
+    monkeypatch.setitem(sys.modules, "controlnet_aux", standing_in)
+    (folder := tmp_path / "openpose").mkdir()
+    torch.save({"weight": torch.ones(1)}, folder / "body.pth")
+    surroundings = dict(os.environ)
+    assert difference(make("openpose", PICTURE, (64, 64), folder), PICTURE) == 0
+    assert dict(os.environ) == surroundings
+    torch.save({"weight": Program(tmp_path / "ran")}, folder / "body.pth")
+    with pytest.raises(
+        ControlError, match=r"cannot be loaded from .* download controlnet openpose"
+    ):
+        make("openpose", PICTURE, (64, 64), folder)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_palette_has_a_colour_for_each_class() -> None:

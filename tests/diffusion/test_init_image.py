@@ -1,5 +1,6 @@
 """Image to image and inpainting."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,15 @@ def test_the_smallest_and_the_largest(pipe: KosmosGPipeline, size: tuple[int, in
 def test_a_strength_that_leaves_no_step(pipe: KosmosGPipeline) -> None:
     with pytest.raises(SettingError, match=r"leaves no step to take. Give at least 0.250"):
         draw(pipe, init=InitImage(image=SCENE, strength=0.2))
+
+
+@pytest.mark.parametrize("strength", [0, 0.0005])
+def test_the_strength_that_is_advised_works(strength: float) -> None:
+    for steps in range(1, 1000):
+        with pytest.raises(SettingError, match="at least") as refused:
+            InitImage(image=SCENE, strength=strength).check_steps(steps)
+        advised = re.findall(r"at least (\d\.\d+)\.$", str(refused.value))
+        InitImage(image=SCENE, strength=float(advised[0])).check_steps(steps)
 
 
 # ------------------------------------------------------------------ inpainting

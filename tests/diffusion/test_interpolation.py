@@ -1,5 +1,6 @@
 """Weights of single images, and strips from one image to another."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,10 @@ def test_a_strip_begins_with_one_and_ends_with_the_other(
     for picture, image in ((pictures[0], ONE), (pictures[3], OTHER)):
         assert difference(picture, draw(pipe, "<i>", images=[image])) <= 1
     assert len({np.asarray(picture).tobytes() for picture in pictures}) == 4
-    assert read_recipe(output)["seed"] == 5
+    recipe = read_recipe(output)
+    assert (recipe["prompt"], recipe["seed"], recipe["frames"]) == ("<i>", 5, 4)
+    found = [hashlib.sha256(Path(end).read_bytes()).hexdigest() for end in ends]
+    assert recipe["images"] == [f"sha256:{digest}" for digest in found]
 
 
 @pytest.mark.parametrize(

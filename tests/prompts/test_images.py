@@ -1,5 +1,6 @@
 """Pictures as users have them."""
 
+import hashlib
 import io
 import struct
 import zlib
@@ -19,6 +20,7 @@ from kosmosg.prompts.images import (
     MAX_ASPECT,
     MAX_PIXELS,
     clip_pixels,
+    identify,
     open_image,
     resize_and_crop,
     target_pixels,
@@ -136,6 +138,16 @@ def test_the_first_frame_of_an_animation(kind: str) -> None:
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert getattr(Image.open(io.BytesIO(data)), "n_frames", 1) == 2
     assert_same(open_image(data), PICTURE)
+
+
+def test_what_is_read_from_a_file_is_known_by_it(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    PICTURE.save(file)
+    opened = open_image(file)
+    assert identify(opened) == f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+    assert identify(opened) == identify(open_image(file.read_bytes()))
+    changed = opened.resize((20, 10))
+    assert identify(changed) == f"pixels-sha256:{hashlib.sha256(changed.tobytes()).hexdigest()}"
 
 
 # ------------------------------------------------------------------ what is refused

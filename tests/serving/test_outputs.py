@@ -1,5 +1,6 @@
 """What comes back: files, their metadata, seeds, logs and metrics."""
 
+import hashlib
 import io
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from kosmosg.serving.metadata import read_recipe
-from tests.serving.client import SMALL, Server, files, photo, pixels, url
+from tests.serving.client import SMALL, Server, encode, files, photo, pixels, url
 
 # How clients of the platform find the progress in a log.
 PROGRESS = re.compile(r"^\s*(\d+)%\s*\|.+?\|\s*(\d+)/(\d+)")
@@ -88,6 +89,16 @@ def test_recipe_makes_the_picture_again(server: Server, tmp_path: Path) -> None:
         scheduler=found["scheduler"],
     )
     assert np.abs(again[0].astype(int) - pixels(answer)[1]).max() <= 1
+
+
+def test_recipe_names_the_files_that_were_sent(server: Server, tmp_path: Path) -> None:
+    sent = {name: encode(photo(seed)) for seed, name in enumerate(("image1", "init_image"))}
+    urls = {name: url(file) for name, file in sent.items()}
+    answer = server.answer(prompt="<i>", prompt_strength=1, height=48, width=64, **urls)
+    found = recipe(files(answer)[0], "png", tmp_path)
+    digests = {name: f"sha256:{hashlib.sha256(file).hexdigest()}" for name, file in sent.items()}
+    assert found["images"] == [digests["image1"]]
+    assert found["init_image"] == digests["init_image"]
 
 
 # ------------------------------------------------------------------ seeds
