@@ -343,9 +343,11 @@ def test_what_makes_maps_is_read_once(pipe: KosmosGPipeline, folder: Path, tmp_p
 def test_a_network_in_memory_must_fit_every_unet(pipe: KosmosGPipeline, folder: Path) -> None:
     nets = ControlNets([folder])
     nets.get("canny", pipe.decoder.unet)
-    config = {**pipe.decoder.unet.config, "cross_attention_dim": 48}
+    wider: Any = UNet2DConditionModel.from_config(
+        {**pipe.decoder.unet.config, "cross_attention_dim": 48}
+    )
     with pytest.raises(ControlError, match="cross_attention_dim is 32, not 48"):
-        nets.get("canny", UNet2DConditionModel.from_config(config))
+        nets.get("canny", wider)
 
 
 class Detector:

@@ -92,9 +92,11 @@ def test_recipe_makes_the_picture_again(server: Server, tmp_path: Path) -> None:
 
 
 def test_recipe_names_the_files_that_were_sent(server: Server, tmp_path: Path) -> None:
-    sent = {name: encode(photo(seed)) for seed, name in enumerate(("image1", "init_image"))}
+    sent = {
+        name: encode(photo(seed, (48, 48))) for seed, name in enumerate(("image1", "init_image"))
+    }
     urls = {name: url(file) for name, file in sent.items()}
-    answer = server.answer(prompt="<i>", prompt_strength=1, height=48, width=64, **urls)
+    answer = server.answer(prompt="<i>", prompt_strength=1, **urls)
     found = recipe(files(answer)[0], "png", tmp_path)
     digests = {name: f"sha256:{hashlib.sha256(file).hexdigest()}" for name, file in sent.items()}
     assert found["images"] == [digests["image1"]]
