@@ -23,7 +23,7 @@ from kosmosg.data.schema import (
 from kosmosg.data.shard_writer import shard_name
 from kosmosg.data.shards import TarShard
 from kosmosg.data.skipping import BadSample
-from kosmosg.evaluation.contact_sheet import Card, make_html
+from kosmosg.utils.contact_sheet import Card, write_contact_sheet
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +116,12 @@ def write_report(ledger: Ledger, settings: Mapping[str, Any], planned: int) -> s
     (ledger.directory / REPORT_FILE).write_text(content + "\n", encoding="utf-8")
     (ledger.directory / TABLE_FILE).write_text(table, encoding="utf-8")
     if totals.samples:
-        sheet = make_html(printable(ledger.directory.name), table, draw_cards(ledger))
-        (ledger.directory / SHEET_FILE).write_text(sheet, encoding="utf-8")
+        write_contact_sheet(
+            ledger.directory / SHEET_FILE,
+            title=printable(ledger.directory.name),
+            table=table,
+            cards=draw_cards(ledger),
+        )
     return table
 
 

@@ -12,7 +12,6 @@ from PIL import Image
 
 from kosmosg.diffusion.settings import MAX_SEED
 from kosmosg.errors import EvaluationError, PromptError
-from kosmosg.evaluation.contact_sheet import Card
 from kosmosg.evaluation.evaluator import Finding, Job, Protocol
 from kosmosg.evaluation.features import FeatureExtractor, extract
 from kosmosg.evaluation.image_folder import Gallery, draw_missing
@@ -22,6 +21,7 @@ from kosmosg.evaluation.options import COCO_BATCH, COCO_CAPTIONS
 from kosmosg.evaluation.resizing import central_square
 from kosmosg.prompts.images import open_image, resize_and_crop
 from kosmosg.prompts.prompt import parse_prompt
+from kosmosg.utils.contact_sheet import Card
 
 REAL_SIDE = 256  # to which the authors bring the photographs
 PER_FOLDER = 1000

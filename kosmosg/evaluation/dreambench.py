@@ -19,7 +19,6 @@ from PIL import Image
 
 from kosmosg.diffusion.settings import MAX_SEED
 from kosmosg.errors import EvaluationError
-from kosmosg.evaluation.contact_sheet import Card
 from kosmosg.evaluation.evaluator import Finding, Job, Protocol
 from kosmosg.evaluation.features import ClipExtractor, FeatureExtractor, extract
 from kosmosg.evaluation.image_folder import Gallery, draw_missing
@@ -28,6 +27,7 @@ from kosmosg.evaluation.models import Generate
 from kosmosg.evaluation.options import DREAMBENCH_PICTURES, DREAMBENCH_PROMPTS_PER_BATCH
 from kosmosg.prompts.images import open_image
 from kosmosg.prompts.prompt import MARKER
+from kosmosg.utils.contact_sheet import Card
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 

@@ -106,7 +106,7 @@ class Gallery:
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_name(path.stem + PART)
             recipe = {"prompt": job.prompt, "seed": job.seed, **self.recipe}
-            with _writing(part):
+            with writing(part):
                 save_image(image, part, quality=100, recipe=recipe)
                 _flush(part)
             written.append((part, path))
@@ -251,14 +251,14 @@ def write_whole(path: Path, text: str) -> None:
         EvaluationError: If the disk is full.
     """
     part = path.with_name(path.name + ".part")
-    with _writing(part):
+    with writing(part):
         part.write_text(text, encoding="utf-8")
         _flush(part)
     part.replace(path)
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Say what to do where a file cannot be written."""
     try:
         yield

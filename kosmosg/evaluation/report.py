@@ -14,9 +14,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from kosmosg.evaluation.contact_sheet import Card, make_html
-from kosmosg.evaluation.image_folder import write_whole
+from kosmosg.evaluation.image_folder import write_whole, writing
 from kosmosg.evaluation.intervals import Estimate
+from kosmosg.utils.contact_sheet import Card, write_contact_sheet
 
 RESULTS_FILE, TABLE_FILE, SHEET_FILE = "results.json", "table.md", "sheet.html"
 LIBRARIES = ("torch", "diffusers", "transformers", "pillow")
@@ -62,7 +62,8 @@ def write_results(report: Report, cards: Iterable[Card], folder: Path) -> str:
     write_whole(folder / RESULTS_FILE, content + "\n")
     write_whole(folder / TABLE_FILE, table)
     title = f"{report.evaluation}: {report.model}"
-    write_whole(folder / SHEET_FILE, make_html(title, table, cards))
+    with writing(folder / SHEET_FILE):
+        write_contact_sheet(folder / SHEET_FILE, title=title, table=table, cards=cards)
     return table
 
 

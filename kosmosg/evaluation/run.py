@@ -10,7 +10,6 @@ import torch
 from accelerate import PartialState
 from PIL import Image
 
-from kosmosg.evaluation.contact_sheet import Card
 from kosmosg.evaluation.evaluator import Finding, Job
 from kosmosg.evaluation.image_folder import Gallery
 from kosmosg.evaluation.models import (
@@ -22,6 +21,7 @@ from kosmosg.evaluation.models import (
 )
 from kosmosg.evaluation.report import Report, write_results
 from kosmosg.pipeline import KosmosGPipeline
+from kosmosg.utils.contact_sheet import Card
 from kosmosg.utils.fingerprint import fingerprint, fingerprint_of
 
 

@@ -1,1 +1,1 @@
-"""Files, memory and processes: what every room may need."""
+"""Files, contact sheets, memory and processes: what every room may need."""

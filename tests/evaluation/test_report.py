@@ -2,15 +2,13 @@
 
 import json
 import math
-from html.parser import HTMLParser
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
-from kosmosg.evaluation.contact_sheet import Card, make_html
 from kosmosg.evaluation.intervals import Estimate
 from kosmosg.evaluation.report import Report, make_table, published, to_json, write_results
+from kosmosg.utils.contact_sheet import Card
 
 NAN = math.nan
 
@@ -114,56 +112,3 @@ def test_the_files(tmp_path: Path) -> None:
     write_results(REPORT, [CARD], tmp_path)
     assert (tmp_path / "sheet.html").read_bytes() == first
     assert {path.name for path in tmp_path.iterdir()} == {"table.md", "results.json", "sheet.html"}
-
-
-class Page(HTMLParser):
-    """Notes elements, texts and addresses of a page."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.tags: list[str] = []
-        self.open: list[str] = []
-        self.texts: list[str] = []
-        self.addresses: list[str] = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
-        if tag not in ("meta", "img", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
-
-
-def test_the_sheet_needs_nothing_else_and_says_what_it_was_told() -> None:
-    evil = '<script>alert("&")</script>'
-    cards = [
-        CARD,
-        Card(group="cat", inputs=(), prompt=evil, output=CARD.output),
-        Card(group=evil, inputs=(), prompt="<i>", output=Image.new("L", (8, 8)), scores={evil: 1}),
-    ]
-    page = Page(make_html(evil, f"| {evil} |", cards))
-    assert "script" not in page.tags
-    assert page.tags.count("h2") == page.tags.count("main") == 2
-    assert page.tags.count("img") == 4
-    assert all(each.startswith("data:image/jpeg;base64,") for each in page.addresses)
-    text = "".join(page.texts)
-    assert text.count(evil) == 6  # title, heading, table, prompt, group, score
-    assert "<i>, red" in text
-    assert "DINO 0.500" in text
-
-
-def test_a_sheet_without_pictures() -> None:
-    assert Page(make_html("none", "", [])).tags.count("img") == 0
-
-
-@pytest.mark.parametrize("size", [(640, 480), (8, 8), (100, 900)])
-def test_pictures_are_small_on_the_sheet(size: tuple[int, int]) -> None:
-    card = Card(group="a", inputs=(), prompt="", output=Image.effect_noise(size, 80))
-    assert len(make_html("", "", [card])) < 40_000
