@@ -243,7 +243,7 @@ def condition_straightforwardly(
     model = pipeline.kosmosg
 
     def one_pass(prompt: Prompt, pixels: list) -> Tensor:
-        tokens = pipeline.conditioner.tokenizer.encode(prompt, model.image_slots)
+        tokens = pipeline.conditioner.tokenizer.tokenize_prompt(prompt, model.image_slots)
         batch = collate([tokens], pixels).to(model.device, model.dtype)
         features = model.features(batch)
         F.linear(features, model.kosmos2.text_model.model.embed_tokens.weight)

@@ -318,7 +318,7 @@ def test_vocabulary(tokenizer: KosmosGTokenizer) -> None:
 )
 def test_prompt_tokens(case: dict, tokenizer: KosmosGTokenizer) -> None:
     slots = read_json("tokens.json")["facts"]["image_token_length"]
-    found = tokenizer.encode(parse_prompt(case["prompt"], case["num_images"]), slots)
+    found = tokenizer.tokenize_prompt(parse_prompt(case["prompt"], case["num_images"]), slots)
     assert list(found.ids) == case["src_tokens"]
     assert [int(slot) for slot in found.image_mask] == case["img_gpt_input_mask"]
 
@@ -329,7 +329,7 @@ def test_prompt_tokens(case: dict, tokenizer: KosmosGTokenizer) -> None:
     ids=lambda case: ascii(case["negative_prompt"])[:40],
 )
 def test_negative_tokens(case: dict, tokenizer: KosmosGTokenizer) -> None:
-    found = tokenizer.encode(parse_text(case["negative_prompt"]), 64)
+    found = tokenizer.tokenize_prompt(parse_text(case["negative_prompt"]), 64)
     assert list(found.ids) == case["negative_tokens"]
 
 

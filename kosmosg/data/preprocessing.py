@@ -130,7 +130,7 @@ class PromptPreparer:
                 target = sample.target
             case InterleavedDocument():
                 raise BadSample("wrong-kind", "interleaved documents are read in stage 1 only")
-        tokens = self.tokenizer.encode(prompt, self.image_slots)
+        tokens = self.tokenizer.tokenize_prompt(prompt, self.image_slots)
         if len(tokens.ids) > self.max_tokens:
             detail = f"{len(tokens.ids)} tokens, wanted at most {self.max_tokens}"
             raise BadSample("prompt-too-long", detail)
@@ -207,7 +207,7 @@ class DocumentPreparer:
         return [Piece(prompt=self._encode("", ""), pixels=(pixels,))]
 
     def _encode(self, *segments: str) -> TokenizedPrompt:
-        encoded = self.tokenizer.encode(Prompt(segments=segments), self.image_slots)
+        encoded = self.tokenizer.tokenize_prompt(Prompt(segments=segments), self.image_slots)
         return TokenizedPrompt(ids=encoded.ids[1:], image_mask=encoded.image_mask[1:])
 
 
@@ -218,7 +218,7 @@ def check_caption(caption: str, tokenizer: KosmosGTokenizer, limits: CaptionLimi
         BadSample: If it has more tokens than the limits allow.
     """
     # One of them is <s>.
-    tokens = len(tokenizer.encode(Prompt(segments=(caption,)), image_slots=0).ids) - 1
+    tokens = len(tokenizer.tokenize_prompt(Prompt(segments=(caption,)), image_slots=0).ids) - 1
     if tokens > limits.tokens:
         raise BadSample("caption-too-long", f"{tokens} tokens, wanted at most {limits.tokens}")
     if limits.count_clip_tokens is None:

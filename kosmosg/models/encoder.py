@@ -110,7 +110,9 @@ class Conditioner:
         image_weights: Tensor | None = None,
     ) -> Float[Tensor, "batch queries dim"]:
         self.check_vocabulary()
-        tokens = [self.tokenizer.encode(prompt, self.kosmosg.image_slots) for prompt in prompts]
+        tokens = [
+            self.tokenizer.tokenize_prompt(prompt, self.kosmosg.image_slots) for prompt in prompts
+        ]
         batch = replace(collate(tokens, pixels), image_weights=image_weights)
         return self.kosmosg(batch.to(self.kosmosg.device, self.kosmosg.dtype))
 

@@ -44,7 +44,7 @@ def preparer(tokenizer: KosmosGTokenizer, **changes) -> PromptPreparer:
 
 
 def tokens(tokenizer: KosmosGTokenizer, *segments: str) -> TokenizedPrompt:
-    return tokenizer.encode(Prompt(segments=segments), SLOTS)
+    return tokenizer.tokenize_prompt(Prompt(segments=segments), SLOTS)
 
 
 CAPTION = CaptionSample(caption="a dog on the beach", image=BEACH)

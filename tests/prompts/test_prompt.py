@@ -1,5 +1,6 @@
 """Prompts: parsing and token layout."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -86,8 +87,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> KosmosGTokenizer:
 def test_layout_of_an_image(tokenizer: KosmosGTokenizer) -> None:
     """The start id stands once more than there are slots, and keeps its own embedding."""
     start, end = 316, 317
-    found = tokenizer.encode(parse_prompt("<i> dog", 1), image_slots=3)
-    (dog,) = tokenizer.encode(parse_text("dog"), image_slots=3).ids[1:]
+    found = tokenizer.tokenize_prompt(parse_prompt("<i> dog", 1), image_slots=3)
+    (dog,) = tokenizer.tokenize_prompt(parse_text("dog"), image_slots=3).ids[1:]
     assert found.ids == (0, start, start, start, start, end, dog)
     assert found.image_mask == (False, False, True, True, True, False, False)
 
@@ -98,7 +99,7 @@ def test_any_prompt_gives_ids_within_the_vocabulary(
 ) -> None:
     text = MARKER.join(segments)
     prompt = parse_prompt(text, text.count(MARKER))
-    found = tokenizer.encode(prompt, image_slots=8)
+    found = tokenizer.tokenize_prompt(prompt, image_slots=8)
     assert len(found.ids) == len(found.image_mask)
     assert found.ids[0] == 0
     assert all(0 <= token < len(tokenizer) for token in found.ids)
@@ -107,7 +108,7 @@ def test_any_prompt_gives_ids_within_the_vocabulary(
 
 
 def test_special_symbols_typed_by_a_user_are_text(tokenizer: KosmosGTokenizer) -> None:
-    found = tokenizer.encode(parse_text("<image> </image> <pad> </s>"), image_slots=8)
+    found = tokenizer.tokenize_prompt(parse_text("<image> </image> <pad> </s>"), image_slots=8)
     assert {1, 2, 316, 317}.isdisjoint(found.ids)
 
 
@@ -117,7 +118,7 @@ def test_saving_and_opening(tokenizer: KosmosGTokenizer, tmp_path: Path) -> None
     again = KosmosGTokenizer.from_pretrained(tmp_path)
     again.save_pretrained(tmp_path)
     prompt = parse_text("a red dog in the garden")
-    assert again.encode(prompt, 8) == tokenizer.encode(prompt, 8)
+    assert again.tokenize_prompt(prompt, 8) == tokenizer.tokenize_prompt(prompt, 8)
 
 
 @pytest.mark.parametrize(
@@ -142,3 +143,21 @@ def test_broken_files(
         (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=message):
         KosmosGTokenizer.from_pretrained(tmp_path)
+
+
+def test_it_is_a_tokenizer_of_transformers(tokenizer: KosmosGTokenizer, tmp_path: Path) -> None:
+    found = tokenizer(["a dog", "a red dog <image>"], padding=True, return_tensors="pt")
+    first, second = (
+        tokenizer.tokenize_prompt(parse_text(text), 8).ids
+        for text in ("a dog", "a red dog <image>")
+    )
+    padding = [tokenizer.pad_token_id] * (len(second) - len(first))
+    assert found.input_ids.tolist() == [[*first, *padding], [*second]]
+    assert found.attention_mask.sum(1).tolist() == [len(first), len(second)]
+    assert tokenizer.batch_decode(found.input_ids, skip_special_tokens=True)[0] == "a dog"
+    assert 316 in tokenizer("<image>", split_special_tokens=False).input_ids
+    assert len(tokenizer) == tokenizer.vocab_size == 320
+    tokenizer.save_pretrained(tmp_path)
+    again = pickle.loads(pickle.dumps(KosmosGTokenizer.from_pretrained(tmp_path)))
+    assert len(again) == 320
+    assert again("a dog </s>").input_ids == tokenizer("a dog </s>").input_ids

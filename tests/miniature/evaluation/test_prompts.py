@@ -130,6 +130,6 @@ def test_instructions_are_read_as_stage_3_reads_them(tmp_path) -> None:
             caption="", instruction=instruction, before=case.images[0], after=case.target
         )
         trained = preparer(sample, np.random.default_rng(0)).prompt
-        asked = preparer.tokenizer.encode(parse_prompt(case.prompt, 1), 8)
+        asked = preparer.tokenizer.tokenize_prompt(parse_prompt(case.prompt, 1), 8)
         assert asked == trained
-        assert asked == preparer.tokenizer.encode(Prompt(segments=("", instruction)), 8)
+        assert asked == preparer.tokenizer.tokenize_prompt(Prompt(segments=("", instruction)), 8)

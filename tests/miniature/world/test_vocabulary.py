@@ -53,7 +53,7 @@ def words() -> list[str]:
 
 
 def encode(tokenizer: KosmosGTokenizer, text: str) -> list[int]:
-    ids = tokenizer.encode(Prompt(segments=(text,)), image_slots=0).ids
+    ids = tokenizer.tokenize_prompt(Prompt(segments=(text,)), image_slots=0).ids
     assert ids[0] == BOS_ID
     return list(ids[1:])
 
