@@ -6,8 +6,8 @@
 #              WEIGHTS are a result of stage 1, CAPTIONS as for --data: a folder of shards, or
 #              captions=FOLDER in the authors' layout
 #   teacher    CLIP's text encoder, unless it lies in WEIGHTS, comes from the Hub, or from what
-#              `python -m kosmosg download text-encoder` has fetched before (250 MB; group
-#              text-encoder of weights/manifest.toml): STABLE_DIFFUSION=weights/stable-diffusion-v1-5
+#              `python -m kosmosg download text-encoder` has fetched before (250 MB):
+#              STABLE_DIFFUSION=weights/stable-diffusion-v1-5
 #   hardware   the authors' 256 V100 (their scripts: 64 GPUs); here 8 GPUs with 40 GB (estimate)
 #   duration   one day on the authors' (paper, section 3.2); two weeks on 8 A100, if one of them does
 #              what two and a half V100 do (estimate)

@@ -26,8 +26,8 @@ MADE_BY_USERS = (
         "weights/tokenizer",
         "weights/checkpoints",
     ),
-    *("weights/controlnet", "weights/annotators", "weights/inception", "weights/manifest.lock"),
-    *("weights/.download.lock", "outputs"),
+    *("weights/controlnet", "weights/annotators", "weights/inception"),
+    *("weights/.kosmosg.lock", "outputs"),
 )
 NOTE = "NOTE(reference)"
 README_WORDS = 2500

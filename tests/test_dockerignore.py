@@ -16,7 +16,7 @@ INCLUDED = [
     "LICENSE",
     "kosmosg/__init__.py",
     "kosmosg/models/aligner.py",
-    "weights/manifest.toml",
+    "kosmosg/checkpoints/manifest.toml",
     "weights/kosmos-g/model_index.json",
     "weights/kosmos-g/kosmosg/model-00001-of-00004.safetensors",
     "weights/kosmos-g/tokenizer/dict.txt",
@@ -51,12 +51,11 @@ EXCLUDED = [
     "kosmosg/__pycache__/cli.cpython-311.pyc",
     "kosmosg/models/__pycache__/aligner.cpython-311.pyc",
     "weights/README.md",
-    "weights/manifest.lock",
-    "weights/.download.lock",
+    "weights/.kosmosg.lock",
     "weights/stray.safetensors",
     "weights/checkpoints/kosmos-g.pt",
-    "weights/checkpoints/kosmos-g.pt.part",
-    "weights/kosmos-g.part/unet/config.json",
+    "weights/checkpoints/kosmos-g.pt.%22one%22.part",
+    "weights/kosmos-g.0f1e2d3c.part/unet/config.json",
     "weights/stable-diffusion-v1-5/unet/diffusion_pytorch_model.safetensors",
     "weights/tokenizer/dict.txt",
     "weights/kosmos-g/left-behind.pt",
@@ -140,7 +139,12 @@ def test_the_repository():
     files = found.stdout.splitlines()
     patterns = read_patterns(FILE.read_text(encoding="utf-8"))
     kept = {file for file in files if not is_ignored(file, patterns)}
-    assert kept >= {"predict.py", "cog.yaml", "requirements.txt", "weights/manifest.toml"}
+    assert kept >= {
+        "predict.py",
+        "cog.yaml",
+        "requirements.txt",
+        "weights/miniature/unet/config.json",
+    }
     assert kept >= {file for file in files if file.startswith("kosmosg/")}
     top = {file.partition("/")[0] for file in kept}
     rest = {".dockerignore", "LICENSE", "cog.yaml", "pyproject.toml", "predict.py"}

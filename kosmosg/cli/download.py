@@ -12,7 +12,7 @@ CONTROLNET = "controlnet"
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command's parser."""
-    parser = commands.add_parser("download", help="fetch what weights/manifest.toml lists")
+    parser = commands.add_parser("download", help="fetch weights, as a manifest lists them")
     parser.set_defaults(run=run)
     parser.add_argument(
         "groups",
@@ -23,9 +23,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--manifest",
         type=Path,
-        default=Path("weights/manifest.toml"),
         metavar="FILE",
-        help="default: weights/manifest.toml",
+        help="default: the package's own",
     )
     parser.add_argument(
         "--weights",
@@ -46,7 +45,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Fetch files and name the next step."""
-    from kosmosg.checkpoints.download import download, read_manifest
+    from kosmosg.checkpoints.download import download
+    from kosmosg.checkpoints.manifest import read_manifest
 
     urls = {}
     for entry in options.url:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from kosmosg.errors import KosmosGError
 
@@ -106,6 +107,32 @@ def reason(error: Exception) -> str:
         return "the disk is full"
     words = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(words.split())
+
+
+def check_space(
+    folder: str | Path,
+    needed: int,
+    *,
+    error: type[KosmosGError],
+    remedy: str = "Make room, or write elsewhere.",
+) -> None:
+    """Check that so many further bytes fit on a disk, before the first of them is written.
+
+    Args:
+        folder: Where to; it need not be there yet.
+        needed: In bytes.
+        error: What to raise.
+        remedy: What the user can do.
+
+    Raises:
+        KosmosGError: As ``error``, with both numbers, if they do not fit.
+    """
+    folder = Path(folder).resolve()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        has, wants = (tqdm.format_sizeof(number, "B") for number in (free, needed))
+        raise error(f"{folder} has {has} free, and {wants} are needed. {remedy}")
 
 
 @contextmanager
