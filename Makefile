@@ -4,21 +4,23 @@ REQUEST ?= samples/yellow-cat.json
 WEIGHTS ?=
 SIZE ?= full
 BENCH ?=
+IMAGE ?= kosmos-g
+BUILD ?=
 # What is drawn with unless WEIGHTS= or KOSMOSG_WEIGHTS names others: the small trained model.
 DRAW_WITH = $(or $(WEIGHTS),$(KOSMOSG_WEIGHTS),weights/miniature)
 RUN = .venv/bin/python
 
-.PHONY: help setup predict serve test check bench
+.PHONY: help setup predict serve test check bench lock image image-test
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
 
 setup: .venv/complete  ## create the environment in .venv
 
 # torch comes first and pinned, so that no other package chooses its version.
-.venv/complete: requirements.txt requirements-dev.txt
+.venv/complete: requirements.lock requirements-dev.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install torch==2.13.0
-	sed '/^# In the container alone/,$$d' requirements.txt | .venv/bin/pip install -r /dev/stdin -r requirements-dev.txt
+	sed '/^# In the container alone/,$$d' requirements.lock | .venv/bin/pip install -r /dev/stdin -r requirements-dev.txt
 	touch $@
 
 predict: setup  ## draw one request: REQUEST=samples/….json WEIGHTS=directory
@@ -40,3 +42,14 @@ check: setup  ## lint, format, types, layers, documents
 
 bench: setup  ## measure speed and memory: SIZE=small for a try, BENCH="--only conditioning"
 	$(RUN) -m benchmarks --size $(SIZE) $(BENCH)
+
+# For the container's Python and system; what torch brings with it differs from build to build.
+lock: setup  ## pin all packages of the container: requirements.txt → requirements.lock
+	$(RUN) -m scripts.lock
+
+image: setup  ## build the container without Cog: IMAGE=name BUILD="--build-arg …"
+	$(RUN) scripts/cog_schema.py predict.py --output .cog/openapi_schema.json
+	docker build -t $(IMAGE) $(BUILD) .
+
+image-test: setup  ## run the container and check it: IMAGE=name
+	$(RUN) -m scripts.image_test $(IMAGE)

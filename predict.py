@@ -7,11 +7,15 @@ also those that the caller omitted.
 """
 
 import os
+import tempfile
 import traceback
 
 # Read by transformers when it is imported: no notes on missing torchvision, no progress bars.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+# torch names this folder after the user, and fails for one that has a number and no name.
+inductor = os.path.join(tempfile.gettempdir(), "torchinductor")  # noqa: PTH118 - Path is Cog's here
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", inductor)
 
 from cog import BasePredictor, Input, Path
 
