@@ -13,8 +13,17 @@ HEAD = """\
 # What the container installs, transitive packages included. Written by `make lock` from
 # requirements.txt; the local environment takes the same, but for the end.
 """
-# Of torch's own choice.
-TORCHS = ("nvidia-", "cuda-", "triton==", "setuptools==", "sympy==", "mpmath==", "networkx==")
+# Of torch's or Cog's own choice.
+THEIRS = (
+    "cog==",
+    "nvidia-",
+    "cuda-",
+    "triton==",
+    "setuptools==",
+    "sympy==",
+    "mpmath==",
+    "networkx==",
+)
 
 
 def main() -> int:
@@ -22,8 +31,10 @@ def main() -> int:
     text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     common, mark, _ = text.partition(MARK)
     assert mark, f"requirements.txt lacks the line {MARK}"
+    # Cog installs itself; what it asks for besides is pinned like the rest.
+    text += f"\ncog=={find(text.splitlines(), 'coglet').partition('==')[2]}"
     everything = resolve(text)
-    shared = resolve(f"{common}\n{find(everything, 'torch')}")
+    shared = resolve(f"{common}\n{find(everything, 'torch')}\n{find(everything, 'cog')}")
     rest = [line for line in everything if line not in shared or line.startswith("torch==")]
     lines = [line for line in shared if line not in rest]
     lock = "\n".join([HEAD, *keep(lines), "", MARK, *keep(rest), ""])
@@ -48,8 +59,8 @@ def find(lines: list[str], package: str) -> str:
 
 
 def keep(lines: list[str]) -> list[str]:
-    """Leave out what torch brings."""
-    return [line for line in lines if not line.startswith(TORCHS)]
+    """Leave out what torch and Cog bring."""
+    return [line for line in lines if not line.startswith(THEIRS)]
 
 
 if __name__ == "__main__":

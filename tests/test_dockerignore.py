@@ -13,6 +13,7 @@ INCLUDED = [
     "predict.py",
     "cog.yaml",
     "requirements.txt",
+    "requirements.lock",
     "LICENSE",
     "kosmosg/__init__.py",
     "kosmosg/models/aligner.py",
@@ -148,7 +149,8 @@ def test_the_repository():
     assert kept >= {file for file in files if file.startswith("kosmosg/")}
     top = {file.partition("/")[0] for file in kept}
     rest = {".dockerignore", "LICENSE", "cog.yaml", "pyproject.toml", "predict.py"}
-    assert top <= rest | {"requirements.txt", "kosmosg", "weights"}, "does it belong in the image?"
+    rest |= {"requirements.txt", "requirements.lock"}
+    assert top <= rest | {"kosmosg", "weights"}, "does it belong in the image?"
 
 
 def test_patterns_mean_the_same_to_docker_and_cog():
