@@ -1,18 +1,25 @@
 """LoRA: a small correction of the U-Net's layers, put on for one request and taken off after it.
 
-diffusers and peft put the corrections on. What is here reads the two ways of naming them (kohya's
-and diffusers'), makes sure that they belong to this U-Net, and that nothing of them stays.
+diffusers knows the trainers' names for layers, peft puts the corrections on and honours their
+settings (alpha for each layer, rank-stabilised scaling, DoRA). What is here refuses what cannot be
+used, calls it by its name, and makes sure that nothing of it stays.
 """
 
 import json
 import logging
+import math
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from diffusers import UNet2DConditionModel
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -25,31 +32,33 @@ from kosmosg.utils.checks import check_number
 logger = logging.getLogger(__name__)
 
 ADAPTER = "request"
-STRONGEST = 10.0  # either way; beyond it pictures are noise
-DOWN, UP = ".lora_A.weight", ".lora_B.weight"  # peft's names, which diffusers takes
+STRONGEST = 10.0  # either way; beyond it images are noise
 PICKLES = (b"PK\x03\x04", b"\x80")  # how files of torch.save begin
-TEXT_ENCODERS = ("text_encoder.", "text_encoder_2.", "lora_te_", "lora_te1_", "lora_te2_")
+DOWN, UP, MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
+# What KOSMOS-G has no use for: text encoders, embeddings of words, the VAE.
+OTHER_PARTS = re.compile(
+    r"(base_model\.model\.)?(lora_)?(te\d?[._]|text_|cond_stage_model|clip_|bundle_emb|emb_params"
+    r"|string_to_param|vae|first_stage_model|image_encoder)"
+)
+# By what is in a tensor's name; the first that is found counts.
 OTHER_KINDS = {
-    "hada_w1": "LoHa",
-    "lokr_w1": "LoKr",
-    "oft_": "OFT",
-    "dora_scale": "DoRA",
-    "lora_magnitude_vector": "DoRA",
+    r"\.hada_": "a LoHa",
+    r"\.lokr_": "a LoKr",
+    r"\.(oft|boft)_": "an OFT",
+    r"\.lora_mid\.|\.lora_t\d": "a LoCon in Tucker form (with a third factor, lora_mid)",
+    r"\.dora_scale": "a DoRA in the names of LyCORIS (dora_scale)",
+    r"\.[ab][12]\.weight$": "a GLoRA",
+    r"\.on_input$|\.ia3_l": "an IA3",
+    r"\.diff(_b)?$|\.[wb]_norm$": "a LyCORIS of whole differences (diff)",
+    r"\.vera_lambda": "a VeRA",
+    r"\.lora_E": "an AdaLoRA",
+    r"\.lora_B\.bias$": "a LoRA with biases",
+    r"^lora_controlnet$": "a ControlNet in the form of a LoRA",
+    r"^(control_model|controlnet_cond_embedding|controlnet_down_blocks)": "a ControlNet",
+    r"^model\.diffusion_model\.": "a whole checkpoint",
 }
-ADAPTER_METADATA = "lora_adapter_metadata"  # where diffusers keeps what peft was set to
-
-
-@dataclass(frozen=True, kw_only=True)
-class Correction:
-    """What is added to a layer's weight: ``up @ down``, at strength 1.
-
-    Attributes:
-        down: ``(rank, inputs)``, or ``(rank, inputs, height, width)`` for a convolution.
-        up: ``(outputs, rank)``, or ``(outputs, rank, 1, 1)``, times alpha over rank.
-    """
-
-    down: Tensor
-    up: Tensor
+# Those of peft's ways to begin that change the layers they are trained with.
+CHANGED_WEIGHTS = ("pissa", "corda", "olora", "loftq", "orthogonal", "lora_ga")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,41 +79,6 @@ class LoRA:
         check_number(f"{self.name}'s scale", self.scale, -STRONGEST, STRONGEST)
 
 
-def read_lora(lora: LoRA, unet: UNet2DConditionModel) -> dict[str, Correction]:
-    """Read the corrections of a U-Net's layers, by the layers' names.
-
-    Parts for a text encoder are left out with a warning: AlignerNet stands in its place.
-
-    Raises:
-        LoRAError: If the file is no safetensors file, damaged, of another kind, or for another
-            U-Net.
-    """
-    tensors, metadata = _read_file(Path(lora.file), lora.name)
-    kinds = {kind for part, kind in OTHER_KINDS.items() if any(part in key for key in tensors)}
-    if kinds:
-        raise LoRAError(
-            f"{lora.name} is a {' and '.join(sorted(kinds))}, which cannot be used here. Use a "
-            "plain LoRA (lora_up and lora_down, or lora_A and lora_B)."
-        )
-    layers = {key: value for key, value in tensors.items() if not key.startswith(TEXT_ENCODERS)}
-    if len(layers) < len(tensors):
-        logger.warning(
-            "%s: %d tensors for a text encoder are left out; KOSMOS-G has none.",
-            lora.name,
-            len(tensors) - len(layers),
-        )
-    if not layers:
-        raise LoRAError(f"{lora.name} has nothing for the U-Net. It cannot change any picture.")
-    named = _name_as_peft(layers, unet)
-    alphas = _alphas(named, metadata)
-    modules = dict(unet.named_modules())
-    names = sorted({_layer(key) for key in named if not key.endswith(".alpha")})
-    return {
-        name: _correction(name, named, alphas.get(name), modules.get(name), lora.name)
-        for name in names
-    }
-
-
 @contextmanager
 def attached(unet: UNet2DConditionModel, lora: LoRA | None) -> Iterator[None]:
     """Put a LoRA on the U-Net for the time of a ``with`` block.
@@ -116,20 +90,57 @@ def attached(unet: UNet2DConditionModel, lora: LoRA | None) -> Iterator[None]:
         LoRAError: If the file cannot be used with this U-Net.
     """
     unet.unload_lora()
-    if lora is None:
-        yield
-        return
-    corrections = read_lora(lora, unet)
-    state = {}
-    for name, correction in corrections.items():
-        state[f"unet.{name}{DOWN}"] = correction.down
-        state[f"unet.{name}{UP}"] = correction.up
     try:
-        unet.load_lora_adapter(state, prefix="unet", adapter_name=ADAPTER)
-        unet.set_adapters([ADAPTER], [lora.scale])
+        if lora is not None:
+            factors, settings = read_lora(lora, unet)
+            if lora.scale != 0:  # a DoRA sets the lengths of the weights, whatever its strength
+                corrected: Any = unet
+                with _told_as_unreadable(lora.name):
+                    corrected.load_lora_adapter(
+                        factors, prefix=None, adapter_name=ADAPTER, metadata=settings
+                    )
+                    corrected.set_adapters([ADAPTER], [lora.scale])
         yield
     finally:
         unet.unload_lora()
+
+
+def read_lora(lora: LoRA, unet: UNet2DConditionModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the corrections of a U-Net's layers.
+
+    Parts for a text encoder are left out with a warning: AlignerNet stands in its place.
+
+    Returns:
+        For each layer ``LAYER.lora_A.weight``, ``(rank, inputs)``, or ``(rank, inputs, height,
+        width)`` for a convolution, and ``LAYER.lora_B.weight``, ``(outputs, rank)`` or ``(outputs,
+        rank, 1, 1)``; and what peft's ``LoraConfig`` is made of.
+
+    Raises:
+        LoRAError: If the file is no safetensors file, damaged, of another kind, or for another
+            U-Net.
+    """
+    tensors, metadata = _read_file(Path(lora.file), lora.name)
+    kept = {key: value for key, value in tensors.items() if not OTHER_PARTS.match(key)}
+    for pattern, kind in OTHER_KINDS.items():
+        if any(re.search(pattern, key) for key in kept):
+            raise LoRAError(
+                f"{lora.name} is {kind}, which cannot be used here. Use a plain LoRA (lora_up and "
+                "lora_down, or lora_A and lora_B)."
+            )
+    if not kept:
+        raise LoRAError(f"{lora.name} has nothing for the U-Net. It cannot change any image.")
+    if left_out := len(tensors) - len(kept):
+        logger.warning(
+            "%s: %d tensors for a text encoder are left out; KOSMOS-G has none.",
+            lora.name,
+            left_out,
+        )
+    with _told_as_unreadable(lora.name):
+        factors, alphas = _name_as_peft(kept, unet)
+    ranks = _check_layers(factors, unet, lora.name)
+    with _told_as_unreadable(lora.name):
+        settings = _configure(ranks, alphas, metadata, lora.name)
+    return factors, settings | {"use_dora": any(MAGNITUDE in key for key in factors)}
 
 
 def _read_file(file: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -153,74 +164,127 @@ def _read_file(file: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]
         ) from error
 
 
-def _name_as_peft(tensors: dict[str, Tensor], unet: UNet2DConditionModel) -> dict[str, Tensor]:
-    """Rename to ``LAYER.lora_A.weight``, ``LAYER.lora_B.weight`` and ``LAYER.alpha``."""
-    if any(key.startswith("lora_unet_") for key in tensors):
-        # kohya's names are those of the layers, with all dots made underscores.
-        flat = {name.replace(".", "_"): name for name, _ in unet.named_modules()}
-        renamed = {}
-        for key, tensor in tensors.items():
-            layer, _, part = key.removeprefix("lora_unet_").partition(".")
-            part = part.replace("lora_down.", "lora_A.").replace("lora_up.", "lora_B.")
-            renamed[f"{flat.get(layer, layer)}.{part}"] = tensor
-        return renamed
-    bare = {re.sub(r"^(base_model\.model\.)?(unet\.)?", "", key): t for key, t in tensors.items()}
-    # The library knows the names that its own trainers have used over the years.
-    return convert_unet_state_dict_to_peft(bare)
+def _name_as_peft(
+    tensors: dict[str, Tensor], unet: UNet2DConditionModel
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Rename to ``LAYER.lora_A.weight`` and so on, and take out the alphas of layers."""
+    loader: Any = StableDiffusionLoraLoaderMixin
+    state, named = loader.lora_state_dict(dict(tensors), unet_config=unet.config)
+    state = {re.sub(r"^(base_model\.model\.)?(unet\.)?", "", key): v for key, v in state.items()}
+    # What diffusers calls the alphas of attention layers is not what these are called in the
+    # U-Net: its own loader gives them the alpha that most layers have.
+    alphas: dict[str, Any] = {
+        key.removeprefix("unet.").removesuffix(".alpha"): alpha
+        for key, alpha in (named or {}).items()
+    }
+    for key in [key for key in state if key.endswith(".alpha")]:
+        alphas[key.removesuffix(".alpha")] = state.pop(key).item()
+    alphas = convert_unet_state_dict_to_peft(alphas)
+    return (
+        {key: value.float() for key, value in convert_unet_state_dict_to_peft(state).items()},
+        {key.removesuffix(DOWN): alpha for key, alpha in alphas.items()},
+    )
 
 
-def _alphas(tensors: dict[str, Tensor], metadata: dict[str, str]) -> dict[str, float]:
-    """Find the alpha of each layer: a tensor (kohya), or a setting of peft (diffusers)."""
-    layers = {_layer(key) for key in tensors if key.endswith(DOWN)}
+def _check_layers(
+    factors: Mapping[str, Tensor], unet: UNet2DConditionModel, name: str
+) -> dict[str, int]:
+    """Check each layer's factors against the layer, and find their ranks."""
+    layers: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in factors.items():
+        part = next((part for part in (DOWN, UP, MAGNITUDE) if key.endswith(part)), "")
+        layers.setdefault(key.removesuffix(part), {})[part] = tensor
+    parts = {DOWN, UP} | {MAGNITUDE for found in layers.values() if MAGNITUDE in found}
+    modules, ranks = dict(unet.named_modules()), {}
+    for layer, found in layers.items():
+        module = modules.get(layer)
+        if not isinstance(module, nn.Linear | nn.Conv2d):
+            raise LoRAError(
+                f"{name} changes '{layer}', which is no layer of this U-Net: it is a LoRA for "
+                "another base model (SDXL, SD 2, FLUX, …) or of another kind. Use one for Stable "
+                "Diffusion v1.5."
+            )
+        if found.keys() != parts:
+            raise LoRAError(f"{name} has only some of the factors for '{layer}': it is damaged.")
+        rank = found[DOWN].shape[0] if found[DOWN].ndim else 0
+        if rank == 0:
+            raise LoRAError(f"{name} has rank 0 at '{layer}': it is empty. Use another file.")
+        outputs, inputs, *kernel = module.weight.shape
+        wanted = (rank, inputs, *kernel), (outputs, rank, *(1 for _ in kernel))
+        if (tuple(found[DOWN].shape), tuple(found[UP].shape)) != wanted:
+            raise LoRAError(
+                f"{name} has {tuple(found[DOWN].shape)} and {tuple(found[UP].shape)} for "
+                f"'{layer}', where this U-Net takes {wanted[0]} and {wanted[1]}: it is for another "
+                "base model. Use one for Stable Diffusion v1.5."
+            )
+        if not all(map(is_finite, found.values())):
+            raise LoRAError(f"{name} is damaged: values at '{layer}' are not finite.")
+        ranks[layer] = rank
+    return ranks
+
+
+def _configure(
+    ranks: Mapping[str, int],
+    alphas: Mapping[str, float],
+    metadata: Mapping[str, str],
+    name: str,
+) -> dict[str, Any]:
+    """Put together what peft is set to.
+
+    A layer's alpha is what the settings say that diffusers writes beside the tensors, or in files
+    without them a tensor of its own, or else the rank, so that nothing is scaled.
+    """
+    found = json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY, "{}"))
+    settings = {key.removeprefix("unet."): value for key, value in found.items()}
+    begun = str(settings.get("init_lora_weights"))
+    if begun.lower().startswith(CHANGED_WEIGHTS):
+        raise LoRAError(
+            f"{name} was trained on changed weights (init_lora_weights={begun:.20}). Convert it "
+            "to a plain LoRA, as peft's documentation of that method says."
+        )
+    own = {layer: alphas.get(layer, rank) for layer, rank in ranks.items()}
+    alpha, named = _usual(own)
+    if "lora_alpha" in settings:
+        alpha, named = settings["lora_alpha"], dict(settings.get("alpha_pattern") or {})
+        if not all(re.fullmatch(r"\^?[\w.]+", layer) for layer in named):
+            raise LoRAError(  # an expression can take for ever
+                f"{name} gives alphas by expressions ({', '.join(named):.80}). Name the layers."
+            )
+    if not all(math.isfinite(number) for number in (alpha, *named.values())):
+        raise LoRAError(f"{name} has an alpha that is not finite: it is damaged.")
+    rank, other_ranks = _usual(ranks)
+    return {
+        "r": rank,
+        "rank_pattern": other_ranks,
+        "lora_alpha": alpha,
+        "alpha_pattern": named,
+        "use_rslora": settings.get("use_rslora") is True,
+        "target_modules": list(ranks),
+        "init_lora_weights": False,  # the file has them
+    }
+
+
+def _usual(numbers: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Find the number that most layers have; for each other, an expression of its layers."""
+    most = Counter(numbers.values()).most_common(1)[0][0]
+    others: dict[Any, list[str]] = {}
+    for layer, number in numbers.items():
+        if number != most:
+            others.setdefault(number, []).append(re.escape(layer))
+    return most, {f"^({'|'.join(layers)})": number for number, layers in others.items()}
+
+
+@contextmanager
+def _told_as_unreadable(name: str) -> Iterator[None]:
+    """Say it in our words when diffusers or peft do not bear a file."""
     try:
-        settings = json.loads(metadata.get(ADAPTER_METADATA, "{}"))
-    except ValueError:
-        settings = {}
-    default = settings.get("unet.lora_alpha")
-    alphas: dict[str, float] = {}
-    if default is not None:
-        alphas = {layer: float(default) for layer in layers}
-    patterns = settings.get("unet.alpha_pattern") or {}
-    for layer in layers:
-        for pattern, alpha in patterns.items():
-            if layer == pattern or layer.endswith(f".{pattern}"):
-                alphas[layer] = alpha
-        tensor = tensors.get(f"{layer}.alpha")
-        if tensor is not None and tensor.numel() == 1:
-            alphas[layer] = float(tensor)
-    return alphas
-
-
-def _correction(
-    layer: str, tensors: dict[str, Tensor], alpha: float | None, module: nn.Module | None, name: str
-) -> Correction:
-    """Check a layer's two factors against the layer, and multiply alpha over rank into one."""
-    down, up = tensors.get(layer + DOWN), tensors.get(layer + UP)
-    if not isinstance(module, nn.Linear | nn.Conv2d):
+        yield
+    except (LoRAError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        # Names and numbers are taken apart: ValueError, KeyError, AttributeError, RuntimeError, ….
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise LoRAError(
-            f"{name} changes '{layer}', which is no layer of this U-Net: it is a LoRA for another "
-            "base model (SDXL, SD 2, FLUX, …) or of another kind. Use one for Stable Diffusion "
-            "v1.5."
-        )
-    if down is None or up is None:
-        raise LoRAError(f"{name} has only one of the two factors for '{layer}': it is damaged.")
-    rank = down.shape[0] if down.ndim else 0
-    outputs, inputs, *kernel = module.weight.shape
-    wanted = (rank, inputs, *kernel), (outputs, rank, *(1 for _ in kernel))
-    if rank == 0:
-        raise LoRAError(f"{name} has rank 0 at '{layer}': it is empty. Use another file.")
-    if (tuple(down.shape), tuple(up.shape)) != wanted:
-        raise LoRAError(
-            f"{name} has {tuple(down.shape)} and {tuple(up.shape)} for '{layer}', where this U-Net "
-            f"takes {wanted[0]} and {wanted[1]}: it is for another base model. Use one for Stable "
-            "Diffusion v1.5."
-        )
-    factor = 1.0 if alpha is None else alpha / rank
-    down, up = down.float(), up.float()  # from any precision, also those that cannot compute
-    if not (is_finite(down) and is_finite(up) and abs(factor) < float("inf")):
-        raise LoRAError(f"{name} holds values that are not finite, at '{layer}'. It is damaged.")
-    return Correction(down=down, up=up * factor)
-
-
-def _layer(key: str) -> str:
-    return key.removesuffix(DOWN).removesuffix(UP).removesuffix(".alpha")
+            f"{name} cannot be read as a LoRA ({reason:.200}). It is damaged or of another kind. "
+            "Use a plain LoRA for Stable Diffusion v1.5."
+        ) from error

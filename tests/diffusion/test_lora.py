@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from torch import Tensor
 
 from kosmosg import KosmosGPipeline
-from kosmosg.diffusion.lora import ADAPTER_METADATA, LoRA, attached, read_lora
+from kosmosg.diffusion.lora import LoRA, attached, read_lora
 from kosmosg.errors import LoRAError, SettingError
 from tests.diffusion import loras
 from tests.diffusion.drawing import difference, draw
@@ -68,7 +69,8 @@ def test_every_layer_is_found_by_its_flat_name(pipe: KosmosGPipeline, tmp_path: 
         if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)
     ]
     file = write(tmp_path / "x.safetensors", loras.kohya(make_factors(unet, layers, rank=1)))
-    assert sorted(read_lora(LoRA(file=file), unet)) == sorted(layers)
+    _, settings = read_lora(LoRA(file=file), unet)
+    assert sorted(settings["target_modules"]) == sorted(layers)
 
 
 def test_alpha_and_rank_may_differ_from_layer_to_layer(
@@ -90,13 +92,49 @@ def test_the_alpha_that_diffusers_writes_beside_the_tensors(
 ) -> None:
     factors = make_factors(pipe.decoder.unet)
     settings = {"unet.r": 4, "unet.lora_alpha": 2, "unet.alpha_pattern": {LAYERS[0]: 8}}
-    file = tmp_path / "x.safetensors"
-    write(file, loras.peft(factors), {ADAPTER_METADATA: json.dumps(settings)})
+    file = write_with_settings(tmp_path, factors, settings)
     scaled = {
         layer: (down, up * (2.0 if layer == LAYERS[0] else 0.5))
         for layer, (down, up) in factors.items()
     }
     assert difference(draw(pipe, lora=LoRA(file=file)), draw_merged(pipe, scaled)) <= 1
+
+
+def write_with_settings(folder: Path, factors: loras.Factors, settings: Any) -> Path:
+    text = settings if isinstance(settings, str) else json.dumps(settings)
+    metadata = {LORA_ADAPTER_METADATA_KEY: text}
+    return write(folder / "x.safetensors", loras.peft(factors), metadata)
+
+
+def test_rank_stabilised_scaling(pipe: KosmosGPipeline, tmp_path: Path) -> None:
+    """Alpha over the root of the rank: with 4 and 16 it is that of alpha and rank alike."""
+    factors = make_factors(pipe.decoder.unet, rank=16)
+    settings = {"unet.r": 16, "unet.lora_alpha": 4, "unet.use_rslora": True}
+    file = write_with_settings(tmp_path, factors, settings)
+    assert difference(draw(pipe, lora=LoRA(file=file)), draw_merged(pipe, factors)) <= 1
+
+
+def test_a_dora_of_peft(pipe: KosmosGPipeline, tmp_path: Path) -> None:
+    """Its weights have lengths of their own (arXiv 2402.09353, equation 5)."""
+    unet = pipe.decoder.unet
+    factors, tensors = make_factors(unet, LAYERS[:3]), {}
+    kept = copy.deepcopy(unet.state_dict())
+    merge(unet, factors)
+    for number, layer in enumerate(factors):
+        weight = loras.weight_of(unet, layer)
+        lengths = weight.detach().flatten(1).norm(dim=1)
+        wanted = lengths * torch.linspace(0.5, 2, len(lengths)) * (number + 1)
+        with torch.no_grad():
+            weight *= (wanted / lengths).view(-1, *[1] * (weight.ndim - 1))
+        shape = (-1,) if weight.ndim == 2 else (1, -1, 1, 1)
+        tensors[f"unet.{layer}.lora_magnitude_vector"] = wanted.view(shape)
+    merged = draw(pipe)
+    unet.load_state_dict(kept)
+    file = write(tmp_path / "x.safetensors", loras.peft(factors) | tensors)
+    assert difference(draw(pipe, lora=LoRA(file=file)), merged) <= 1
+    plain = draw(pipe)
+    assert difference(draw(pipe, lora=LoRA(file=file, scale=0)), plain) == 0
+    assert difference(merged, plain) > 8
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
@@ -170,13 +208,24 @@ def test_what_was_cut_off_while_cleaning_is_cleaned_by_the_next(
 # ------------------------------------------------------------------ what is refused
 
 
+@pytest.mark.parametrize(
+    "others",
+    [
+        (
+            "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight",
+            "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight",
+        ),
+        ("bundle_emb.mycat.string_to_param.*", "bundle_emb.mycat.other"),
+    ],
+)
 def test_parts_for_a_text_encoder_are_left_out_and_told(
-    pipe: KosmosGPipeline, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    pipe: KosmosGPipeline,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    others: tuple[str, str],
 ) -> None:
     factors = make_factors(pipe.decoder.unet)
-    tensors = loras.kohya(factors)
-    tensors["lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"] = torch.ones(4, 768)
-    tensors["lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight"] = torch.ones(3072, 4)
+    tensors = loras.kohya(factors) | dict.fromkeys(others, torch.ones(4, 768))
     file = write(tmp_path / "x.safetensors", tensors)
     with caplog.at_level(logging.WARNING):
         drawn = draw(pipe, lora=LoRA(file=file))
@@ -207,21 +256,19 @@ def tensors_that_are_refused(unet: Any) -> dict[str, tuple[dict[str, Tensor], st
     factors = make_factors(unet)
     whole = loras.peft(factors)
     half = {key: tensor for key, tensor in whole.items() if "lora_B" not in key}
-    one = "lora_unet_" + LAYERS[0].replace(".", "_")
+    dora = {f"unet.{LAYERS[0]}.lora_magnitude_vector": torch.ones(16)}
     return {
         "SDXL, by its names": (sdxl(), "another base model"),
         "SDXL, by its sizes": (wider(unet), "2048.*another base model"),
         "rank 0": (loras.peft(make_factors(unet, rank=1) | _empty(unet)), "rank 0"),
         "NaN": (loras.peft(with_nan(factors)), "not finite"),
         "infinite alpha": (loras.kohya(factors, {LAYERS[0]: float("inf")}), "not finite"),
-        "one factor only": (half, "only one of the two factors"),
-        "LoHa": ({f"{one}.hada_w1_a": torch.ones(4, 4)}, "LoHa"),
-        "LoKr": ({f"{one}.lokr_w1": torch.ones(4, 4)}, "LoKr"),
-        "DoRA": (loras.kohya(factors) | {f"{one}.dora_scale": torch.ones(1)}, "DoRA"),
+        "one factor only": (half, "only some of the factors"),
+        "half a DoRA": (whole | dora, "only some of the factors"),
         "text encoder only": ({"lora_te_x.lora_down.weight": torch.ones(4, 4)}, "nothing for the"),
         "nothing at all": ({}, "nothing for the U-Net"),
         "a norm": ({"unet.conv_norm_out.lora_A.weight": torch.ones(4)}, "another base model"),
-        "a number": ({"lora_unet_x": torch.tensor(1.0)}, "another base model"),
+        "a number": ({"lora_unet_x": torch.tensor(1.0)}, "of another kind"),
         "a checkpoint": ({"model.weight": torch.ones(4)}, "another base model"),
     }
 
@@ -233,7 +280,7 @@ def _empty(unet: Any) -> loras.Factors:
 
 CASES = [
     *("SDXL, by its names", "SDXL, by its sizes", "rank 0", "NaN", "infinite alpha"),
-    *("one factor only", "LoHa", "LoKr", "DoRA", "text encoder only", "nothing at all"),
+    *("one factor only", "half a DoRA", "text encoder only", "nothing at all"),
     *("a norm", "a number", "a checkpoint"),
 ]
 
@@ -246,6 +293,53 @@ def test_files_that_cannot_be_used(pipe: KosmosGPipeline, tmp_path: Path, case: 
         pytest.raises(LoRAError, match=message),
         attached(pipe.decoder.unet, LoRA(file=file, name="lora_weights")),
     ):
+        pass
+    assert count_adapters(pipe.decoder.unet) == 0
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [
+        ("hada_w1_a", "a LoHa"),
+        ("lokr_w1", "a LoKr"),
+        ("oft_diag", "an OFT"),
+        ("dora_scale", "a DoRA in the names of LyCORIS"),
+        ("lora_mid.weight", "in Tucker form"),
+        ("a1.weight", "a GLoRA"),
+        ("on_input", "an IA3"),
+        ("diff", "whole differences"),
+    ],
+)
+def test_other_kinds_are_called_by_their_names(
+    pipe: KosmosGPipeline, tmp_path: Path, part: str, kind: str
+) -> None:
+    layer = "lora_unet_" + LAYERS[0].replace(".", "_")
+    tensors = loras.kohya(make_factors(pipe.decoder.unet)) | {f"{layer}.{part}": torch.ones(4, 4)}
+    file = write(tmp_path / "x.safetensors", tensors)
+    with pytest.raises(LoRAError, match=kind) as refused:
+        read_lora(LoRA(file=file), pipe.decoder.unet)
+    assert "base model" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("[]", "cannot be read as a LoRA"),
+        ("{", "cannot be read as a LoRA"),
+        ("[" * 100_000, "cannot be read as a LoRA"),
+        ({"unet.lora_alpha": "abc"}, "cannot be read as a LoRA"),
+        ({"unet.lora_alpha": None}, "cannot be read as a LoRA"),
+        ({"unet.lora_alpha": float("nan")}, "alpha that is not finite"),
+        ({"unet.lora_alpha": 4, "unet.alpha_pattern": [1]}, "cannot be read as a LoRA"),
+        ({"unet.lora_alpha": 4, "unet.alpha_pattern": {"((.*)*)*x": 1}}, "by expressions"),
+        ({"unet.init_lora_weights": "pissa_niter_4"}, "trained on changed weights"),
+    ],
+)
+def test_settings_that_cannot_be_used(
+    pipe: KosmosGPipeline, tmp_path: Path, settings: Any, message: str
+) -> None:
+    file = write_with_settings(tmp_path, make_factors(pipe.decoder.unet), settings)
+    with pytest.raises(LoRAError, match=message), attached(pipe.decoder.unet, LoRA(file=file)):
         pass
     assert count_adapters(pipe.decoder.unet) == 0
 
@@ -278,7 +372,8 @@ def test_a_length_that_begins_like_a_pickle(pipe: KosmosGPipeline, tmp_path: Pat
         if file.read_bytes().startswith(b"\x80"):
             break
     assert file.read_bytes().startswith(b"\x80")
-    assert len(read_lora(LoRA(file=file), pipe.decoder.unet)) == len(LAYERS)
+    factors, _ = read_lora(LoRA(file=file), pipe.decoder.unet)
+    assert len(factors) == 2 * len(LAYERS)
 
 
 @pytest.mark.parametrize("length", [0, 4, 100, -1])
