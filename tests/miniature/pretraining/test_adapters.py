@@ -95,11 +95,10 @@ def test_a_lora_that_the_pipeline_takes(world: World, tmp_path: Path) -> None:
     result = train("lora", tmp_path / "lora", *decoder(world), *world.data("neon"), "--rank", 2)
     assert len(read_log(tmp_path / "lora")["loss"]) == 3
     unet: Any = UNet2DConditionModel.from_pretrained(decoder(world)[1] / "unet")
-    corrections = read_lora(LoRA(file=result / LORA_FILE), unet)
-    assert len(corrections.layers) == 8 * sum(
-        "attn1" in name and "to_q" in name for name in names(unet)
-    )
-    assert any(value.any() for key, value in corrections.factors.items() if "lora_B" in key)
+    factors, _ = read_lora(LoRA(file=result / LORA_FILE), unet)
+    ups = [value for key, value in factors.items() if "lora_B" in key]
+    assert len(ups) == 8 * sum("attn1" in name and "to_q" in name for name in names(unet))
+    assert any(value.any() for value in ups)
     pipe = KosmosGPipeline.from_pretrained(world.start)
     settings: dict[str, Any] = {"num_inference_steps": 2, "seed": 1}
     plain = pipe("a cat", **settings).images[0]
