@@ -22,6 +22,8 @@ from kosmosg.cli import main as cli
 from kosmosg.errors import DownloadError
 from kosmosg.utils.files import LOCK
 from tests.checkpoints.loopback import Reply, Site, running
+from tests.hub import TOKEN, Fault, Hub
+from tests.hub import running as hub_running
 
 ROOT = Path(kosmosg.__file__).parents[1]
 BODY = random.Random(0).randbytes(200_000)
@@ -209,13 +211,54 @@ def test_a_mirror_stands_in_for_the_hub_and_sees_no_token(
     assert not any("Authorization" in seen.headers for seen in site.seen)
 
 
-def test_the_hub_sees_the_token(site: Site, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", " hf_secret\n")
-    monkeypatch.setattr(module, "HUB", site.origin)
-    other = site.add("/other", OTHER).replace("127.0.0.1", "localhost")
-    download(manifest(model=site.add("/model", BODY), other=other), weights, progress=False)
-    tokens = [get.headers.get("Authorization") for get in site.gets()]
-    assert tokens == ["Bearer hf_secret", None]
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with hub_running() as hub:
+        monkeypatch.setattr(module, "HUB", hub.origin)
+        yield hub
+
+
+def of_hub(hub: Hub, file: str, name: str = "someone/model", revision: str = "main") -> Manifest:
+    return manifest(model=f"{hub.origin}/{name}/resolve/{revision}/{file}")
+
+
+def test_files_of_the_hub(hub: Hub, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token does not follow to where large files lie; their hash counts unasked."""
+    repository = hub.add("someone/model", {"a.safetensors": BODY}, gated=True)
+    old = repository.branches["main"]
+    repository.commit({"a.safetensors": OTHER})
+    files = of_hub(hub, "a.safetensors", revision=old)
+    with pytest.raises(DownloadError, match=r"status 403.*Accept the terms.*hf auth login"):
+        download(files, weights, progress=False)
+    monkeypatch.setenv("HF_TOKEN", f" {TOKEN}\n")
+    hub.faults["a.safetensors"] = [Fault(body=OTHER)]
+    with pytest.raises(DownloadError, match=f"as SHA-256, not {SHA}"):
+        download(files, weights, progress=False)
+    hub.faults["a.safetensors"] = [Fault(cut=50_000)]
+    (path,) = download(files, weights, progress=False)
+    assert path.read_bytes() == BODY
+    seen = [each.headers for each in hub.seen if each.path.startswith("/lfs/")]
+    assert len(seen) == 3
+    assert seen[-1]["Range"] == "bytes=50000-"
+    assert not any("Authorization" in headers for headers in seen)
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "file", "message"),
+    [
+        ("someone/nothing", "main", "a.json", "status 401.*no such repository, or it is private"),
+        ("someone/secret", "main", "a.json", "status 401.*no such repository, or it is private"),
+        ("someone/model", "old", "a.json", "status 404.*check the address"),
+        ("someone/model", "main", "b.json", "status 404.*check the address"),
+    ],
+)
+def test_what_the_hub_does_not_have(
+    hub: Hub, weights: Path, name: str, revision: str, file: str, message: str
+) -> None:
+    hub.add("someone/model", {"a.json": b"{}"})
+    hub.add("someone/secret", {"a.json": b"{}"}, private=True)
+    with pytest.raises(DownloadError, match=message):
+        download(of_hub(hub, file, name, revision), weights, progress=False)
 
 
 def test_an_unset_address_says_what_to_do(site: Site, weights: Path) -> None:
