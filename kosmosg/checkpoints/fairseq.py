@@ -1,78 +1,41 @@
 """Read the authors' checkpoints without running anything that is in them.
 
-A ``.pt`` file is a pickle, and a pickle is a program. The unpickler here knows how to rebuild
-tensors and ordered dictionaries; every other name that a file mentions (run configurations,
-optimizers, or ``os.system``) becomes an inert placeholder. Tensors stay mapped to the file.
+A ``.pt`` file is a pickle, and a pickle is a program. torch's restricted unpickler builds tensors
+and plain containers alone; every other name that a file mentions (run configurations, optimizers)
+stands for an inert object here. Tensors stay mapped to the file.
 """
 
 import logging
-import pickle
 import struct
-import zipfile
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-import torch._utils
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from kosmosg.errors import CheckpointError
+from kosmosg.utils.files import reason
 
 logger = logging.getLogger(__name__)
 
 ZIP_MAGIC = b"PK\x03\x04"
-# What torch.save writes for tensors; everything else stays out.
-REBUILDERS: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-}
 
 
 class Inert:
-    """Stands for an object that a checkpoint mentions and that is never built.
+    """Stands for an object that a checkpoint mentions and that is never built."""
 
-    It swallows whatever the pickle does to it: calls, state, items.
-    """
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Inert":
-        """Take any arguments."""
+    def __new__(cls, *args: Any) -> "Inert":
+        """Take any arguments, and keep none."""
         return object.__new__(cls)
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: Any):
         pass
-
-    def __call__(self, *args: Any, **kwargs: Any) -> "Inert":
-        """Return itself, whatever it is called with."""
-        return self
 
     def __setstate__(self, state: Any) -> None:
         pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, item: Any) -> None:
-        """Drop the item."""
-
-    def extend(self, items: Any) -> None:
-        """Drop the items."""
-
-
-class InertUnpickler(pickle.Unpickler):
-    """An unpickler that builds tensors and nothing else."""
-
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        """Look a name up in the short list above; import nothing."""
-        known = REBUILDERS.get((module_name, global_name))
-        if known is None:
-            logger.info("Left out of the checkpoint: %s.%s", module_name, global_name)
-            return type("Inert", (Inert,), {"stands_for": f"{module_name}.{global_name}"})
-        return known
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
@@ -93,7 +56,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(f"There is no checkpoint {path}.")
     with path.open("rb") as file:
         magic = file.read(4)
-    content = _read_zip(path) if magic == ZIP_MAGIC else _read_safetensors(path)
+    content = _read_pickle(path) if magic == ZIP_MAGIC else _read_safetensors(path)
     model = content.get("model", content)
     if not isinstance(model, Mapping):
         raise CheckpointError(f"The 'model' entry of {path} is no dictionary of tensors.")
@@ -113,26 +76,22 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _read_zip(path: Path) -> Mapping[str, Any]:
+def _read_pickle(path: Path) -> Mapping[str, Any]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or cut off ({error}). Fetch it again.") from error
-    # torch.load would hand such a file to another loader, which does run code.
-    if any(name.endswith("constants.pkl") for name in names):
-        raise CheckpointError(f"{path} is a TorchScript program, not a checkpoint. It is not run.")
-    try:
-        content = torch.load(
-            str(path),
-            map_location="cpu",
-            mmap=True,
-            weights_only=False,  # the unpickler below is stricter
-            pickle_module=SimpleNamespace(__name__="inert", Unpickler=InertUnpickler),
-        )
+        names = get_unsafe_globals_in_checkpoint(str(path))
+        logger.info("%s mentions what is left out: %s", path, ", ".join(sorted(names)) or "nothing")
+        with safe_globals([(Inert, name) for name in names]):
+            content = torch.load(str(path), map_location="cpu", mmap=True, weights_only=True)
     except Exception as error:
-        # A hostile or broken pickle can fail in any way; none of them is a program error here.
-        raise CheckpointError(f"{path} cannot be read ({error}).") from error
+        # A hostile or broken file can fail in any way; none of them is a program error here. Around
+        # its reason torch puts the advice to load the file with all that is in it.
+        paragraphs = [part.strip() for part in str(error).split("\n\n")]
+        found = paragraphs[1] if len(paragraphs) > 2 else reason(error)
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint ({found}). Fetch it again if it may be cut "
+            "off. Else write its 'model' entry alone, a plain dictionary of tensors, with "
+            "torch.save or safetensors."
+        ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} is not a checkpoint: it holds {type(content).__name__}.")
     return content
