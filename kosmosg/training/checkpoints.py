@@ -1,34 +1,50 @@
-"""Checkpoints of a run: written whole or not at all, and free of pickles.
+"""What stays of a run: checkpoints to go on from, exactly, and in the end its result.
 
     checkpoints/step-00002000/
         state.json            step, settings, loss scale, what the log has not told yet
+        streams.json          where each process stands in the data
         weights.safetensors   the trained parameters and all buffers
         optimizer.safetensors Adam's moments, as NAME|exp_avg, …
         ema.safetensors       the moving average, if there is one
-        stream-0.json         where each process stands in the data
 
-A checkpoint is written into a folder with another name, which is renamed when everything is on the
-disk; what a killed run leaves behind is taken away by the next one. There are no random states in
-it: the chance of every update follows from seed and step (see ``loop``).
+Both are written whole or not at all, by the main process, and hold no pickle. There are no random
+states in a checkpoint: the chance of every update follows from seed and step (see ``loop``).
 """
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 
 from kosmosg.errors import TrainingError
-from kosmosg.training.disk import flush, flush_all, reason
+from kosmosg.training.average import MovingAverage
+from kosmosg.training.options import CHANGEABLE, LoopOptions
+from kosmosg.training.stage import Stage, trainable
+from kosmosg.utils.files import atomic_folder, check_settings, lock_folder, reason
+from kosmosg.utils.processes import find_processes
 
-UNFINISHED = ".part"
+CHECKPOINTS = "checkpoints"
 SEPARATOR = "|"  # occurs in no parameter's name
+OTHERWISE = "name another output folder"
+# The functions of torch.distributed.checkpoint name everything by parameter, whether the networks
+# are on one process, replicated or sharded. Frozen weights are in no checkpoint.
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+PARTIAL = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,102 +53,138 @@ class Checkpoint:
 
     Attributes:
         step: Updates done.
-        identity: The settings that a resumed run must share.
+        settings: Those that a resumed run must share.
         scaler: State of the loss scale; empty without one.
         weights: Trained parameters and buffers, by name.
         optimizer: State of each parameter: name → (such as "exp_avg") → tensor.
         ema: Moving average of the trained parameters, by name; empty without one.
         report: Losses counted since the last entry of the log.
+        streams: Where each process stands in the data.
     """
 
     step: int
-    identity: dict[str, Any]
+    settings: dict[str, Any]
     scaler: dict[str, Any]
     weights: dict[str, Tensor]
     optimizer: dict[str, dict[str, Tensor]]
     ema: dict[str, Tensor]
     report: dict[str, Any]
+    streams: list[dict[str, Any]]
 
 
-class CheckpointFolder:
-    """The checkpoints of one run."""
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """The parts of a run that change.
 
-    def __init__(self, directory: Path, keep: int):
-        self.directory = directory
-        self._keep = keep
+    Attributes:
+        stage: The networks.
+        model: The same, as accelerate wrapped them.
+        optimizer: As accelerate wrapped it.
+        average: Moving average of the weights, if there is one.
+        scaler: Loss scale of float16, if there is one.
+    """
 
-    def latest(self) -> Path | None:
-        """Find the newest checkpoint."""
-        found = self._finished()
-        return found[-1] if found else None
+    stage: Stage
+    model: nn.Module
+    optimizer: Any
+    average: MovingAverage | None
+    scaler: Any
 
-    def clear_unfinished(self) -> None:
-        """Take away what a killed run left half-written."""
-        for leftover in self.directory.glob(f"step-*{UNFINISHED}"):
-            shutil.rmtree(leftover)
+    def weights(self, averaged: bool = False) -> dict[str, Tensor]:
+        """Gather trained parameters and buffers on the CPU; every process must call this.
 
-    @contextmanager
-    def writing(self, step: int, main: bool) -> Iterator[Path]:
-        """Give the folder that the checkpoint of a step is written into.
-
-        Raises:
-            TrainingError: If the disk is full or cannot be written. What was there stays.
+        Args:
+            averaged: Give the moving average of the parameters, if there is one.
         """
-        unfinished = self.directory / f"step-{step:08d}{UNFINISHED}"
-        try:
-            unfinished.mkdir(parents=True, exist_ok=True)
-            yield unfinished
-        except (OSError, SafetensorError) as error:
-            if main:
-                shutil.rmtree(unfinished, ignore_errors=True)
-            raise TrainingError(self._explain(error, step)) from error
+        weights: dict[str, Any] = dict(get_model_state_dict(self.model, options=WHOLE))
+        if averaged and self.average:
+            weights |= self.average.state_dict()
+        return weights
 
-    def finish(self, step: int) -> Path:
-        """Make a written checkpoint count, and remove the oldest beyond the number to keep.
+    def take(self, **run: Any) -> Checkpoint:
+        """Gather everything; every process must call this.
 
-        Raises:
-            TrainingError: As ``writing`` does; some disks are full only now.
+        Args:
+            run: What a checkpoint knows beside this: ``step``, ``settings``, ``report`` and
+                ``streams``.
         """
-        final = self.directory / f"step-{step:08d}"
-        with self.writing(step, main=True) as unfinished:
-            flush_all(unfinished)
-            unfinished.rename(final)
-            flush(self.directory)
-        for old in self._finished()[: -self._keep]:
-            shutil.rmtree(old, ignore_errors=True)
-        return final
-
-    def _finished(self) -> list[Path]:
-        return sorted(self.directory.glob("step-" + "[0-9]" * 8))
-
-    def _explain(self, error: Exception, step: int) -> str:
-        latest = self.latest()
-        good = f"The last good one is {latest}" if latest else "There is none yet"
-        return (
-            f"The checkpoint of step {step} could not be written to {self.directory}: "
-            f"{reason(error)}. {good}; make room and start the same command again to go on from "
-            "there."
+        moments: Any = get_optimizer_state_dict(self.model, self._inner_optimizer, options=WHOLE)
+        return Checkpoint(
+            scaler=self.scaler.state_dict() if self.scaler else {},
+            weights=self.weights(),
+            optimizer=moments.get("state", {}),
+            ema=self.average.state_dict() if self.average else {},
+            **run,
         )
 
+    def put_back(self, checkpoint: Checkpoint) -> None:
+        """Go on from what was gathered.
 
-def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write all that the processes have in common."""
-    state = {
-        "step": checkpoint.step,
-        "identity": checkpoint.identity,
-        "scaler": checkpoint.scaler,
-        "report": checkpoint.report,
-    }
-    (folder / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-    save_file(_plain(checkpoint.weights), folder / "weights.safetensors")
-    moments = {
-        f"{name}{SEPARATOR}{moment}": tensor
-        for name, moments in checkpoint.optimizer.items()
-        for moment, tensor in moments.items()
-    }
-    save_file(_plain(moments), folder / "optimizer.safetensors")
-    if checkpoint.ema:
-        save_file(_plain(checkpoint.ema), folder / "ema.safetensors")
+        Raises:
+            LookupError: If a trained parameter is not in it.
+        """
+        names = trainable(self.stage).keys()
+        for kept in (checkpoint.weights, checkpoint.ema if self.average else names):
+            if missing := names - kept:
+                raise LookupError(f"it lacks {min(missing)}")
+        weights: dict[str, Any] = dict(checkpoint.weights)
+        set_model_state_dict(self.model, weights, options=PARTIAL)
+        optimizer = self._inner_optimizer
+        groups = [{**optimizer.defaults, "params": list(trainable(self.stage))}]
+        moments: dict[str, Any] = {"state": checkpoint.optimizer, "param_groups": groups}
+        set_optimizer_state_dict(self.model, optimizer, moments, options=PARTIAL)
+        if self.average:
+            self.average.load_state_dict(checkpoint.ema, checkpoint.step)
+        if self.scaler:
+            self.scaler.load_state_dict(checkpoint.scaler)
+
+    @property
+    def _inner_optimizer(self) -> Any:
+        return getattr(self.optimizer, "optimizer", self.optimizer)
+
+
+def hold_run(output: Path) -> AbstractContextManager[None]:
+    """Hold the folder of a run for this process, also if it holds it already.
+
+    Two starts of one command would write into each other's checkpoints. Of several processes that
+    train together, the main one holds it for all.
+
+    Raises:
+        TrainingError: If another process holds it, or it cannot be written.
+    """
+    if not find_processes().is_main_process:
+        return nullcontext()
+    return lock_folder(
+        output, work="training", error=TrainingError, remedy=OTHERWISE, reentrant=True
+    )
+
+
+def find_latest(output: Path) -> Path | None:
+    """Find the newest checkpoint of a run."""
+    return max(_find_all(output), default=None)
+
+
+def write_checkpoint(checkpoint: Checkpoint, output: Path, keep: int) -> Path:
+    """Write a checkpoint of a run, and remove the oldest beyond the number to keep.
+
+    Raises:
+        TrainingError: If the disk is full or cannot be written. What was there stays.
+    """
+    final = output / CHECKPOINTS / f"step-{checkpoint.step:08d}"
+    try:
+        with atomic_folder(final) as folder:
+            _write(checkpoint, folder)
+    except (OSError, SafetensorError) as error:
+        latest = find_latest(output)
+        good = f"The last good one is {latest}" if latest else "There is none yet"
+        raise TrainingError(
+            f"The checkpoint of step {checkpoint.step} could not be written to {final.parent}: "
+            f"{reason(error)}. {good}; make room and start the same command again to go on from "
+            "there."
+        ) from error
+    for old in _find_all(output)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -142,80 +194,132 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         TrainingError: If a file is missing or damaged.
     """
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         optimizer: dict[str, dict[str, Tensor]] = {}
         for key, tensor in load_file(folder / "optimizer.safetensors").items():
             name, moment = key.split(SEPARATOR)
             optimizer.setdefault(name, {})[moment] = tensor
         ema = folder / "ema.safetensors"
         return Checkpoint(
-            step=state["step"],
-            identity=state["identity"],
-            scaler=state["scaler"],
+            **json.loads((folder / "state.json").read_text(encoding="utf-8")),
+            streams=json.loads((folder / "streams.json").read_text(encoding="utf-8")),
             weights=load_file(folder / "weights.safetensors"),
             optimizer=optimizer,
             ema=load_file(ema) if ema.exists() else {},
-            report=state["report"],
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise unreadable(folder, str(error)) from error
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise unusable(folder, "cannot be read", error) from error
 
 
-def read_identity(folder: Path) -> dict[str, Any]:
-    """Read the settings of a checkpoint alone.
-
-    Raises:
-        TrainingError: If the file is missing or damaged.
-    """
-    try:
-        return dict(json.loads((folder / "state.json").read_text(encoding="utf-8"))["identity"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise unreadable(folder, str(error)) from error
-
-
-def unreadable(folder: Path, reason: str) -> TrainingError:
-    """Say that a checkpoint cannot be used."""
+def unusable(folder: Path, problem: str, error: Exception) -> TrainingError:
+    """Say that a checkpoint cannot be used, and what to do."""
     return TrainingError(
-        f"The checkpoint {folder} cannot be read ({reason}). Remove it to go on from the one "
+        f"The checkpoint {folder} {problem} ({reason(error)}). Remove it to go on from the one "
         "before it, or to begin anew."
     )
 
 
-def check_identity(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
+def is_extended(checkpoint: Checkpoint, options: LoopOptions) -> bool:
+    """Tell whether a run was finished, and is asked for more steps."""
+    return checkpoint.settings.get("steps") == checkpoint.step < options.steps
+
+
+def check_resumption(
+    checkpoint: Checkpoint, wanted: Mapping[str, Any], options: LoopOptions, folder: Path
+) -> list[str]:
     """Check that a run may go on from a checkpoint.
 
-    Raises:
-        TrainingError: Naming the settings that differ.
-    """
-    now = json.loads(json.dumps(wanted))  # as it was written: tuples are lists
-    differences = [
-        f"{key} was {found.get(key)!r} and is {now.get(key)!r}"
-        for key in sorted(found.keys() | now.keys())
-        if found.get(key) != now.get(key)
-    ]
-    if differences:
-        raise TrainingError(
-            f"{folder} is of a run with other settings: {'; '.join(differences)}. Go on with the "
-            "same ones, or name another output folder."
-        )
+    Args:
+        checkpoint: Where it goes on from.
+        wanted: All settings of the run that is to go on.
+        options: Those among them that the loop reads.
+        folder: Of the checkpoint.
 
-
-def write_stream(state: dict[str, Any], folder: Path, rank: int) -> None:
-    """Write where one process stands in the data."""
-    (folder / f"stream-{rank}.json").write_text(json.dumps(state), encoding="utf-8")
-
-
-def read_stream(folder: Path, rank: int) -> dict[str, Any]:
-    """Read where one process stood in the data.
+    Returns:
+        What has changed and may, in words.
 
     Raises:
-        TrainingError: If the file is missing or damaged.
+        TrainingError: If other settings differ.
     """
+    more = {"steps": options.steps} if is_extended(checkpoint, options) else {}
+    # Behind the last update there is nothing to change.
+    changeable = CHANGEABLE if checkpoint.step < options.steps else ()
+    return check_settings(
+        checkpoint.settings | more,
+        wanted,
+        place=folder,
+        error=TrainingError,
+        remedy=OTHERWISE,
+        changeable=changeable,
+    )
+
+
+def check_known_settings(output: Path, settings: Mapping[str, Any]) -> None:
+    """Check settings against a run's newest checkpoint, before anything is written beside it.
+
+    Args:
+        output: Folder of the run.
+        settings: Those that are known already; the loop checks all of them.
+
+    Raises:
+        TrainingError: If they differ.
+    """
+    folder = find_latest(output)
+    if folder is None:
+        return
     try:
-        return json.loads((folder / f"stream-{rank}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise unreadable(folder, str(error)) from error
+        found = json.loads((folder / "state.json").read_text(encoding="utf-8"))["settings"]
+        others = found.keys() - settings.keys()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise unusable(folder, "cannot be read", error) from error
+    check_settings(
+        found, settings, place=folder, error=TrainingError, remedy=OTHERWISE, free=others
+    )
 
 
-def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def write_result(
+    stage: Stage, weights: dict[str, Tensor], directory: Path, dtype: torch.dtype
+) -> None:
+    """Write a stage with trained weights; the folder appears when all of it is on the disk.
+
+    Args:
+        stage: Freshly built.
+        weights: All that was trained, and the buffers, by name.
+        directory: Where to write; absent.
+        dtype: Precision to write.
+
+    Raises:
+        TrainingError: If it cannot be written.
+    """
+    report = stage.load_state_dict(weights, strict=False)
+    assert not report.unexpected_keys, report.unexpected_keys
+    assert not trainable(stage).keys() & set(report.missing_keys), report.missing_keys
+    for network in stage.children():  # not the stage's own buffers, which are numbers
+        nn.Module.to(network, dtype)  # diffusers' own one warns of what is none of its modules
+    try:
+        with atomic_folder(directory) as unfinished:
+            stage.save(unfinished)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"The result could not be written to {directory}: {reason(error)}. All updates are "
+            "done; make room and start the same command again."
+        ) from error
+
+
+def _find_all(output: Path) -> list[Path]:
+    return sorted((output / CHECKPOINTS).glob("step-" + "[0-9]" * 8))
+
+
+def _write(checkpoint: Checkpoint, folder: Path) -> None:
+    state = {name: getattr(checkpoint, name) for name in ("step", "settings", "scaler", "report")}
+    (folder / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+    (folder / "streams.json").write_text(json.dumps(checkpoint.streams), encoding="utf-8")
+    moments = {
+        f"{name}{SEPARATOR}{moment}": tensor
+        for name, moments in checkpoint.optimizer.items()
+        for moment, tensor in moments.items()
+    }
+    tensors = {"weights": checkpoint.weights, "optimizer": moments, "ema": checkpoint.ema}
+    for name, named in tensors.items():
+        if named or name != "ema":
+            plain = {key: tensor.detach().cpu().contiguous() for key, tensor in named.items()}
+            save_file(plain, folder / f"{name}.safetensors")

@@ -11,8 +11,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from kosmosg.errors import TrainingError
-from kosmosg.training.disk import reason
 from kosmosg.training.options import LoopOptions
+from kosmosg.utils.files import reason
 
 logger = logging.getLogger(__name__)
 

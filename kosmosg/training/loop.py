@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from accelerate.utils import gather_object
 
 from kosmosg.data.skipping import Reason, describe
 from kosmosg.errors import TrainingError
@@ -26,20 +27,21 @@ from kosmosg.training.accelerator import (
 )
 from kosmosg.training.average import MovingAverage
 from kosmosg.training.checkpoints import (
-    CheckpointFolder,
+    TrainingState,
+    check_resumption,
+    find_latest,
+    hold_run,
+    is_extended,
     read_checkpoint,
-    read_stream,
-    unreadable,
+    unusable,
     write_checkpoint,
-    write_stream,
+    write_result,
 )
 from kosmosg.training.logging import Report
 from kosmosg.training.options import LoopOptions
-from kosmosg.training.result import write_result
-from kosmosg.training.resuming import CHECKPOINTS, check_resumption, hold_run, is_extended
 from kosmosg.training.stage import Stage, Stream, trainable
-from kosmosg.training.state import TrainingState
 from kosmosg.training.update import Updater
+from kosmosg.utils.files import remove_unfinished
 from kosmosg.utils.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -121,13 +123,12 @@ class Trainer:
             average=MovingAverage(trained, options.ema_decay) if options.ema_decay else None,
             scaler=self._accelerator.scaler,
         )
-        self._identity = {
+        self._settings = {
             **options.identity(),
             **settings,
             "processes": processes,
             "trained": sum(parameter.numel() for parameter in trained.values()),
         }
-        self._folder = CheckpointFolder(options.output / CHECKPOINTS, options.keep)
         self._report = Report(options, enabled=self._accelerator.is_main_process)
 
     def _make_stage(self) -> Stage:
@@ -188,15 +189,14 @@ class Trainer:
         """
         accelerator = self._accelerator
         self._report.flush()
-        checkpoint = self._state.take(self.step, self._identity, self._report.state_dict())
-        main = accelerator.is_main_process
-        with self._folder.writing(self.step, main) as folder:
-            if main:
-                write_checkpoint(checkpoint, folder)
-            write_stream(self._stream.state_dict(), folder, accelerator.process_index)
-        accelerator.wait_for_everyone()
-        if main:
-            self._folder.finish(self.step)
+        checkpoint = self._state.take(
+            step=self.step,
+            settings=self._settings,
+            report=self._report.state_dict(),
+            streams=gather_object([self._stream.state_dict()]),
+        )
+        if accelerator.is_main_process:
+            write_checkpoint(checkpoint, self._options.output, self._options.keep)
         accelerator.wait_for_everyone()
 
     def resume(self) -> None:
@@ -207,9 +207,9 @@ class Trainer:
                 result and no checkpoint that it comes from.
         """
         if self._accelerator.is_main_process:
-            self._folder.clear_unfinished()
+            remove_unfinished(self._options.output)
         self._accelerator.wait_for_everyone()
-        folder = self._folder.latest()
+        folder = find_latest(self._options.output)
         if folder is not None:
             self._go_on_from(folder)
         if self.result.is_dir() and self.step < self._options.steps:
@@ -221,18 +221,20 @@ class Trainer:
         self._accelerator.wait_for_everyone()  # before one of them writes a result
 
     def _go_on_from(self, folder: Path) -> None:
+        accelerator = self._accelerator
         checkpoint = read_checkpoint(folder)
-        main = self._accelerator.is_main_process
-        check_resumption(checkpoint, self._identity, self._options, folder, tell=main)
-        if is_extended(checkpoint, self._options) and self.result.is_dir() and main:
-            self.result.rename(self.result.with_name(f"{WEIGHTS}-{folder.name}"))
-        self._accelerator.wait_for_everyone()
-        stream = read_stream(folder, self._accelerator.process_index)
+        changed = check_resumption(checkpoint, self._settings, self._options, folder)
+        if accelerator.is_main_process:
+            if changed:
+                logger.warning("from update %d on, %s", checkpoint.step + 1, "; ".join(changed))
+            if is_extended(checkpoint, self._options) and self.result.is_dir():
+                self.result.rename(self.result.with_name(f"{WEIGHTS}-{folder.name}"))
+        accelerator.wait_for_everyone()
         try:
             self._state.put_back(checkpoint)
-            self._stream.load_state_dict(stream)
+            self._stream.load_state_dict(checkpoint.streams[accelerator.process_index])
         except (LookupError, TypeError, RuntimeError) as error:
-            raise unreadable(folder, f"it does not fit: {error}") from error
+            raise unusable(folder, "does not fit", error) from error
         self._report.load_state_dict(checkpoint.report)
         self.step = checkpoint.step
         logger.info("going on from %s", folder)

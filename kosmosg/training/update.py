@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from kosmosg.errors import TrainingError
 from kosmosg.training.accelerator import MIN_LOSS_SCALE
+from kosmosg.training.checkpoints import CHECKPOINTS
 from kosmosg.training.options import LoopOptions
-from kosmosg.training.resuming import CHECKPOINTS
 from kosmosg.training.stage import Stage
 
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from kosmosg.checkpoints.stable_diffusion import encode_captions, load_scheduler
 from kosmosg.diffusion.control_maps import canny
 from kosmosg.errors import TrainingError
+from kosmosg.training.checkpoints import check_known_settings, hold_run
 from kosmosg.training.data import DataOptions
 from kosmosg.training.loop import train
 from kosmosg.training.noise import Diffusion
 from kosmosg.training.options import LoopOptions
-from kosmosg.training.resuming import check_settings, hold_run
 from kosmosg.training.stage import Stage, Stream
 from kosmosg.training.starting_weights import load_decoder, load_text_encoder
 from kosmosg.utils.fingerprint import fingerprint
@@ -85,7 +85,7 @@ def _train(
     parts = {name: fingerprint(decoder / name) for name in PARTS}
     settings = {**settings, "decoder": parts, **data.identity()}
     with hold_run(options.output):
-        check_settings(options.output, settings)
+        check_known_settings(options.output, settings)
         _, vae = load_decoder(decoder)
         encoded = _encode(vae, tokenizer, data, options, make_map)
         scheduler = load_scheduler(decoder / "scheduler")

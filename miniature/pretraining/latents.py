@@ -28,8 +28,8 @@ from kosmosg.data.skipping import (
 )
 from kosmosg.errors import DataError, TrainingError
 from kosmosg.prompts.images import resize_and_crop, target_pixels
-from kosmosg.training.disk import reason
 from kosmosg.training.stage import Stream
+from kosmosg.utils.files import reason
 from miniature.pretraining.unet import LatentExample
 
 logger = logging.getLogger(__name__)

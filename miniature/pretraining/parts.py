@@ -21,11 +21,11 @@ from kosmosg.checkpoints.stable_diffusion import (
     make_pndm,
 )
 from kosmosg.errors import TrainingError
+from kosmosg.training.checkpoints import check_known_settings, hold_run
 from kosmosg.training.data import DataOptions, picture_preparer
 from kosmosg.training.loop import train
 from kosmosg.training.noise import Diffusion
 from kosmosg.training.options import LoopOptions
-from kosmosg.training.resuming import check_settings, hold_run
 from kosmosg.training.stage import Stage, Stream
 from kosmosg.training.stages.common import with_seed
 from kosmosg.utils.fingerprint import fingerprint
@@ -169,7 +169,7 @@ def train_decoder(
         **data.identity(),
     }
     with hold_run(options.output):
-        check_settings(options.output, settings)
+        check_known_settings(options.output, settings)
         source = options.output / "source"
         encoded = _write_and_encode(parts, source, data, options)
 

@@ -76,9 +76,17 @@ def trained(world: World) -> Trained:
     return runs
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped behind the checkpoints of steps 2 and 4."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
     with pytest.raises(KeyboardInterrupt):
-        train_toy(toy_options(tmp_path / "run"), end=8 * 5)
-    return tmp_path / "run"
+        train_toy(toy_options(folder), end=8 * 5)
+    forget_accelerate()
+    return folder
+
+
+@pytest.fixture
+def run(stopped: Path, tmp_path: Path) -> Path:
+    """A copy of it, to go on with."""
+    return shutil.copytree(stopped, tmp_path / "run")

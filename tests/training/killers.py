@@ -5,8 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kosmosg.training import checkpoints, disk, loop, result, update
+from kosmosg.training import checkpoints, update
 from kosmosg.training.options import LoopOptions
+from kosmosg.utils import files
 from tests.dying import dying
 from tests.training.toy import ToyStage, train_in_process, train_toy
 from tests.training.world import train_by_words
@@ -16,12 +17,9 @@ MOMENTS: dict[str, tuple[Any, str, int]] = {
     "update": (update.Updater, "_check_finite", 5),
     "first": (update.Updater, "_check_finite", 1),
     "between files": (checkpoints, "save_file", 5),
-    "flush": (disk, "flush", 9),
     "before the rename": (Path, "rename", 2),
     "removing an old one": (shutil, "rmtree", 3),
-    "writing the result": (loop, "write_result", 1),
-    "saving the result": (ToyStage, "save", 1),
-    "flushing the result": (result, "flush_all", 1),
+    "flushing the result": (files, "flush", 6 * 7 + 1),  # after six checkpoints
 }
 
 

@@ -127,7 +127,7 @@ def test_two_killed_processes_go_on_as_if_undisturbed(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     parts, whole = toy_options(tmp_path / "parts"), toy_options(tmp_path / "whole")
     assert -9 in run_together(killers.train_and_die, parts, "update")
-    assert -9 in run_together(killers.train_and_die, parts, "flush")
+    assert -9 in run_together(killers.train_and_die, parts, "before the rename")
     assert run_together(train_in_process, parts) == [0, 0]
     assert run_together(train_in_process, whole) == [0, 0]
     assert_same_run(parts.output, whole.output)

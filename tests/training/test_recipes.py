@@ -151,7 +151,7 @@ def test_two_processes_through_the_launcher(world: World, quiet: Path, tmp_path:
     assert done.stdout == f"{tmp_path / 'two' / 'weights'}\n"
     assert "Warning" not in done.stderr
     state = (tmp_path / "two" / "checkpoints" / "step-00000002" / "state.json").read_text()
-    assert json.loads(state)["identity"]["processes"] == 2
+    assert json.loads(state)["settings"]["processes"] == 2
 
     arguments: list[Any] = ["--weights", quiet, "--tokens", 64, "--lanes", 2]
     for name, weight in zip(FOLDERS["lm"], (5, 5, 2), strict=True):

@@ -12,9 +12,13 @@ import torch
 from torch import Tensor
 
 from kosmosg.errors import TrainingError
-from kosmosg.training.checkpoints import CheckpointFolder, read_checkpoint
+from kosmosg.training.checkpoints import (
+    check_known_settings,
+    find_latest,
+    hold_run,
+    read_checkpoint,
+)
 from kosmosg.training.logging import Report
-from kosmosg.training.resuming import check_settings, hold_run
 from tests.training.logs import read_log
 from tests.training.processes import run_to_the_end, started
 from tests.training.toy import (
@@ -60,7 +64,7 @@ def test_the_way_out_of_a_loss_that_is_no_number(
     assert [*rates] == [*range(1, 13)]
     for step, rate in rates.items():
         assert rate == pytest.approx((before if step <= 4 else after).learning_rate_at(step - 1))
-    assert read_checkpoint(run / "checkpoints" / "step-00000012").identity["clip_norm"] == 1.0
+    assert read_checkpoint(run / "checkpoints" / "step-00000012").settings["clip_norm"] == 1.0
 
 
 def test_other_settings_are_still_refused_beside_them(tmp_path: Path) -> None:
@@ -93,7 +97,7 @@ def test_what_may_change_between_a_run_and_its_resumption(tmp_path: Path) -> Non
 def test_settings_of_the_stage_and_its_size_count_too(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train_toy(toy_options(tmp_path / "run"), end=8 * 5, settings={"padding": True})
-    for settings, message in (({"padding": False}, "True and is False"), ({}, "True and is None")):
+    for settings, message in (({"padding": False}, "True and is False"), ({}, "True and is not")):
         with pytest.raises(TrainingError, match=f"padding was {message}"):
             train_toy(toy_options(tmp_path / "run"), settings=settings)
     with pytest.raises(TrainingError, match="trained was 161 and is 81"):
@@ -102,7 +106,7 @@ def test_settings_of_the_stage_and_its_size_count_too(tmp_path: Path) -> None:
             build=partial(ToyStage, hidden=8),
             settings={"padding": True},
         )
-    with pytest.raises(TrainingError, match="younger was None and is 1"):
+    with pytest.raises(TrainingError, match="younger was not given and is 1"):
         train_toy(toy_options(tmp_path / "run"), settings={"padding": True, "younger": 1})
 
 
@@ -120,7 +124,7 @@ def test_a_second_start_is_refused_while_the_first_is_at_work(tmp_path: Path) ->
             "it or end it, or name another output folder."
         )
     # It was killed, and the lock is gone with it.
-    folder = CheckpointFolder(options.output / "checkpoints", 2).latest()
+    folder = find_latest(options.output)
     assert folder is not None
     step = read_checkpoint(folder).step
     with pytest.raises(KeyboardInterrupt):
@@ -146,14 +150,14 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_settings_that_are_checked_before_the_rest(tmp_path: Path) -> None:
     output = tmp_path / "run"
-    check_settings(output, {"vae": "sha256:1"})  # there is nothing to go on with
+    check_known_settings(output, {"vae": "sha256:1"})  # there is nothing to go on with
     with pytest.raises(KeyboardInterrupt):
         train_toy(toy_options(output), end=8 * 5, settings={"vae": "sha256:1", "clip": None})
-    check_settings(output, {"vae": "sha256:1"})  # the loop compares the others
+    check_known_settings(output, {"vae": "sha256:1"})  # the loop compares the others
     with pytest.raises(TrainingError, match="vae was 'sha256:1' and is 'sha256:2'"):
-        check_settings(output, {"vae": "sha256:2", "clip": None})
-    with pytest.raises(TrainingError, match="more was None and is 2"):
-        check_settings(output, {"vae": "sha256:1", "more": 2})
+        check_known_settings(output, {"vae": "sha256:2", "clip": None})
+    with pytest.raises(TrainingError, match="more was not given and is 2"):
+        check_known_settings(output, {"vae": "sha256:1", "more": 2})
     (output / "checkpoints" / "step-00000004" / "state.json").write_text("[]")
     with pytest.raises(TrainingError, match="step-00000004 cannot be read"):
-        check_settings(output, {"vae": "sha256:1"})
+        check_known_settings(output, {"vae": "sha256:1"})

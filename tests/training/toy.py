@@ -19,8 +19,8 @@ from kosmosg.checkpoints.loading import MODULE_FILE, save_module
 from kosmosg.errors import KosmosGError
 from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions
-from kosmosg.training.resuming import OWNER
 from kosmosg.training.stage import Stage, Stream
+from kosmosg.utils.files import LOCK
 from tests.training.logs import read_log
 
 WIDTH = 8
@@ -128,7 +128,7 @@ def weights(run: Path) -> dict[str, Tensor]:
 
 def times(run: Path) -> dict[Path, int]:
     """When each file of a run was written, but for the one that says who holds it."""
-    files = (file for file in run.rglob("*") if file.name != OWNER)
+    files = (file for file in run.rglob("*") if file.name != LOCK)
     return {file: file.stat().st_mtime_ns for file in files}
 
 

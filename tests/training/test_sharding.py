@@ -10,13 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kosmosg.training.average import MovingAverage
 from kosmosg.training.checkpoints import read_checkpoint
-from kosmosg.training.state import TrainingState
 from tests.training import sharding
 from tests.training.logs import read_log
 from tests.training.processes import run_together
-from tests.training.toy import ToyStage, toy_options
+from tests.training.toy import toy_options
 
 
 def values(run: Path, name: str) -> list[float]:
@@ -83,36 +81,3 @@ def test_killed_shards_go_on_as_if_undisturbed(tmp_path: Path) -> None:
     found, wanted = (load_file(run / "weights/model.safetensors") for run in tmp_path.iterdir())
     for name, tensor in wanted.items():
         assert torch.equal(found[name], tensor), name
-
-
-def test_the_loss_scale_is_part_of_the_state() -> None:
-    """What float16 on a GPU adds; the scaler itself works on a CPU, too."""
-    states = []
-    for scale in (4.0, 32.0):
-        stage = ToyStage()
-        optimizer = torch.optim.AdamW(stage.network.parameters(), lr=0.1)
-        scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=256)
-        scaler.scale(stage.losses(stage.collate([1, 2]))["loss"]).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        states.append(
-            TrainingState(
-                stage=stage,
-                model=stage,
-                optimizer=optimizer,
-                average=MovingAverage(dict(stage.network.named_parameters(prefix="network")), 0.9),
-                scaler=scaler,
-            )
-        )
-    checkpoint = states[0].take(1, {}, {})
-    assert (checkpoint.scaler["scale"], checkpoint.scaler["_growth_tracker"]) == (4.0, 1)
-    states[1].put_back(checkpoint)
-    assert states[1].scaler.get_scale() == 4.0
-    for found, wanted in zip(*(state.stage.state_dict().values() for state in states), strict=True):
-        assert found.shape == wanted.shape
-    again = states[1].take(1, {}, {})
-    for name, each in checkpoint.optimizer.items():
-        for moment, tensor in each.items():
-            assert torch.equal(again.optimizer[name][moment], tensor)
-    for name, tensor in checkpoint.weights.items():
-        assert torch.equal(again.weights[name], tensor)
