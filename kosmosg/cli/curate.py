@@ -11,10 +11,9 @@ from kosmosg.errors import CurationError
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from kosmosg.curation.engine import Job
+    from kosmosg.curation.engine import Job, Wishes
     from kosmosg.curation.output import Ledger
     from kosmosg.curation.pipelines import Recipe
-    from kosmosg.curation.workers import Wishes
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 PER_SHARD = 256
@@ -204,8 +203,7 @@ def _make(
     wishes: "Wishes",
     options: argparse.Namespace,
 ) -> "Generator[int]":
-    from kosmosg.curation.engine import connected, run_here, run_on_ray
-    from kosmosg.curation.workers import share_out
+    from kosmosg.curation.engine import connected, run_here, run_on_ray, share_out
 
     if not jobs:
         return

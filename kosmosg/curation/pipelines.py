@@ -12,10 +12,11 @@ from kosmosg.curation.entity_extraction import PROMPT, FindEntities, Finder, Lan
 from kosmosg.curation.images import ReadPictures
 from kosmosg.curation.img2dataset import ReadDownloads, open_downloads
 from kosmosg.curation.instructpix2pix import ReadEdits, open_edits
+from kosmosg.curation.models import find_model
 from kosmosg.curation.records import Source
 from kosmosg.curation.segmentation import ClipSegSegmenter, FindMasks, Segmenter
 from kosmosg.curation.sources import open_pictures
-from kosmosg.curation.workers import Stage
+from kosmosg.curation.steps import Stage
 from kosmosg.data.preprocessing import CaptionLimits
 from kosmosg.data.schema import CaptionRules
 from kosmosg.data.shard_writer import ImageFormat
@@ -106,7 +107,13 @@ class Models:
 
     @classmethod
     def named(cls, options: Compositional) -> "Models":
-        """Take the pretrained ones that the options name."""
+        """Take the pretrained ones that the options name.
+
+        Raises:
+            WeightsError: If one cannot be had.
+        """
+        for name in (options.captioner, options.language_model, options.segmenter):
+            find_model(name)  # now, rather than in every worker
         return cls(
             captioner=partial(Blip2Captioner.load, options.captioner, options.caption_tokens),
             finder=partial(LanguageModel.load, options.language_model, options.entity_tokens),

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from kosmosg.curation.records import Draft, Outcome, Portion, Rejection, set_aside
@@ -11,8 +12,7 @@ from kosmosg.utils.memory import free_memory, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
-# So many samples do not all fail by themselves.
-TOO_MANY = 8
+TOO_MANY = 8  # samples that do not all fail by themselves
 
 
 class Step(Protocol):
@@ -33,6 +33,21 @@ class Step(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A step, as the engine needs to know it.
+
+    Attributes:
+        name: Of the step.
+        make: Makes it where it is to work.
+        model: Whether it holds a model, which takes long to load.
+    """
+
+    name: str
+    make: Callable[[], Step]
+    model: bool = False
+
+
 def advance(portion: Portion, step: Step) -> Portion:
     """Take a portion one step further.
 
@@ -50,8 +65,7 @@ def advance(portion: Portion, step: Step) -> Portion:
     if len(errors) == len(outcomes) >= TOO_MANY:
         raise CurationError(
             f"Step {step.name}: it failed for all {len(errors)} samples of shard {portion.number}, "
-            f"the last with {errors[-1].detail}. Mend that, then run the command again; what is "
-            "finished is kept."
+            f"the last with {errors[-1].detail}."
         )
     return portion.after(step.name, outcomes, time.perf_counter() - started)
 

@@ -138,6 +138,19 @@ def test_mistakes(
     assert message in capsys.readouterr().err
 
 
+def test_a_temporary_folder_with_a_long_path(
+    edits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / ("job" * 30)
+    folder.mkdir()
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(folder))
+    assert run("instructpix2pix", edits, tmp_path / "out", "--cpus", 1) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: Ray does not start on this machine: the path of its temporary")
+    assert f"TMPDIR={folder}). Set RAY_TMPDIR to a folder with a short path" in error
+
+
 def test_a_missing_extra(
     edits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -148,8 +161,8 @@ def test_a_missing_extra(
 
 
 @pytest.mark.slow
-def test_killed_and_run_again(edits: Path, tmp_path: Path) -> None:
-    """The whole command on Ray, killed as a machine that loses its power, and started again."""
+def test_killed_and_run_again(edits: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The whole command on Ray, killed as a machine that loses its power; then without Ray."""
     pytest.importorskip("ray")
     words = ["curate", "instructpix2pix", edits, tmp_path / "out", "--side", 32, "--per-shard", 1]
     command = [sys.executable, "-m", "kosmosg", *map(str, words), "--cpus", "2"]
@@ -162,9 +175,8 @@ def test_killed_and_run_again(edits: Path, tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
     times = {path: path.stat().st_mtime_ns for path in records.glob("*.json")}
     assert times
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr
-    assert "12 samples" in done.stdout
+    assert run(*words[1:], "--in-process") == 0
+    assert "12 samples" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert run(*words[1:3], tmp_path / "other", *words[4:], "--in-process") == 0
     assert shards(tmp_path / "out") == shards(tmp_path / "other")

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from kosmosg.curation.workers import Stage, Workers, share_out
+from kosmosg.curation.engine import Workers, share_out
+from kosmosg.curation.steps import Stage
 from kosmosg.errors import CurationError
 
 

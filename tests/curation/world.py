@@ -1,13 +1,10 @@
 """Pictures of the drawn world, and models that know all that there is to know about them."""
 
 import hashlib
-import os
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -96,23 +93,6 @@ def oracles(count: int) -> Models:
         finder=_finder,
         segmenter=partial(_segmenter, count),
     )
-
-
-class Mortal:
-    """A model that takes its process with it when it comes to a certain input, once."""
-
-    def __init__(self, model: Any, fatal: Any, marker: Path):
-        self._model, self._fatal, self._marker = model, fatal, marker
-
-    def __call__(self, inputs: Sequence[Any]) -> Any:
-        if self._fatal in inputs and not self._marker.exists():
-            self._marker.write_text(str(os.getpid()))
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self._model(inputs)
-
-
-def mortal_finder(fatal: str, marker: Path) -> Finder:
-    return Mortal(find_by_rule, fatal, marker)
 
 
 def _captioner(count: int) -> Captioner:
