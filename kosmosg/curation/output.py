@@ -5,30 +5,34 @@
     set-aside/000000.jsonl     samples that were set aside, each with the reason
     curation.json              the settings, which stay the same
 
-Everything appears whole, by a rename, and the record comes last. So a run that is stopped goes on
-behind the finished shards; one that was being written is written anew, under the same name.
+Everything appears whole, and the record comes last. So a run that is stopped goes on behind the
+finished shards; one that was being written is written anew, under the same name.
 """
 
 import json
-import os
-import secrets
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kosmosg.checkpoints.lockfile import only_one
-from kosmosg.curation.records import Portion
+from kosmosg.curation.records import RULES, Portion
 from kosmosg.data.shard_writer import shard_name, write_files
 from kosmosg.errors import CurationError
+from kosmosg.utils.files import (
+    LOCK,
+    RunRecord,
+    atomic_file,
+    lock_folder,
+    remove_unfinished,
+)
 
 SETTINGS_FILE = "curation.json"
-RECORDS, SET_ASIDE, SCRATCH = "records", "set-aside", ".curation.scratch"
-OWNER = ".curation.lock"
+RECORDS, SET_ASIDE, ATTEMPTS = "records", "set-aside", ".attempts"
 KEPT = "kept"
+HEADER = "| step | came | kept | filtered | failed | s each |\n|---|---:|---:|---|---|---:|"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +54,8 @@ class Ledger:
         Raises:
             CurationError: If another process holds it, or as ``begin`` does.
         """
-
-        def explain(process: str) -> CurationError:
-            return CurationError(
-                f"{self.directory}: another run (process {process}) is at work here. Wait for it "
-                "or end it, or name another folder."
-            )
-
         self.check(settings)  # before anything is left in it
-        with only_one(self.directory, OWNER, explain):
+        with lock_folder(self.directory, work="run", error=CurationError):
             self.begin(settings)
             yield
 
@@ -68,16 +65,14 @@ class Ledger:
         Raises:
             CurationError: If they are others, or something else is there.
         """
-        file = self.directory / SETTINGS_FILE
-        if file.exists():
-            begun = self._read_settings(file)
-            if self.finished():
-                self._compare(begun, json.loads(json.dumps(settings)))
-        elif self._strangers():
+        begun = self._settings.read()
+        if begun is None and self._strangers():
             raise CurationError(
                 f"{self.directory} is not empty, and was not made by this command. Name another "
                 "folder, or remove it."
             )
+        if self.finished():
+            self._settings.check(settings)
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Note with what the data are made, so that they are not continued with anything else.
@@ -86,14 +81,11 @@ class Ledger:
             CurationError: As ``check`` does.
         """
         self.check(settings)
-        # Of a run that was killed; nobody else is writing now.
-        shutil.rmtree(self.directory / SCRATCH, ignore_errors=True)
-        if not self.finished():
+        self.end()  # a run that was killed; nobody else is writing now
+        finished = self.finished()
+        if not finished:
             self._clear()
-        for name in (SCRATCH, RECORDS, SET_ASIDE):
-            (self.directory / name).mkdir(parents=True, exist_ok=True)
-        text = json.dumps(dict(settings), indent=2, ensure_ascii=False)
-        self._write(self.directory / SETTINGS_FILE, f"{text}\n")
+        self._settings.settle(settings, anew=not finished)
 
     def finished(self) -> set[int]:
         """List the numbers of the finished shards."""
@@ -103,29 +95,26 @@ class Ledger:
 
     def write(self, portion: Portion) -> None:
         """Write the shard of a portion, unless nothing is left of it, and its record."""
-        name = shard_name(portion.number)
-        shard, stem = self.directory / name, Path(name).stem
+        shard = self.directory / shard_name(portion.number)
         if portion.drafts:
-            scratch = self._scratch(name)
             first = portion.number * self.per_shard
-            write_files((draft.files for draft in portion.drafts), scratch, first_key=first)
-            _publish(scratch, shard)
+            write_files((draft.files for draft in portion.drafts), shard, first_key=first)
         else:
             shard.unlink(missing_ok=True)  # of an attempt that had more luck, but left no record
         lines = (json.dumps(asdict(each), ensure_ascii=False) for each in portion.set_aside)
-        self._write(
-            self.directory / SET_ASIDE / f"{stem}.jsonl", "".join(f"{line}\n" for line in lines)
-        )
+        aside = self.directory / SET_ASIDE / f"{shard.stem}.jsonl"
+        write_text(aside, "".join(f"{line}\n" for line in lines))
         size = shard.stat().st_size if portion.drafts else 0
         record = json.dumps(make_record(portion, size), ensure_ascii=False)
-        self._write(self._record(portion.number), f"{record}\n")
+        write_text(self._record(portion.number), f"{record}\n")
 
     def count_attempt(self, number: int, step: str) -> int:
         """Count the attempts of this run at a step of a portion, and return how many there are.
 
         The count outlives whatever process dies in the attempt.
         """
-        path = self.directory / SCRATCH / f"{number:06d}-{step}.attempts"
+        path = self.directory / ATTEMPTS / f"{number:06d}-{step}"
+        path.parent.mkdir(exist_ok=True)
         with path.open("ab") as file:
             file.write(b".")
         return path.stat().st_size
@@ -155,20 +144,29 @@ class Ledger:
 
     def end(self) -> None:
         """Remove what no run needs any more."""
-        shutil.rmtree(self.directory / SCRATCH, ignore_errors=True)
+        shutil.rmtree(self.directory / ATTEMPTS, ignore_errors=True)
+        remove_unfinished(self.directory)
+
+    @property
+    def _settings(self) -> RunRecord:
+        return RunRecord(
+            file=self.directory / SETTINGS_FILE,
+            error=CurationError,
+            remedy="name another folder, or remove this one",
+        )
 
     def _record(self, number: int) -> Path:
         return self.directory / RECORDS / f"{Path(shard_name(number)).stem}.json"
 
     def _strangers(self) -> bool:
+        """Tell whether there is something that no run has left that was killed at its beginning."""
         if not self.directory.exists():
             return False
-        for path in self.directory.iterdir():
-            if path.name in {RECORDS, SET_ASIDE} and path.is_dir() and not any(path.iterdir()):
-                continue  # of a run that was killed before it could note its settings
-            if path.name not in {SCRATCH, OWNER}:
-                return True
-        return False
+        ours = {LOCK, ATTEMPTS}
+        return any(
+            path.name not in ours and not path.name.startswith(f"{SETTINGS_FILE}.")
+            for path in self.directory.iterdir()
+        )
 
     def _clear(self) -> None:
         """Remove what no record tells of, of a run that finished nothing."""
@@ -177,52 +175,12 @@ class Ledger:
                 shard.unlink()
         shutil.rmtree(self.directory / SET_ASIDE, ignore_errors=True)
 
-    def _read_settings(self, file: Path) -> dict[str, Any]:
-        try:
-            settings = json.loads(file.read_bytes())
-        except ValueError:
-            settings = None
-        if not isinstance(settings, dict):
-            raise CurationError(
-                f"{file} is damaged, or was not made by this command. Name another folder, or "
-                "remove this one."
-            )
-        return settings
 
-    def _compare(self, begun: dict[str, Any], wanted: dict[str, Any]) -> None:
-        if begun.get("set") != wanted.get("set"):
-            raise CurationError(
-                f"{self.directory} holds the set {begun.get('set')}, not {wanted.get('set')}. Name "
-                "another folder, or remove this one."
-            )
-        differing = sorted(
-            name for name in begun.keys() | wanted.keys() if begun.get(name) != wanted.get(name)
-        )
-        if differing:
-            found = ", ".join(
-                f"{name} {begun.get(name)!r} and not {wanted.get(name)!r}" for name in differing
-            )
-            raise CurationError(
-                f"{self.directory} was begun with other settings: {found}. Use the same ones, name "
-                "another folder, or remove this one."
-            )
-
-    def _write(self, path: Path, text: str) -> None:
-        scratch = self._scratch(path.name)
+def write_text(path: Path, text: str) -> None:
+    """Write a text, which appears whole."""
+    with atomic_file(path) as file:
         # A key may hold half a surrogate pair, which has no encoding.
-        scratch.write_text(text, encoding="utf-8", errors="replace")
-        _publish(scratch, path)
-
-    def _scratch(self, name: str) -> Path:
-        """Name a file of our own: a worker that is taken for dead may still be writing."""
-        return self.directory / SCRATCH / f"{secrets.token_hex(4)}-{name}"
-
-
-def _publish(scratch: Path, path: Path) -> None:
-    """Let a file appear under its name, once the disk has all of it."""
-    with scratch.open("rb") as file:
-        os.fsync(file.fileno())
-    scratch.replace(path)
+        file.write_text(text, encoding="utf-8", errors="replace")
 
 
 def make_record(portion: Portion, size: int) -> dict[str, Any]:
@@ -246,3 +204,113 @@ def make_record(portion: Portion, size: int) -> dict[str, Any]:
         "steps": [asdict(t) | {"set_aside": dict(reasons[t.step])} for t in portion.tallies],
         "entities": dict(entities),
     }
+
+
+@dataclass(kw_only=True)
+class StepTotal:
+    """What one step made of everything.
+
+    Attributes:
+        came: Samples that came to it.
+        kept: Samples that left it.
+        seconds: Of all its workers together.
+        set_aside: The others, by reason.
+    """
+
+    came: int = 0
+    kept: int = 0
+    seconds: float = 0.0
+    set_aside: Counter[str] = field(default_factory=Counter)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Add what the step made of one portion."""
+        self.came += record["came"]
+        self.kept += record["kept"]
+        self.seconds += record["seconds"]
+        self.set_aside.update(record["set_aside"])
+
+    @property
+    def filtered(self) -> dict[str, int]:
+        """How many a rule sorted out, by reason."""
+        return {reason: n for reason, n in sorted(self.set_aside.items()) if reason in RULES}
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """For how many something went wrong, by reason."""
+        return {reason: n for reason, n in sorted(self.set_aside.items()) if reason not in RULES}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """What a run has made so far.
+
+    Attributes:
+        shards: Finished portions, those of which nothing is left included.
+        samples: What is in the shards.
+        bytes: Their size.
+        steps: By name, in their order.
+        entities: How many are in the samples (``kept``), and how many were dropped, by reason.
+    """
+
+    shards: int
+    samples: int
+    bytes: int
+    steps: dict[str, StepTotal]
+    entities: dict[str, int]
+
+    @classmethod
+    def of(cls, records: Iterable[Mapping[str, Any]]) -> "Totals":
+        """Add up the records of a ledger."""
+        shards = samples = size = 0
+        steps: dict[str, StepTotal] = {}
+        entities: Counter[str] = Counter()
+        for record in records:
+            shards, samples, size = shards + 1, samples + record["samples"], size + record["bytes"]
+            entities.update(record["entities"])
+            for step in record["steps"]:
+                steps.setdefault(step["step"], StepTotal()).add(step)
+        found = dict(sorted(entities.items()))
+        return cls(shards=shards, samples=samples, bytes=size, steps=steps, entities=found)
+
+
+def to_json(totals: Totals, settings: Mapping[str, Any], planned: int) -> dict[str, Any]:
+    """Collect all numbers."""
+    return {
+        "settings": dict(settings),
+        "shards": {"finished": totals.shards, "planned": planned},
+        "samples": totals.samples,
+        "bytes": totals.bytes,
+        "steps": {
+            name: {
+                "came": step.came,
+                "kept": step.kept,
+                "filtered": step.filtered,
+                "failed": step.failed,
+                "seconds": round(step.seconds, 3),
+            }
+            for name, step in totals.steps.items()
+        },
+        "entities": totals.entities,
+    }
+
+
+def make_table(totals: Totals, planned: int) -> str:
+    """Write the counts in Markdown; the last column is the time of one worker for a sample."""
+    lines = [HEADER]
+    for name, step in totals.steps.items():
+        each = f"{step.seconds / step.came:.3f}" if step.came else "–"
+        row = (name, step.came, step.kept, _listed(step.filtered), _listed(step.failed), each)
+        lines.append(f"| {' | '.join(map(str, row))} |")
+    lines += [
+        "",
+        f"{totals.samples} samples ({totals.bytes / 1e9:.3f} GB) in {totals.shards} of {planned} "
+        "shards.",
+    ]
+    if totals.entities.get(KEPT):
+        dropped = {reason: n for reason, n in totals.entities.items() if reason != KEPT}
+        lines.append(f"{totals.entities[KEPT]} entities; dropped: {_listed(dropped)}.")
+    return "\n".join(lines) + "\n"
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {reason}" for reason, n in counts.items()) or "–"

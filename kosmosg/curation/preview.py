@@ -1,16 +1,13 @@
-"""What a run made, for people: counts of every step, and a sheet of samples to look at."""
+"""What a run made, for people: its counts, and a sheet of samples to look at."""
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from kosmosg.curation.output import KEPT, Ledger
-from kosmosg.curation.records import RULES
+from kosmosg.curation.output import Ledger, Totals, make_table, to_json, write_text
 from kosmosg.curation.sources import printable
 from kosmosg.data.schema import (
     CaptionRules,
@@ -29,74 +26,6 @@ logger = logging.getLogger(__name__)
 
 REPORT_FILE, TABLE_FILE, SHEET_FILE = "report.json", "report.md", "sheet.html"
 SHEET_SAMPLES = 48
-HEADER = "| step | came | kept | filtered | failed | s each |\n|---|---:|---:|---|---|---:|"
-
-
-@dataclass(kw_only=True)
-class StepTotal:
-    """What one step made of everything.
-
-    Attributes:
-        came: Samples that came to it.
-        kept: Samples that left it.
-        seconds: Of all its workers together.
-        set_aside: The others, by reason.
-    """
-
-    came: int = 0
-    kept: int = 0
-    seconds: float = 0.0
-    set_aside: Counter[str] = field(default_factory=Counter)
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Add what the step made of one portion."""
-        self.came += record["came"]
-        self.kept += record["kept"]
-        self.seconds += record["seconds"]
-        self.set_aside.update(record["set_aside"])
-
-    @property
-    def filtered(self) -> dict[str, int]:
-        """How many a rule sorted out, by reason."""
-        return {reason: n for reason, n in sorted(self.set_aside.items()) if reason in RULES}
-
-    @property
-    def failed(self) -> dict[str, int]:
-        """For how many something went wrong, by reason."""
-        return {reason: n for reason, n in sorted(self.set_aside.items()) if reason not in RULES}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Totals:
-    """What a run has made so far.
-
-    Attributes:
-        shards: Finished portions, those of which nothing is left included.
-        samples: What is in the shards.
-        bytes: Their size.
-        steps: By name, in their order.
-        entities: How many are in the samples (``kept``), and how many were dropped, by reason.
-    """
-
-    shards: int
-    samples: int
-    bytes: int
-    steps: dict[str, StepTotal]
-    entities: dict[str, int]
-
-    @classmethod
-    def of(cls, records: Iterable[Mapping[str, Any]]) -> "Totals":
-        """Add up the records of a ledger."""
-        shards = samples = size = 0
-        steps: dict[str, StepTotal] = {}
-        entities: Counter[str] = Counter()
-        for record in records:
-            shards, samples, size = shards + 1, samples + record["samples"], size + record["bytes"]
-            entities.update(record["entities"])
-            for step in record["steps"]:
-                steps.setdefault(step["step"], StepTotal()).add(step)
-        found = dict(sorted(entities.items()))
-        return cls(shards=shards, samples=samples, bytes=size, steps=steps, entities=found)
 
 
 def write_report(ledger: Ledger, settings: Mapping[str, Any], planned: int) -> str:
@@ -113,8 +42,8 @@ def write_report(ledger: Ledger, settings: Mapping[str, Any], planned: int) -> s
     totals = Totals.of(ledger.records())
     table = make_table(totals, planned)
     content = json.dumps(to_json(totals, settings, planned), indent=2, ensure_ascii=False)
-    (ledger.directory / REPORT_FILE).write_text(content + "\n", encoding="utf-8")
-    (ledger.directory / TABLE_FILE).write_text(table, encoding="utf-8")
+    write_text(ledger.directory / REPORT_FILE, f"{content}\n")
+    write_text(ledger.directory / TABLE_FILE, table)
     if totals.samples:
         write_contact_sheet(
             ledger.directory / SHEET_FILE,
@@ -123,45 +52,6 @@ def write_report(ledger: Ledger, settings: Mapping[str, Any], planned: int) -> s
             cards=draw_cards(ledger),
         )
     return table
-
-
-def to_json(totals: Totals, settings: Mapping[str, Any], planned: int) -> dict[str, Any]:
-    """Collect all numbers."""
-    return {
-        "settings": dict(settings),
-        "shards": {"finished": totals.shards, "planned": planned},
-        "samples": totals.samples,
-        "bytes": totals.bytes,
-        "steps": {
-            name: {
-                "came": step.came,
-                "kept": step.kept,
-                "filtered": step.filtered,
-                "failed": step.failed,
-                "seconds": round(step.seconds, 3),
-            }
-            for name, step in totals.steps.items()
-        },
-        "entities": totals.entities,
-    }
-
-
-def make_table(totals: Totals, planned: int) -> str:
-    """Write the counts in Markdown; the last column is the time of one worker for a sample."""
-    lines = [HEADER]
-    for name, step in totals.steps.items():
-        each = f"{step.seconds / step.came:.3f}" if step.came else "–"
-        row = (name, step.came, step.kept, _listed(step.filtered), _listed(step.failed), each)
-        lines.append(f"| {' | '.join(map(str, row))} |")
-    lines += [
-        "",
-        f"{totals.samples} samples ({totals.bytes / 1e9:.3f} GB) in {totals.shards} of {planned} "
-        "shards.",
-    ]
-    if totals.entities.get(KEPT):
-        dropped = {reason: n for reason, n in totals.entities.items() if reason != KEPT}
-        lines.append(f"{totals.entities[KEPT]} entities; dropped: {_listed(dropped)}.")
-    return "\n".join(lines) + "\n"
 
 
 def draw_cards(ledger: Ledger, count: int = SHEET_SAMPLES, seed: int = 0) -> Iterator[Card]:
@@ -214,7 +104,3 @@ def mark(caption: str, spans: Iterable[tuple[int, int]]) -> str:
         parts += [caption[position:start], "[", caption[start:end], "]"]
         position = end
     return "".join([*parts, caption[position:]])
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{n} {reason}" for reason, n in counts.items()) or "–"

@@ -20,6 +20,7 @@ from kosmosg.data.schema import (
     open_picture,
 )
 from kosmosg.errors import DataError
+from kosmosg.utils.files import atomic_file
 
 ImageFormat = Literal["PNG", "JPEG", "WEBP"]
 _EXTENSION = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
@@ -87,11 +88,13 @@ def write_files(samples: Iterable[Mapping[str, bytes]], path: Path, *, first_key
         path: The file; its folder must be there.
         first_key: Number of the first sample, so that keys differ from shard to shard.
     """
-    unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("wb") as file, TarWriter(file, mtime=0) as writer:
+    with (
+        atomic_file(path) as unfinished,
+        unfinished.open("wb") as file,
+        TarWriter(file, mtime=0) as writer,
+    ):
         for key, files in enumerate(samples, start=first_key):
             writer.write({"__key__": f"{key:09d}", **files})
-    unfinished.replace(path)
 
 
 def shard_name(number: int) -> str:

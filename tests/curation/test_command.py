@@ -59,7 +59,7 @@ def test_edits(edits: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> No
     assert "12 samples" in printed
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == [
-        *(".curation.lock", "000000.tar", "000001.tar", "000002.tar", "curation.json", "records"),
+        *(".kosmosg.lock", "000000.tar", "000001.tar", "000002.tar", "curation.json", "records"),
         *("report.json", "report.md", "set-aside", "sheet.html"),
     ]
     # Once more there is nothing to do.
@@ -68,7 +68,7 @@ def test_edits(edits: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> No
     assert shards(tmp_path / "out") == before
     # Other settings are another set.
     assert run("instructpix2pix", edits, tmp_path / "out", "--side", 64, "--in-process") == 1
-    assert "was begun with other settings: per_shard 5 and not 256, side 32 and not 64" in (
+    assert "was begun with other settings: per_shard was 5 and is 256; side was 32 and is 64" in (
         capsys.readouterr().err
     )
 

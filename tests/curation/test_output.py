@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmosg.curation import output as module
 from kosmosg.curation.output import Ledger
 from kosmosg.curation.records import Draft, Portion, Rejection, Tally
 from kosmosg.data.schema import CaptionRules, CaptionSample
@@ -138,15 +137,15 @@ def test_attempts_are_counted_for_each_run(ledger: Ledger) -> None:
 
 def test_the_same_settings_go_on_and_others_are_refused(ledger: Ledger) -> None:
     ledger.write(portion(0))
-    (ledger.directory / module.SCRATCH / "left-over").touch()
+    (ledger.directory / "records" / "000001.json.01234567.part").touch()
     ledger.begin(SETTINGS)
     assert ledger.finished() == {0}
-    assert not list((ledger.directory / module.SCRATCH).iterdir())
-    with pytest.raises(CurationError, match="other settings: per_shard 3 and not 4"):
+    assert not list(ledger.directory.rglob("*.part"))
+    with pytest.raises(CurationError, match="other settings: per_shard was 3 and is 4"):
         ledger.begin(SETTINGS | {"per_shard": 4})
-    with pytest.raises(CurationError, match="side None and not 512"):
+    with pytest.raises(CurationError, match="side was not given and is 512"):
         ledger.begin(SETTINGS | {"side": 512})
-    with pytest.raises(CurationError, match="holds the set captions, not instructpix2pix"):
+    with pytest.raises(CurationError, match="set was 'captions' and is 'instructpix2pix'"):
         ledger.begin({"set": "instructpix2pix"})
 
 
@@ -163,7 +162,7 @@ def test_somebody_elses_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{"])
 def test_settings_that_are_none(ledger: Ledger, text: str) -> None:
     (ledger.directory / "curation.json").write_text(text)
-    with pytest.raises(CurationError, match="is damaged"):
+    with pytest.raises(CurationError, match=r"curation\.json cannot be read"):
         ledger.begin(SETTINGS)
 
 
@@ -197,7 +196,7 @@ def write_and_die(directory: Path, moment: int) -> None:
     ledger.write(portion(0))
 
 
-@pytest.mark.parametrize("moment", range(5))
+@pytest.mark.parametrize("moment", range(4))
 def test_killed_at_any_moment(tmp_path: Path, moment: int) -> None:
     """What is there afterwards is whole, and the next run ends where an undisturbed one does."""
     directory = tmp_path / "set"
@@ -215,4 +214,3 @@ def test_killed_at_any_moment(tmp_path: Path, moment: int) -> None:
     assert names(ledger) == names(undisturbed)
     for name in names(ledger):
         assert (ledger.directory / name).read_bytes() == (undisturbed.directory / name).read_bytes()
-    assert module.SCRATCH not in {path.name for path in directory.iterdir()}

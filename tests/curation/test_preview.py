@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from kosmosg.curation.output import Ledger
-from kosmosg.curation.preview import Totals, draw_cards, make_card, make_table, mark, write_report
+from kosmosg.curation.output import Ledger, Totals, make_table
+from kosmosg.curation.preview import draw_cards, make_card, mark, write_report
 from kosmosg.curation.records import Draft, Portion, Rejection, Tally
 from kosmosg.data.schema import CaptionSample, CompositionalSample, EditSample, Entity, Sample
 from kosmosg.data.shard_writer import encode_sample
