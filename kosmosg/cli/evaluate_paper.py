@@ -12,7 +12,7 @@ from kosmosg.models.config import DTYPES
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-    from kosmosg.evaluation.run import Drawing
+    from kosmosg.evaluation.run import ImageSettings
 
 
 def add_parsers(evaluations: argparse._SubParsersAction) -> None:
@@ -153,19 +153,21 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def run_dreambench(options: argparse.Namespace) -> None:
     """Draw and score DreamBench."""
     from kosmosg.evaluation import dreambench
-    from kosmosg.evaluation.conventions import departures, dreambench_conventions, stand_in
-    from kosmosg.evaluation.evaluator import PROTOCOLS
     from kosmosg.evaluation.features import ClipExtractor, DinoExtractor
-    from kosmosg.evaluation.image_folder import hold
+    from kosmosg.evaluation.image_folder import lock_run
+    from kosmosg.evaluation.metrics import check_libraries
+    from kosmosg.evaluation.protocol import PROTOCOLS
+    from kosmosg.evaluation.report import departures, dreambench_conventions, stand_in
     from kosmosg.evaluation.run import identify, measure
     from kosmosg.utils.checks import check_integer
     from kosmosg.utils.fingerprint import fingerprint, fingerprint_of
 
     check_integer("--per-prompt", options.per_prompt, 1, 1000)
-    processes, drawing = _prepare(options)
+    check_libraries()
+    processes, settings = _prepare(options)
     subjects = dreambench.load_subjects(options.only)
     photographs = dreambench.find_photographs(options.subjects, subjects)
-    wording = dreambench.Wording(pictures=not options.pipeline, noun=options.name_nouns)
+    wording = dreambench.Wording(images=not options.pipeline, noun=options.name_nouns)
     protocol = PROTOCOLS[options.protocol]
     jobs = dreambench.make_jobs(
         *(subjects, photographs, protocol),
@@ -173,21 +175,22 @@ def run_dreambench(options: argparse.Namespace) -> None:
         per_prompt=options.per_prompt,
         seed=options.seed,
     )
+    settings.model.check_prompts(jobs)
     contents = fingerprint_of([fingerprint(path) for path in photographs.values()])
     found = {"subjects": len(subjects), "per_prompt": options.per_prompt}
     published = {"subjects": len(dreambench.load_subjects()), **options.published}
-    with hold(options.output, processes):
+    with lock_run(options.output, processes):
         evaluator = dreambench.DreamBench(
             jobs=jobs,
             photographs=photographs,
-            gallery=drawing.open_gallery(options.output, jobs, processes, photographs=contents),
-            dino=DinoExtractor(options.dino, drawing.device),
-            clip=ClipExtractor(options.clip, drawing.device),
+            folder=settings.open_folder(options.output, jobs, processes, photographs=contents),
+            dino=DinoExtractor(options.dino, settings.device),
+            clip=ClipExtractor(options.clip, settings.device),
             processes=processes,
             batch=options.batch,
         )
         table = measure(
-            *(evaluator, drawing, processes),
+            *(evaluator, settings, processes),
             evaluation="dreambench",
             scoring={**found, "dino": identify(options.dino), "clip": identify(options.clip)},
             conventions=[
@@ -202,31 +205,32 @@ def run_dreambench(options: argparse.Namespace) -> None:
 def run_coco(options: argparse.Namespace) -> None:
     """Draw COCO's captions and measure their distance."""
     from kosmosg.evaluation import coco
-    from kosmosg.evaluation.conventions import coco_conventions, departures, stand_in
-    from kosmosg.evaluation.evaluator import PROTOCOLS
     from kosmosg.evaluation.features import InceptionExtractor, distance_extractor
-    from kosmosg.evaluation.image_folder import hold
-    from kosmosg.evaluation.metrics import check_torchmetrics
+    from kosmosg.evaluation.image_folder import lock_run
+    from kosmosg.evaluation.metrics import check_libraries
+    from kosmosg.evaluation.protocol import PROTOCOLS
+    from kosmosg.evaluation.report import coco_conventions, departures, stand_in
     from kosmosg.evaluation.run import identify, measure
     from kosmosg.utils.checks import check_integer
 
     check_integer("--count", options.count, 2, 10_000_000)
-    check_torchmetrics()  # before pictures are drawn for weeks
-    processes, drawing = _prepare(options)
+    check_libraries()
+    processes, settings = _prepare(options)
     protocol = PROTOCOLS[options.protocol]
     captions, names = coco.read_captions(options.captions)
     jobs = coco.make_jobs(captions, protocol, count=options.count, seed=options.seed)
+    settings.model.check_prompts(jobs)
     photographs = coco.find_photographs(options.photographs, names)
     extractor = distance_extractor(
-        options.features, drawing.device, old_resizing=protocol.old_resizing
+        options.features, settings.device, old_resizing=protocol.old_resizing
     )
     inception = isinstance(extractor, InceptionExtractor)
     found = {"count": len(jobs), "photographs": len(photographs)}
-    with hold(options.output, processes):
+    with lock_run(options.output, processes):
         evaluator = coco.Coco(
             jobs=jobs,
             photographs=photographs,
-            gallery=drawing.open_gallery(options.output, jobs, processes),
+            folder=settings.open_folder(options.output, jobs, processes),
             extractor=extractor,
             protocol=protocol,
             processes=processes,
@@ -234,7 +238,7 @@ def run_coco(options: argparse.Namespace) -> None:
             batch=options.batch,
         )
         table = measure(
-            *(evaluator, drawing, processes),
+            *(evaluator, settings, processes),
             evaluation="coco",
             scoring={**found, "features": identify(options.features)},
             conventions=[
@@ -246,13 +250,13 @@ def run_coco(options: argparse.Namespace) -> None:
     print(table or "", end="")
 
 
-def _prepare(options: argparse.Namespace) -> tuple["PartialState", "Drawing"]:
+def _prepare(options: argparse.Namespace) -> tuple["PartialState", "ImageSettings"]:
     """Check the common options, find processes and device, and say what draws and how."""
     import torch
 
     from kosmosg.checkpoints.folder import find_weights
     from kosmosg.evaluation.models import Sampling
-    from kosmosg.evaluation.run import Drawing, Model
+    from kosmosg.evaluation.run import ImageSettings, ModelSource
     from kosmosg.pipeline import choose_device
     from kosmosg.utils.checks import check_integer, check_number
     from kosmosg.utils.processes import find_processes
@@ -269,7 +273,7 @@ def _prepare(options: argparse.Namespace) -> tuple["PartialState", "Drawing"]:
     if named is not None and processes.num_processes == 1:
         device = named
     dtype = options.dtype or ("float16" if device.type == "cuda" else "float32")
-    model = Model(
+    model = ModelSource(
         source=options.pipeline or find_weights(options.weights), diffusers=bool(options.pipeline)
     )
     if options.output.resolve().is_relative_to(Path(model.source).resolve()):
@@ -277,7 +281,7 @@ def _prepare(options: argparse.Namespace) -> tuple["PartialState", "Drawing"]:
             f"--output {options.output} lies in the model's own folder, which would be another one "
             "with every picture. Name a folder elsewhere."
         )
-    drawing = Drawing(
+    settings = ImageSettings(
         model=model,
         sampling=Sampling(
             steps=options.steps,
@@ -290,4 +294,4 @@ def _prepare(options: argparse.Namespace) -> tuple["PartialState", "Drawing"]:
         device=device,
         dtype=getattr(torch, dtype),
     )
-    return processes, drawing
+    return processes, settings

@@ -13,8 +13,9 @@ from transformers import (
     GenerationConfig,
 )
 
+from kosmosg.checkpoints.pretrained import load_preprocessor
 from kosmosg.curation.images import all_opened
-from kosmosg.curation.models import choose_dtype, find_model, load_model, load_part
+from kosmosg.curation.models import choose_dtype, find_model, load_model
 from kosmosg.curation.records import Draft, Outcome, Rejected, one_by_one
 
 Captioner = Callable[[Sequence[Image.Image]], list[str]]
@@ -41,8 +42,8 @@ class Blip2Captioner:
         folder = find_model(name)
         return cls(
             load_model(Blip2ForConditionalGeneration, name, folder, choose_dtype()),
-            load_part(AutoImageProcessor, name, folder, backend="pil"),
-            load_part(AutoTokenizer, name, folder),
+            load_preprocessor(AutoImageProcessor, folder, name=name, backend="pil"),
+            load_preprocessor(AutoTokenizer, folder, name=name),
             tokens,
         )
 

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from kosmosg.checkpoints.pretrained import load_preprocessor
 from kosmosg.curation.captioning import greedy
-from kosmosg.curation.models import choose_dtype, find_model, load_model, load_part
+from kosmosg.curation.models import choose_dtype, find_model, load_model
 from kosmosg.curation.records import Draft, EntityRule, Outcome, Rejected, set_aside
 from kosmosg.data.entities import COLOURS
 
@@ -82,7 +83,7 @@ class LanguageModel:
         folder = find_model(name)
         return cls(
             load_model(AutoModelForCausalLM, name, folder, choose_dtype(wide=True)),
-            load_part(AutoTokenizer, name, folder),
+            load_preprocessor(AutoTokenizer, folder, name=name),
             tokens,
         )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from kosmosg.checkpoints.loading import check_config, check_finite
+from kosmosg.checkpoints.pretrained import load_pretrained
 from kosmosg.errors import WeightsError
 
 logger = logging.getLogger(__name__)
@@ -48,44 +48,7 @@ def load_model(kind: Any, name: str, folder: Path, dtype: torch.dtype) -> Any:
     Raises:
         WeightsError: If it is damaged, or of another class.
     """
-    check_config(folder / "config.json", name)
-    try:
-        model, report = kind.from_pretrained(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except Exception as error:
-        raise WeightsError(
-            f"{name} cannot be loaded from {folder} ({_first_line(error)})."
-        ) from error
-    # What is left over is harmless, such as positions that older versions saved.
-    if missing := sorted(report["missing_keys"]):
-        raise WeightsError(
-            f"{name}: {folder} lacks {len(missing)} tensors, such as {missing[0]}. Name another "
-            "model, or fetch this one again."
-        )
-    check_finite(dict(model.named_parameters()), name)
-    return model.eval().requires_grad_(False).to(choose_device())
-
-
-def load_part(kind: Any, name: str, folder: Path, **options: Any) -> Any:
-    """Open a tokenizer or an image processor.
-
-    Raises:
-        WeightsError: If there is none.
-    """
-    try:
-        return kind.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, **options
-        )
-    except Exception as error:
-        raise WeightsError(
-            f"{name} has no {kind.__name__} in {folder} ({_first_line(error)})."
-        ) from error
+    return load_pretrained(kind, folder, dtype=dtype, name=name).to(choose_device())
 
 
 def choose_device() -> torch.device:

@@ -10,8 +10,9 @@ from jaxtyping import Float16
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPSegForImageSegmentation
 
+from kosmosg.checkpoints.pretrained import load_preprocessor
 from kosmosg.curation.images import all_opened
-from kosmosg.curation.models import choose_dtype, find_model, load_model, load_part
+from kosmosg.curation.models import choose_dtype, find_model, load_model
 from kosmosg.curation.records import Draft, Outcome
 
 Logits = Float16[np.ndarray, "side side"]
@@ -35,8 +36,8 @@ class ClipSegSegmenter:
         folder = find_model(name)
         return cls(
             load_model(CLIPSegForImageSegmentation, name, folder, choose_dtype()),
-            load_part(AutoImageProcessor, name, folder, backend="pil"),
-            load_part(AutoTokenizer, name, folder),
+            load_preprocessor(AutoImageProcessor, folder, name=name, backend="pil"),
+            load_preprocessor(AutoTokenizer, folder, name=name),
         )
 
     @torch.inference_mode()

@@ -1,10 +1,10 @@
-"""COCO: pictures of 30 000 captions, against all photographs of the set (paper, section 4.2)."""
+"""COCO: images of 30 000 captions, against all photographs of the set (paper, section 4.2)."""
 
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from accelerate import PartialState
@@ -12,20 +12,19 @@ from PIL import Image
 
 from kosmosg.diffusion.settings import MAX_SEED
 from kosmosg.errors import EvaluationError, PromptError
-from kosmosg.evaluation.evaluator import Finding, Job, Protocol
 from kosmosg.evaluation.features import FeatureExtractor, extract
-from kosmosg.evaluation.image_folder import Gallery, draw_missing
-from kosmosg.evaluation.metrics import FrechetDistance
+from kosmosg.evaluation.image_folder import ImageFolder, generate_missing
+from kosmosg.evaluation.metrics import Finding, FrechetDistance
 from kosmosg.evaluation.models import Generate
 from kosmosg.evaluation.options import COCO_BATCH, COCO_CAPTIONS
-from kosmosg.evaluation.resizing import central_square
+from kosmosg.evaluation.protocol import EvaluationProtocol, ImageJob
 from kosmosg.prompts.images import open_image, resize_and_crop
 from kosmosg.prompts.prompt import parse_prompt
 from kosmosg.utils.contact_sheet import Card
 
 REAL_SIDE = 256  # to which the authors bring the photographs
 PER_FOLDER = 1000
-SHOWN = 200  # pictures on the sheet
+SHOWN = 200  # images on the sheet
 
 
 @dataclass(kw_only=True)
@@ -33,52 +32,50 @@ class Coco:
     """The evaluator.
 
     Attributes:
-        jobs: The pictures to draw.
+        jobs: The images to generate.
         photographs: What they are compared with.
-        gallery: Where the pictures are.
+        folder: Where the images are.
         extractor: The features in whose space the distance is.
         protocol: Decides how photographs are prepared.
         processes: Those of the run; all of them call the evaluator, and the main one gets results.
         name: Of the distance.
-        batch: Pictures drawn at once.
+        batch: Images generated at once.
     """
 
-    jobs: Sequence[Job]
+    jobs: Sequence[ImageJob]
     photographs: Sequence[Path]
-    gallery: Gallery
+    folder: ImageFolder
     extractor: FeatureExtractor
-    protocol: Protocol
+    protocol: EvaluationProtocol
     processes: PartialState
     name: str = "FID"
     batch: int = COCO_BATCH
 
     def __call__(self, generate: Generate) -> Iterator[Finding]:
-        """Draw what is missing, and measure the distance."""
-        draw_missing(
-            *(self.jobs, generate, self.gallery), batch=self.batch, processes=self.processes
+        """Generate what is missing, and measure the distance."""
+        generate_missing(
+            *(self.jobs, generate, self.folder), batch=self.batch, processes=self.processes
         )
-        drawn = self._features(len(self.jobs), self._drawn, "pictures")
+        generated = self._features(len(self.jobs), self._generated, "images")
         real = self._features(len(self.photographs), self._photograph, "photographs")
         if self.processes.is_main_process:
             device: Any = self.processes.device
-            yield self.name, FrechetDistance(real, device).estimate(drawn)
+            yield self.name, FrechetDistance(real, device).estimate(generated)
 
-    def pictures(self) -> Iterator[dict[str, Any]]:
-        """List every picture."""
-        return map(self.gallery.describe, self.jobs)
+    def images(self) -> Iterator[dict[str, Any]]:
+        """List every image."""
+        return map(self.folder.describe, self.jobs)
 
     def cards(self) -> Iterator[Card]:
-        """Show the first pictures."""
+        """Show the first images."""
         for job in self.jobs[:SHOWN]:
-            yield Card(
-                group="captions", inputs=(), prompt=job.prompt, output=self.gallery.read(job)
-            )
+            yield Card(group="captions", inputs=(), prompt=job.prompt, output=self.folder.read(job))
 
     def _features(self, count: int, read: Callable[[int], Image.Image], what: str) -> Any:
         return extract(count, read, self.extractor, self.processes, what)
 
-    def _drawn(self, number: int) -> Image.Image:
-        return self.gallery.read(self.jobs[number])
+    def _generated(self, number: int) -> Image.Image:
+        return self.folder.read(self.jobs[number])
 
     def _photograph(self, number: int) -> Image.Image:
         path = self.photographs[number]
@@ -89,9 +86,13 @@ class Coco:
 
 
 def make_jobs(
-    captions: Sequence[str], protocol: Protocol, *, count: int = COCO_CAPTIONS, seed: int = 0
-) -> list[Job]:
-    """Draw captions with Python's generator, as the authors do, and list their pictures.
+    captions: Sequence[str],
+    protocol: EvaluationProtocol,
+    *,
+    count: int = COCO_CAPTIONS,
+    seed: int = 0,
+) -> list[ImageJob]:
+    """Choose captions with Python's generator, as the authors do, and list their images.
 
     Args:
         captions: All of a set, in the order of its file.
@@ -108,18 +109,18 @@ def make_jobs(
             "or give the captions of the whole set."
         )
     if seed + count - 1 > MAX_SEED:
-        raise EvaluationError(f"--seed is {seed}; with {count} pictures it must be lower.")
+        raise EvaluationError(f"--seed is {seed}; with {count} images it must be lower.")
     chosen = random.Random(seed).sample(captions, count)  # noqa: S311  # no secret
     for caption in chosen:
         try:
             parse_prompt(caption, 0)
         except PromptError as error:
             raise EvaluationError(
-                f"The caption {caption!r:.200} cannot be drawn. Mend it in the file of captions. "
+                f"The caption {caption!r:.200} cannot be used. Mend it in the file of captions. "
                 f"({error})"
             ) from error
     return [
-        Job(
+        ImageJob(
             name=f"{number // PER_FOLDER:02d}/{number:05d}",
             prompt=caption,
             images=(),
@@ -158,17 +159,46 @@ def _text(value: object) -> str:
 def find_photographs(folder: Path, names: Sequence[str]) -> list[Path]:
     """Find all photographs of a set.
 
+    Args:
+        folder: Where they are.
+        names: As the file of captions has them. What is not found under a folder that a name
+            begins with is looked for without it.
+
     Raises:
-        EvaluationError: If some are missing.
+        EvaluationError: If some are missing, or two names would be of one file.
     """
-    paths = [folder / Path(name).name for name in names]
-    missing = [path.name for path in paths if not path.is_file()]
-    if not paths:
+    if not names:
         raise EvaluationError("The file of captions lists no photographs under 'images'.")
+    paths = [_place(folder, name) for name in names]
+    missing = [path.name for path in paths if not path.is_file()]
     if missing:
         shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
         raise EvaluationError(
             f"{folder} lacks {len(missing)} of {len(paths)} photographs: {shown}. It must be the "
-            "folder of pictures that the captions belong to (val2014)."
+            "folder of images that the captions belong to (val2014)."
         )
+    found: dict[Path, str] = {}
+    for path, name in zip(paths, names, strict=True):
+        if path in found:
+            raise EvaluationError(
+                f"{path} would count twice: the file of captions lists it as {found[path]} and as "
+                f"{name}. If these are two photographs, keep their folders below {folder}; if not, "
+                "list it once."
+            )
+        found[path] = name
     return paths
+
+
+def _place(folder: Path, name: str) -> Path:
+    """Say where a photograph is, never outside of the folder."""
+    relative = PurePosixPath(name)
+    inside = not relative.is_absolute() and ".." not in relative.parts
+    nested = folder / relative
+    return nested if inside and nested.is_file() else folder / relative.name
+
+
+def central_square(image: Image.Image) -> Image.Image:
+    """Cut out the largest square in the middle."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))

@@ -19,12 +19,12 @@ from PIL import Image
 
 from kosmosg.diffusion.settings import MAX_SEED
 from kosmosg.errors import EvaluationError
-from kosmosg.evaluation.evaluator import Finding, Job, Protocol
 from kosmosg.evaluation.features import ClipExtractor, FeatureExtractor, extract
-from kosmosg.evaluation.image_folder import Gallery, draw_missing
-from kosmosg.evaluation.metrics import cosines, summarise
+from kosmosg.evaluation.image_folder import ImageFolder, generate_missing
+from kosmosg.evaluation.metrics import Finding, cosines, summarise
 from kosmosg.evaluation.models import Generate
 from kosmosg.evaluation.options import DREAMBENCH_PICTURES, DREAMBENCH_PROMPTS_PER_BATCH
+from kosmosg.evaluation.protocol import EvaluationProtocol, ImageJob
 from kosmosg.prompts.images import open_image
 from kosmosg.prompts.prompt import MARKER
 from kosmosg.utils.contact_sheet import Card
@@ -34,7 +34,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """Whom pictures are to show.
+    """Whom images are to show.
 
     Attributes:
         name: Its folder in DreamBooth's set.
@@ -51,7 +51,7 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """What pictures are to show a subject doing.
+    """What images are to show a subject doing.
 
     Attributes:
         text: DreamBooth's original, with ``{}`` for the subject.
@@ -69,17 +69,17 @@ class Wording:
     """How a model is asked.
 
     Attributes:
-        pictures: By picture and prompt; else in the words of the original template, for models
+        images: By image and prompt; else in the words of the original template, for models
             that take nothing but words.
-        noun: Name the subject before its picture, "dog <i>", which the authors leave out.
+        noun: Name the subject before its image, "dog <i>", which the authors leave out.
     """
 
-    pictures: bool = True
+    images: bool = True
     noun: bool = False
 
     def prompt(self, template: Template, subject: Subject) -> str:
         """Write the prompt for a subject."""
-        if not self.pictures:
+        if not self.images:
             return template.text.format(subject.noun)
         return template.prompt.format(f"{subject.noun} {MARKER}" if self.noun else MARKER)
 
@@ -89,49 +89,45 @@ class DreamBench:
     """The evaluator.
 
     Attributes:
-        jobs: The pictures to draw.
+        jobs: The images to generate.
         photographs: The one of each subject, by name.
-        gallery: Where the pictures are.
-        dino: DINO's features of pictures.
-        clip: CLIP's, of pictures and texts.
+        folder: Where the images are.
+        dino: DINO's features of images.
+        clip: CLIP's, of images and texts.
         processes: Those of the run; all of them call the evaluator, and the main one gets results.
-        batch: Pictures drawn at once.
-        per_picture: The scores of every job's picture, by name, once they are there.
+        batch: Images generated at once.
+        per_image: The scores of every job's image, by name, once they are there.
     """
 
-    jobs: Sequence[Job]
+    jobs: Sequence[ImageJob]
     photographs: dict[str, Path]
-    gallery: Gallery
+    folder: ImageFolder
     dino: FeatureExtractor
     clip: ClipExtractor
     processes: PartialState
     batch: int = DREAMBENCH_PROMPTS_PER_BATCH * DREAMBENCH_PICTURES
-    per_picture: dict[str, Float64[np.ndarray, " pictures"]] = field(
-        default_factory=dict, init=False
-    )
+    per_image: dict[str, Float64[np.ndarray, " images"]] = field(default_factory=dict, init=False)
 
     def __call__(self, generate: Generate) -> Iterator[Finding]:
-        """Draw what is missing, and score all."""
-        draw_missing(
-            *(self.jobs, generate, self.gallery), batch=self.batch, processes=self.processes
+        """Generate what is missing, and score all."""
+        generate_missing(
+            *(self.jobs, generate, self.folder), batch=self.batch, processes=self.processes
         )
-        self.per_picture = self._score()
+        self.per_image = self._score()
         if self.processes.is_main_process:
-            yield from summarise(self.per_picture, self.jobs)
+            yield from summarise(self.per_image, self.jobs)
 
-    def pictures(self) -> Iterator[dict[str, Any]]:
-        """List every picture with its scores, once they are there."""
+    def images(self) -> Iterator[dict[str, Any]]:
+        """List every image with its scores, once they are there."""
         for number, job in enumerate(self.jobs):
-            scores = {
-                name: round(float(each[number]), 6) for name, each in self.per_picture.items()
-            }
-            yield {**self.gallery.describe(job), "text": job.text, **scores}
+            scores = {name: round(float(each[number]), 6) for name, each in self.per_image.items()}
+            yield {**self.folder.describe(job), "text": job.text, **scores}
 
     def cards(self) -> Iterator[Card]:
-        """Show the first picture of every prompt, and the photograph at the first of a subject."""
+        """Show the first image of every prompt, and the photograph at the first of a subject."""
         shown: set[str] = set()
         prompts: set[tuple[str, str]] = set()
-        for job, picture in zip(self.jobs, self.pictures(), strict=True):
+        for job, described in zip(self.jobs, self.images(), strict=True):
             if (job.subject, job.text) in prompts:
                 continue
             prompts.add((job.subject, job.text))
@@ -140,27 +136,27 @@ class DreamBench:
                 group=job.subject,
                 inputs=[open_image(photograph)] if job.subject not in shown else [],
                 prompt=job.prompt,
-                output=self.gallery.read(job),
-                scores={name: picture[name] for name in self.per_picture},
+                output=self.folder.read(job),
+                scores={name: described[name] for name in self.per_image},
             )
             shown.add(job.subject)
 
-    def _score(self) -> dict[str, Float64[np.ndarray, " pictures"]]:
+    def _score(self) -> dict[str, Float64[np.ndarray, " images"]]:
         subjects = list(self.photographs)
         rows = torch.tensor([subjects.index(job.subject) for job in self.jobs])
         texts = list(dict.fromkeys(job.text for job in self.jobs))
-        found: dict[str, Float64[np.ndarray, " pictures"]] = {}
+        found: dict[str, Float64[np.ndarray, " images"]] = {}
         for name, extractor in (("DINO", self.dino), ("CLIP-I", self.clip)):
-            drawn = extract(len(self.jobs), self._drawn, extractor, self.processes, name)
+            generated = extract(len(self.jobs), self._generated, extractor, self.processes, name)
             kept = extract(len(subjects), self._kept, extractor, self.processes, "photographs")
-            found[name] = cosines(drawn, kept[rows])
+            found[name] = cosines(generated, kept[rows])
             if extractor is self.clip:
                 said = self.clip.texts(texts).cpu()[[texts.index(job.text) for job in self.jobs]]
-                found["CLIP-T"] = cosines(drawn, said)
+                found["CLIP-T"] = cosines(generated, said)
         return found
 
-    def _drawn(self, number: int) -> Image.Image:
-        return self.gallery.read(self.jobs[number])
+    def _generated(self, number: int) -> Image.Image:
+        return self.folder.read(self.jobs[number])
 
     def _kept(self, number: int) -> Image.Image:
         path = list(self.photographs.values())[number]
@@ -170,22 +166,22 @@ class DreamBench:
 def make_jobs(
     subjects: Sequence[Subject],
     photographs: dict[str, Path],
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     *,
     wording: Wording | None = None,
     per_prompt: int = DREAMBENCH_PICTURES,
     seed: int = 0,
-) -> list[Job]:
-    """List the pictures to draw, subject by subject.
+) -> list[ImageJob]:
+    """List the images to generate, subject by subject.
 
-    The seed of a picture is that of the whole benchmark, also where some subjects are left out.
+    The seed of an image is that of the whole benchmark, also where some subjects are left out.
 
     Args:
         subjects: Of ``load_subjects``.
         photographs: The file of each, by name.
         protocol: Decides the seeds.
         wording: How the model is asked; as the paper does by default.
-        per_prompt: Pictures of each prompt.
+        per_prompt: Images of each prompt.
         seed: The first.
 
     Raises:
@@ -198,13 +194,13 @@ def make_jobs(
         for number, template in enumerate(templates):
             prompts_before = places[subject.name] * len(templates) + number
             for copy in range(per_prompt):
-                # The authors' rows of a batch: the first picture of every prompt, then the second.
+                # The authors' rows of a batch: the first image of every prompt, then the second.
                 place = prompts_before % DREAMBENCH_PROMPTS_PER_BATCH
                 place += copy * DREAMBENCH_PROMPTS_PER_BATCH
-                job = Job(
+                job = ImageJob(
                     name=f"{subject.name}/{number:02d}-{copy}",
                     prompt=wording.prompt(template, subject),
-                    images=(photographs[subject.name],) if wording.pictures else (),
+                    images=(photographs[subject.name],) if wording.images else (),
                     seed=protocol.seed(
                         seed, number=prompts_before * per_prompt + copy, place=place
                     ),
@@ -215,7 +211,7 @@ def make_jobs(
                 jobs.append(job)
     if (last := max(job.seed for job in jobs)) > MAX_SEED:
         raise EvaluationError(
-            f"The last picture's seed would be {last}, more than {MAX_SEED}. Lower --seed."
+            f"The last image's seed would be {last}, more than {MAX_SEED}. Lower --seed."
         )
     return jobs
 
@@ -257,7 +253,7 @@ def find_photographs(folder: Path, subjects: Sequence[Subject]) -> dict[str, Pat
 
     Raises:
         EvaluationError: Naming all that are missing.
-        ImageError: If one cannot be read: that is better known before the others are drawn.
+        ImageError: If one cannot be read: that is better known before images are generated.
     """
     place = folder / "dataset" if (folder / "dataset").is_dir() else folder
     found, missing = {}, []

@@ -1,4 +1,4 @@
-"""Pictures and texts → features, by networks given as a folder, a file or a Hub id.
+"""Images and texts → features, by networks given as a folder, a file or a Hub id.
 
 The three of the paper's scores (section 4.2): DINO's ViT-S/16, CLIP's ViT-B/32, and FID's
 Inception. Nothing but tensors is taken from a file.
@@ -19,22 +19,21 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer, ViTModel
 
-from kosmosg.checkpoints.loading import check_config, check_finite
+from kosmosg.checkpoints.pretrained import load_preprocessor, load_pretrained
 from kosmosg.errors import WeightsError
-from kosmosg.evaluation.evaluator import in_batches
-from kosmosg.evaluation.inception import FEATURES, SIDE, SUFFIXES, load_inception
-from kosmosg.evaluation.resizing import like_tensorflow, smooth
+from kosmosg.evaluation.inception import SUFFIXES, InceptionExtractor
+from kosmosg.evaluation.protocol import in_batches
 from kosmosg.prompts.images import resize_and_crop
 
 # As DINO was trained and the paper's scripts use it: 256 pixels, of which 224 are kept.
 DINO_SCALED, DINO_KEPT = 256, 224
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-BATCH = 32  # pictures in a network at once
-THREADS = 8  # that read pictures while a network waits
+BATCH = 32  # images in a network at once
+THREADS = 8  # that read images while a network waits
 
 
 class FeatureExtractor(Protocol):
-    """Whatever turns pictures into features.
+    """Whatever turns images into features.
 
     Attributes:
         dim: How many.
@@ -43,7 +42,7 @@ class FeatureExtractor(Protocol):
     dim: int
 
     def __call__(self, images: Sequence[Image.Image]) -> Float[Tensor, "batch dim"]:
-        """Compute features of RGB pictures of any size."""
+        """Compute features of RGB images of any size."""
         ...
 
 
@@ -56,14 +55,14 @@ class DinoExtractor:
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Image.Image]) -> Float[Tensor, "batch dim"]:
-        """Compute features of pictures."""
+        """Compute features of images."""
         side: int = self.network.config.image_size
         pixels = torch.from_numpy(np.stack([dino_pixels(image, side) for image in images]))
         return self.network(pixels.to(self.network.device)).last_hidden_state[:, 0]
 
 
 class ClipExtractor:
-    """CLIP's projections of pictures and texts, into the same space."""
+    """CLIP's projections of images and texts, into the same space."""
 
     def __init__(self, source: str | Path, device: torch.device):
         self.network = _load(CLIPModel, source).to(device)
@@ -76,7 +75,7 @@ class ClipExtractor:
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Image.Image]) -> Float[Tensor, "batch dim"]:
-        """Compute features of pictures."""
+        """Compute features of images."""
         pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
         return self.network.get_image_features(pixels.to(self.network.device)).pooler_output
 
@@ -98,33 +97,6 @@ class ClipExtractor:
         return torch.cat(found)
 
 
-class InceptionExtractor:
-    """FID's features.
-
-    Args:
-        file: The network's weights.
-        device: Where to.
-        old_resizing: As TensorFlow 1 scales pictures, without smoothing.
-    """
-
-    dim = FEATURES
-
-    def __init__(self, file: Path, device: torch.device, *, old_resizing: bool):
-        self.network = load_inception(file).to(device)
-        self._device, self._old_resizing = device, old_resizing
-
-    @torch.inference_mode()
-    def __call__(self, images: Sequence[Image.Image]) -> Float[Tensor, "batch dim"]:
-        """Compute features of pictures."""
-        return self.network(torch.cat([self._pixels(image) for image in images]))
-
-    def _pixels(self, image: Image.Image) -> Float[Tensor, "1 3 299 299"]:
-        if not self._old_resizing:
-            return torch.from_numpy(smooth(image, SIDE)).to(self._device)[None]
-        values = np.asarray(image.convert("RGB"), dtype=np.float32).transpose(2, 0, 1)
-        return like_tensorflow(torch.from_numpy(values.copy()).to(self._device)[None], SIDE)
-
-
 def distance_extractor(
     source: str, device: torch.device, *, old_resizing: bool
 ) -> InceptionExtractor | DinoExtractor:
@@ -139,7 +111,7 @@ def distance_extractor(
 
 
 def dino_pixels(image: Image.Image, side: int) -> Float32[np.ndarray, "3 side side"]:
-    """Scale bicubically, crop and normalise a picture as DINO's authors do.
+    """Scale bicubically, crop and normalise an image as DINO's authors do.
 
     Args:
         image: RGB, of any size.
@@ -161,12 +133,12 @@ def extract(
     processes: PartialState,
     what: str = "features",
 ) -> Float[Tensor, "count dim"]:
-    """Compute the features of many pictures, each process every n-th batch.
+    """Compute the features of many images, each process every n-th batch.
 
     Batches are the same on any number of processes, and so are the features.
 
     Args:
-        count: How many pictures.
+        count: How many images.
         read: Opens one of them.
         extractor: The network.
         processes: Those of the run; all get all features.
@@ -178,7 +150,7 @@ def extract(
         ThreadPoolExecutor(THREADS) as pool,
         tqdm(
             desc=what,
-            unit="picture",
+            unit="image",
             total=sum(map(len, share)),
             disable=not processes.is_main_process,
         ) as bar,
@@ -193,34 +165,7 @@ def extract(
 
 
 def _load(kind: Any, source: str | Path, **options: Any) -> Any:
-    """Open a network of transformers, a folder's or the Hub's.
-
-    Tensors that are left over belong to heads of other tasks. Missing ones are errors.
-
-    Raises:
-        WeightsError: If it cannot be had, or lacks tensors.
-    """
-    if Path(source).is_dir():
-        check_config(Path(source) / "config.json", str(source))
-    try:
-        network, report = kind.from_pretrained(
-            source,
-            dtype=torch.float32,
-            output_loading_info=True,
-            local_files_only=Path(source).is_dir(),
-            weights_only=True,
-            **options,
-        )
-    except Exception as error:
-        # transformers and the Hub client raise OSError, RuntimeError, SafetensorError, ….
-        raise _unavailable(source, error) from error
-    if missing := sorted({*report["missing_keys"], *report["mismatched_keys"]}, key=str):
-        raise WeightsError(
-            f"{source} is no {kind.__name__}: {len(missing)} tensors are missing or of another "
-            f"shape, such as {missing[0]}."
-        )
-    check_finite(dict(network.named_parameters()), str(source))
-    return network.eval().requires_grad_(False)
+    return load_pretrained(kind, source, dtype=torch.float32, pickled=True, **options)
 
 
 def _load_tokenizer(source: str | Path) -> CLIPTokenizer:
@@ -229,16 +174,4 @@ def _load_tokenizer(source: str | Path) -> CLIPTokenizer:
     if folder.is_dir() and not any((folder / name).is_file() for name in names):
         # Without files the library gives a tokenizer that knows nothing.
         raise WeightsError(f"There is no CLIP tokenizer in {source}.")
-    try:
-        return CLIPTokenizer.from_pretrained(source, local_files_only=folder.is_dir())
-    except Exception as error:
-        # The tokenizers' loaders raise OSError, ValueError, TypeError and bare Exception.
-        raise _unavailable(source, error) from error
-
-
-def _unavailable(source: str | Path, error: Exception) -> WeightsError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return WeightsError(
-        f"{source} cannot be loaded ({reason}). Give a folder with the model in transformers' "
-        "layout, or its id on the Hub."
-    )
+    return load_preprocessor(CLIPTokenizer, source)

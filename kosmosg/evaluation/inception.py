@@ -1,9 +1,14 @@
-"""The Inception network that FID is defined by, as the public conversions of its weights name it.
+"""FID's features: the Inception network, and how images come to the size that it takes.
 
 It is the one that TensorFlow's authors published in 2015, which differs from later ones: averages
 leave padding out, and the last block takes a maximum (Heusel et al., arXiv 1706.08500; the files
 are ``weights-inception-2015-12-05-6726825d.pth`` of torch-fidelity and
 ``pt_inception-2015-12-05-6726825d.pth`` of pytorch-fid, which hold the same tensors).
+
+FID depends on the resizing. Inception's own looks at four neighbours of every point, however much
+smaller the result, so an image of 512 × 512 loses detail to aliasing that one of 256 × 256 does
+not; Pillow's filters cover all pixels that fall into a point (Parmar et al., "On Aliased Resizing
+and Surprising Subtleties in GAN Evaluation", arXiv 2104.11222).
 """
 
 from collections.abc import Sequence
@@ -11,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -21,15 +28,79 @@ from torch.nn import functional
 from kosmosg.checkpoints.loading import check_finite
 from kosmosg.errors import WeightsError
 
-SIDE = 299  # of the pictures it takes, in pixels
+SIDE = 299  # of the images it takes, in pixels
 FEATURES = 2048
 SUFFIXES = (".pth", ".pt", ".safetensors")  # of files with its weights
+FLAT, TALL = (1, 7), (7, 1)  # kernels
 CLASSIFIER = "fc."  # of no use here
 DAMAGE = (OSError, RuntimeError, EOFError, AttributeError, TypeError)  # what a bad file leads to
 REMEDY = (
     "It must be the file with the weights of FID's Inception, such as torch-fidelity's "
     "weights-inception-2015-12-05-6726825d.pth, or the same as safetensors."
 )
+
+
+class InceptionExtractor:
+    """FID's features.
+
+    Args:
+        file: The network's weights.
+        device: Where to.
+        old_resizing: As TensorFlow 1 scales images, without smoothing.
+    """
+
+    dim = FEATURES
+
+    def __init__(self, file: Path, device: torch.device, *, old_resizing: bool):
+        self.network = load_inception(file).to(device)
+        self._device, self._old_resizing = device, old_resizing
+
+    @torch.inference_mode()
+    def __call__(self, images: Sequence[Image.Image]) -> Float[Tensor, "batch dim"]:
+        """Compute features of images."""
+        return self.network(torch.cat([self._pixels(image) for image in images]))
+
+    def _pixels(self, image: Image.Image) -> Float[Tensor, "1 3 299 299"]:
+        if not self._old_resizing:
+            return torch.from_numpy(smooth(image)).to(self._device)[None]
+        values = np.asarray(image.convert("RGB"), dtype=np.float32).transpose(2, 0, 1)
+        return like_tensorflow(torch.from_numpy(values.copy()).to(self._device)[None])
+
+
+def smooth(image: Image.Image, side: int = SIDE) -> Float32[np.ndarray, "3 side side"]:
+    """Scale to a square with Pillow's bicubic filter, each channel in floating point.
+
+    Returns:
+        Values from 0 to 255, not rounded.
+    """
+    channels = [
+        Image.fromarray(np.asarray(channel, dtype=np.float32)).resize(
+            (side, side), Image.Resampling.BICUBIC
+        )
+        for channel in image.convert("RGB").split()
+    ]
+    return np.stack([np.asarray(channel) for channel in channels]).clip(0, 255)
+
+
+def like_tensorflow(
+    pixels: Float[Tensor, "batch channels height width"], side: int = SIDE
+) -> Float[Tensor, "batch channels side side"]:
+    """Scale to a square as TensorFlow 1 does, bilinear between four neighbours.
+
+    Point n of the result lies at n · size / side of the image, so the corners at the top left
+    coincide, and those at the bottom right do not.
+    """
+    for axis in (-2, -1):
+        size = pixels.shape[axis]
+        # In float32, like there: at some sizes a point falls onto a pixel that way, or just not.
+        places = torch.arange(side, device=pixels.device, dtype=torch.float32) * (size / side)
+        lower = places.long().clamp(max=size - 1)
+        upper = (lower + 1).clamp(max=size - 1)
+        weight = (places - lower).to(pixels.dtype)
+        weight = weight[:, None] if axis == -2 else weight
+        below, above = pixels.index_select(axis, lower), pixels.index_select(axis, upper)
+        pixels = below + (above - below) * weight
+    return pixels
 
 
 @dataclass(frozen=True)
@@ -119,7 +190,7 @@ class Block(nn.Module):
 
 
 class Inception(nn.Module):
-    """Pictures to 2048 features."""
+    """Images to 2048 features."""
 
     def __init__(self):
         super().__init__()
@@ -178,75 +249,54 @@ def load_inception(file: Path) -> Inception:
 
 def _blocks() -> dict[str, tuple[Sequence[Branch], int, bool]]:
     """List branches, channels of the pooling branch, and whether it takes a maximum."""
-    halve = _double(96, "branch3x3dbl", stride=2)
+    wide = [
+        _branch("branch1x1", (64,)),
+        _branch("branch5x5", (48,), (64, 5)),
+        _branch("branch3x3dbl", (64,), (96, 3), (96, 3)),
+    ]
+    halving = [
+        _branch("branch3x3", (384, 3, 2)),
+        _branch("branch3x3dbl", (64,), (96, 3), (96, 3, 2)),
+    ]
+    halving_again = [
+        _branch("branch3x3", (192,), (320, 3, 2)),
+        _branch("branch7x7x3", (192,), (192, FLAT), (192, TALL), (192, 3, 2)),
+    ]
+    forked = [
+        _branch("branch1x1", (320,)),
+        [Layer("branch3x3_1", 384), _fork("branch3x3_2")],
+        [*_branch("branch3x3dbl", (448,), (384, 3)), _fork("branch3x3dbl_3")],
+    ]
     return {
-        "5b": (_wide(), 32, False),
-        "5c": (_wide(), 64, False),
-        "5d": (_wide(), 64, False),
-        "6a": ([[Layer("branch3x3", 384, 3, 2)], halve], 0, True),
+        "5b": (wide, 32, False),
+        "5c": (wide, 64, False),
+        "5d": (wide, 64, False),
+        "6a": (halving, 0, True),
         "6b": (_long(128), 192, False),
         "6c": (_long(160), 192, False),
         "6d": (_long(160), 192, False),
         "6e": (_long(192), 192, False),
-        "7a": (
-            [
-                [Layer("branch3x3_1", 192), Layer("branch3x3_2", 320, 3, 2)],
-                [
-                    Layer("branch7x7x3_1", 192),
-                    Layer("branch7x7x3_2", 192, (1, 7)),
-                    Layer("branch7x7x3_3", 192, (7, 1)),
-                    Layer("branch7x7x3_4", 192, 3, 2),
-                ],
-            ],
-            0,
-            True,
-        ),
-        "7b": (_forked(), 192, False),
-        "7c": (_forked(), 192, True),
+        "7a": (halving_again, 0, True),
+        "7b": (forked, 192, False),
+        "7c": (forked, 192, True),
     }
 
 
-def _wide() -> Sequence[Branch]:
-    return [
-        [Layer("branch1x1", 64)],
-        [Layer("branch5x5_1", 48), Layer("branch5x5_2", 64, 5)],
-        _double(96, "branch3x3dbl"),
-    ]
-
-
-def _double(channels: int, name: str, stride: int = 1) -> Branch:
-    return [
-        Layer(f"{name}_1", 64),
-        Layer(f"{name}_2", channels, 3),
-        Layer(f"{name}_3", channels, 3, stride),
-    ]
-
-
 def _long(channels: int) -> Sequence[Branch]:
-    flat, tall = (1, 7), (7, 1)
+    flat, tall = (channels, FLAT), (channels, TALL)
     return [
-        [Layer("branch1x1", 192)],
-        [
-            Layer("branch7x7_1", channels),
-            Layer("branch7x7_2", channels, flat),
-            Layer("branch7x7_3", 192, tall),
-        ],
-        [
-            Layer("branch7x7dbl_1", channels),
-            Layer("branch7x7dbl_2", channels, tall),
-            Layer("branch7x7dbl_3", channels, flat),
-            Layer("branch7x7dbl_4", channels, tall),
-            Layer("branch7x7dbl_5", 192, flat),
-        ],
+        _branch("branch1x1", (192,)),
+        _branch("branch7x7", (channels,), flat, (192, TALL)),
+        _branch("branch7x7dbl", (channels,), tall, flat, tall, (192, FLAT)),
     ]
 
 
-def _forked() -> Sequence[Branch]:
-    def fork(name: str) -> tuple[Layer, Layer]:
-        return Layer(f"{name}a", 384, (1, 3)), Layer(f"{name}b", 384, (3, 1))
+def _branch(name: str, *layers: tuple) -> list[Layer]:
+    """Name the layers of a branch, by numbers if there are several."""
+    if len(layers) == 1:
+        return [Layer(name, *layers[0])]
+    return [Layer(f"{name}_{number}", *each) for number, each in enumerate(layers, start=1)]
 
-    return [
-        [Layer("branch1x1", 320)],
-        [Layer("branch3x3_1", 384), fork("branch3x3_2")],
-        [Layer("branch3x3dbl_1", 448), Layer("branch3x3dbl_2", 384, 3), fork("branch3x3dbl_3")],
-    ]
+
+def _fork(name: str) -> tuple[Layer, Layer]:
+    return Layer(f"{name}a", 384, (1, 3)), Layer(f"{name}b", 384, (3, 1))

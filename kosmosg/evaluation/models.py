@@ -1,4 +1,4 @@
-"""Models as plain functions: prompts, their pictures and seeds in, pictures out.
+"""Models as plain functions: prompts, their images and seeds in, images out.
 
 KOSMOS-G and CLIP go through the same decoding, so that a comparison is one of conditions alone:
 same noise, sampler, steps and guidance. Any pipeline of diffusers can stand in their place.
@@ -39,7 +39,7 @@ Generate = Callable[
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How pictures are drawn, the same for all models."""
+    """How images are sampled, the same for all models."""
 
     steps: int
     guidance_scale: float
@@ -47,14 +47,14 @@ class Sampling:
 
 
 def kosmosg_generator(pipeline: KosmosGPipeline, sampling: Sampling) -> Generate:
-    """Draw with KOSMOS-G; every seed draws its picture as the pipeline itself does."""
+    """Generate with KOSMOS-G; every seed gives its image as the pipeline itself does."""
     decoder = pipeline.decoder_with(sampling.scheduler, sampling.steps)
 
     def generate(
         prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], seeds: Sequence[int]
     ) -> list[Image.Image]:
         condition, negative = pipeline.encode_prompt(list(prompts), list(images))
-        return _draw(decoder, condition, negative, seeds, sampling)
+        return _sample(decoder, condition, negative, seeds, sampling)
 
     return generate
 
@@ -62,11 +62,11 @@ def kosmosg_generator(pipeline: KosmosGPipeline, sampling: Sampling) -> Generate
 def clip_generator(
     directory: Path, sampling: Sampling, *, device: torch.device, dtype: torch.dtype
 ) -> Generate:
-    """Draw with the frozen decoder and its own CLIP, as Stable Diffusion does.
+    """Generate with the frozen decoder and its own CLIP, as Stable Diffusion does.
 
     Args:
         directory: Weights directory that also holds ``text_encoder`` and ``clip_tokenizer``.
-        sampling: How to draw.
+        sampling: How to sample.
         device: Where to.
         dtype: Precision.
 
@@ -89,16 +89,16 @@ def clip_generator(
     def generate(
         prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], seeds: Sequence[int]
     ) -> list[Image.Image]:
-        assert not any(images), "CLIP's text encoder takes no pictures"
+        assert not any(images), "CLIP's text encoder takes no images"
         condition, negative = decoder.encode_prompt(list(prompts), device, 1, True)
         assert negative is not None, "guidance was asked for"
-        return _draw(decoder, condition, negative, seeds, sampling)
+        return _sample(decoder, condition, negative, seeds, sampling)
 
     return generate
 
 
 def load_diffusers(source: str | Path, *, device: torch.device, dtype: torch.dtype) -> Any:
-    """Open a pipeline of diffusers, without a safety checker: a black picture is no score.
+    """Open a pipeline of diffusers, without a safety checker: a black image is no score.
 
     Args:
         source: Folder or Hub repository; of its files only safetensors are read.
@@ -130,14 +130,14 @@ def load_diffusers(source: str | Path, *, device: torch.device, dtype: torch.dty
 
 
 def diffusers_generator(pipeline: Any, sampling: Sampling) -> Generate:
-    """Draw with a text-to-image pipeline of diffusers, which takes words alone.
+    """Generate with a text-to-image pipeline of diffusers, which takes words alone.
 
-    If it has a U-Net, that draws from the noise and with the sampler that KOSMOS-G would have;
-    others keep their own sampler. The VAE decodes one picture after the other, as ours does.
+    If it has a U-Net, that samples from the noise and with the sampler that KOSMOS-G would have;
+    others keep their own sampler. The VAE decodes one image after the other, as ours does.
 
     Args:
         pipeline: Such as ``StableDiffusionPipeline``, on its device.
-        sampling: How to draw.
+        sampling: How to sample.
     """
     unet = getattr(pipeline, "unet", None)
     if unet is not None:
@@ -162,8 +162,8 @@ def diffusers_generator(pipeline: Any, sampling: Sampling) -> Generate:
     def generate(
         prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], seeds: Sequence[int]
     ) -> list[Image.Image]:
-        assert not any(images), "a pipeline for text takes no pictures"
-        with reporting_out_of_memory(f"{len(prompts)} pictures at once do not", "a lower --batch"):
+        assert not any(images), "a pipeline for text takes no images"
+        with reporting_out_of_memory(f"{len(prompts)} images at once do not", "a lower --batch"):
             pixels = pipeline(
                 list(prompts),
                 num_inference_steps=sampling.steps,
@@ -172,7 +172,7 @@ def diffusers_generator(pipeline: Any, sampling: Sampling) -> Generate:
                 **noise(seeds),
             ).images
         if not torch.isfinite(pixels).all():
-            # They would become black pictures, which have scores, too.
+            # They would become black images, which have scores, too.
             raise WeightsError(
                 "The pipeline produced values that are not finite. Its weights are damaged, or do "
                 "not bear this precision: choose --dtype bfloat16 or float32."
@@ -183,7 +183,7 @@ def diffusers_generator(pipeline: Any, sampling: Sampling) -> Generate:
 
 
 @torch.inference_mode()
-def _draw(
+def _sample(
     decoder: StableDiffusionPipeline,
     condition: Float[Tensor, "batch queries dim"],
     negative: Float[Tensor, "batch queries dim"],

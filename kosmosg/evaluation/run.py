@@ -1,6 +1,11 @@
-"""A run of one of the paper's evaluations: what draws, how, where to, and what is written of it."""
+"""A run of one of the paper's evaluations: which model, how, where to, and what is written of it.
 
-from collections.abc import Iterator, Mapping, Sequence
+An evaluator is whatever can be called with a model as a plain function (``models.Generate``) and
+yields what it found: the miniature's rows, DreamBench, COCO. So any model can be put in KOSMOS-G's
+place, and a new measurement needs nothing of the others.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -10,8 +15,11 @@ import torch
 from accelerate import PartialState
 from PIL import Image
 
-from kosmosg.evaluation.evaluator import Finding, Job
-from kosmosg.evaluation.image_folder import Gallery
+from kosmosg.checkpoints.loading import cannot_load, check_config
+from kosmosg.diffusion.schedulers import make_scheduler
+from kosmosg.errors import EvaluationError
+from kosmosg.evaluation.image_folder import ImageFolder
+from kosmosg.evaluation.metrics import Finding
 from kosmosg.evaluation.models import (
     Generate,
     Sampling,
@@ -19,15 +27,21 @@ from kosmosg.evaluation.models import (
     kosmosg_generator,
     load_diffusers,
 )
-from kosmosg.evaluation.report import Report, write_results
+from kosmosg.evaluation.protocol import ImageJob
+from kosmosg.evaluation.report import EvaluationReport, write_results
+from kosmosg.models.kosmosg import KosmosGConfig
 from kosmosg.pipeline import KosmosGPipeline
+from kosmosg.prompts.prompt import parse_prompt
+from kosmosg.prompts.tokenizer import KosmosGTokenizer
 from kosmosg.utils.contact_sheet import Card
 from kosmosg.utils.fingerprint import fingerprint, fingerprint_of
 
+Evaluator = Callable[[Generate], Iterator[Finding]]
+
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
-    """What draws.
+class ModelSource:
+    """What generates.
 
     Attributes:
         source: A weights directory; or the folder or Hub id of a pipeline of diffusers.
@@ -42,22 +56,54 @@ class Model:
         """What a table calls it."""
         return str(self.source)
 
+    def check_prompts(self, jobs: Sequence[ImageJob]) -> None:
+        """Check that no prompt is too long, before images are generated for hours.
+
+        A pipeline of diffusers cuts what is too long for it.
+
+        Raises:
+            EvaluationError: If one is.
+            WeightsError: If the model's tokenizer or configuration cannot be read.
+        """
+        if self.diffusers:
+            return
+        folder = Path(self.source)
+        tokenizer = KosmosGTokenizer.from_pretrained(folder / "tokenizer")
+        check_config(folder / "kosmosg" / "config.json", "kosmosg")
+        try:
+            config = KosmosGConfig.from_pretrained(folder / "kosmosg", local_files_only=True)
+            slots, most = config.image_slots, config.max_tokens
+        except Exception as error:
+            # A configuration of nonsense fails anywhere in the constructors.
+            raise cannot_load("kosmosg", folder / "kosmosg", error) from error
+        for job in jobs:
+            prompt = parse_prompt(job.prompt, len(job.images))
+            tokens = len(tokenizer.tokenize_prompt(prompt, slots).ids)
+            if tokens > most:
+                raise EvaluationError(
+                    f"The prompt {job.prompt:.80} … is {tokens} tokens long, and {folder} takes at "
+                    f"most {most}. Shorten it where it comes from."
+                )
+
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """Everything that decides pictures, besides what they are to show.
+class ImageSettings:
+    """Everything that decides images, besides what they are to show.
 
     Attributes:
-        model: What draws.
+        model: What generates.
         sampling: How.
         protocol: Name of the conventions.
         seed: The first.
-        batch: Pictures at once, which decides how numbers are rounded.
+        batch: Images at once, which decides how numbers are rounded.
         device: Where.
         dtype: Precision.
+
+    Raises:
+        SettingError: If the sampler takes fewer steps.
     """
 
-    model: Model
+    model: ModelSource
     sampling: Sampling
     protocol: str
     seed: int
@@ -65,8 +111,11 @@ class Drawing:
     device: torch.device
     dtype: torch.dtype
 
+    def __post_init__(self) -> None:
+        make_scheduler(self.sampling.scheduler, {}, self.sampling.steps)  # takes so many steps
+
     @cached_property
-    def settings(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """For a record; where the model lies does not count, what is in it at the start does."""
         return {
             "weights": identify(self.model.source),
@@ -79,10 +128,10 @@ class Drawing:
             "dtype": str(self.dtype).removeprefix("torch."),
         }
 
-    def open_gallery(
-        self, folder: Path, jobs: Sequence[Job], processes: PartialState, **inputs: str
-    ) -> Gallery:
-        """Open the folder of the pictures of some jobs.
+    def open_folder(
+        self, folder: Path, jobs: Sequence[ImageJob], processes: PartialState, **inputs: str
+    ) -> ImageFolder:
+        """Open the folder of the images of some jobs.
 
         Args:
             folder: Of the run.
@@ -91,14 +140,14 @@ class Drawing:
             **inputs: Fingerprints of what the model gets besides prompts.
 
         Raises:
-            EvaluationError: If it holds pictures of another run.
+            EvaluationError: If it holds images of another run.
         """
         wanted = fingerprint_of([[job.name, job.prompt, job.seed, job.text] for job in jobs])
-        settings = {**self.settings, "pictures": len(jobs), "prompts": wanted, **inputs}
-        return Gallery.open(folder, settings, asdict(self.sampling), processes)
+        settings = {**self.record, "images": len(jobs), "prompts": wanted, **inputs}
+        return ImageFolder.open(folder, settings, asdict(self.sampling), processes)
 
     def generator(self) -> Generate:
-        """Make the model a plain function, which is opened when the first picture is asked for.
+        """Make the model a plain function, which is opened when the first image is asked for.
 
         Raises:
             WeightsError: Then, if it cannot be opened.
@@ -121,17 +170,17 @@ class Drawing:
         return generate
 
 
-class PictureEvaluator(Protocol):
-    """An evaluator that draws into a gallery and can show what is there."""
+class ImageEvaluator(Protocol):
+    """An evaluator that fills a folder of images and can show what is there."""
 
-    gallery: Gallery
+    folder: ImageFolder
 
     def __call__(self, generate: Generate) -> Iterator[Finding]:
-        """Draw and measure."""
+        """Generate and measure."""
         ...
 
-    def pictures(self) -> Iterator[Mapping[str, Any]]:
-        """List every picture."""
+    def images(self) -> Iterator[Mapping[str, Any]]:
+        """List every image."""
         ...
 
     def cards(self) -> Iterator[Card]:
@@ -140,19 +189,19 @@ class PictureEvaluator(Protocol):
 
 
 def measure(
-    evaluator: PictureEvaluator,
-    drawing: Drawing,
+    evaluator: ImageEvaluator,
+    settings: ImageSettings,
     processes: PartialState,
     *,
     evaluation: str,
     scoring: Mapping[str, Any],
     conventions: Sequence[str],
 ) -> str | None:
-    """Draw, measure and write the results into the gallery's folder.
+    """Generate, measure and write the results into the folder.
 
     Args:
         evaluator: DreamBench or COCO.
-        drawing: What draws and how.
+        settings: What generates and how.
         processes: Those of the run, which all call this.
         evaluation: Its name.
         scoring: What else decides the numbers.
@@ -161,18 +210,18 @@ def measure(
     Returns:
         The table, in the main process.
     """
-    scores = dict(evaluator(drawing.generator()))
+    scores = dict(evaluator(settings.generator()))
     if not processes.is_main_process:
         return None
-    report = Report(
+    report = EvaluationReport(
         evaluation=evaluation,
-        model=drawing.model.title,
-        settings={**drawing.settings, **scoring},
+        model=settings.model.title,
+        settings={**settings.record, **scoring},
         conventions=conventions,
         scores=scores,
-        pictures=[*evaluator.pictures()],
+        images=[*evaluator.images()],
     )
-    return write_results(report, evaluator.cards(), evaluator.gallery.folder)
+    return write_results(report, evaluator.cards(), evaluator.folder.folder)
 
 
 def identify(source: str | Path) -> str:

@@ -9,6 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from kosmosg.errors import ImageError, SettingError
+from kosmosg.utils.files import atomic_file
 
 FORMATS = {"webp": "WEBP", "jpg": "JPEG", "jpeg": "JPEG", "png": "PNG"}
 PNG_KEY = "parameters"
@@ -24,24 +25,26 @@ def save_image(image: Image.Image, path: Path, *, quality: int, recipe: Mapping[
 
     Args:
         image: The picture.
-        path: Where to; the suffix decides the format.
+        path: Where to; the suffix decides the format. The file appears whole or not at all.
         quality: 0 to 100; PNG loses nothing and ignores it.
         recipe: Prompt, seed and so on.
 
     Raises:
         SettingError: If the format is unknown.
+        OSError: If the file cannot be written.
     """
     kind = check_format(path)
     short = {key: _shorten(value) for key, value in recipe.items()} | {"software": "KOSMOS-G"}
     text = json.dumps(short, ensure_ascii=False)
-    if kind == "PNG":
-        info = PngInfo()
-        info.add_itxt(PNG_KEY, text)
-        image.save(path, format=kind, pnginfo=info)
-    else:
-        exif = Image.Exif()
-        exif.get_ifd(EXIF_IFD)[USER_COMMENT] = COMMENT_PREFIX + text.encode("utf-16-be")
-        image.save(path, format=kind, quality=quality, exif=exif)
+    with atomic_file(path) as unfinished:
+        if kind == "PNG":
+            info = PngInfo()
+            info.add_itxt(PNG_KEY, text)
+            image.save(unfinished, format=kind, pnginfo=info)
+        else:
+            exif = Image.Exif()
+            exif.get_ifd(EXIF_IFD)[USER_COMMENT] = COMMENT_PREFIX + text.encode("utf-16-be")
+            image.save(unfinished, format=kind, quality=quality, exif=exif)
     return path
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from kosmosg.evaluation.intervals import Estimate
+from kosmosg.evaluation.metrics import Estimate
 from miniature.evaluation.image_grids import Cell, lay_out
 from miniature.evaluation.tables import Row, RowResult
 

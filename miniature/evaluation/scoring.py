@@ -7,7 +7,7 @@ a case is left out.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import permutations
 
-from kosmosg.evaluation.intervals import Estimate, wilson
+from kosmosg.evaluation.metrics import Estimate, wilson
 from miniature.evaluation.probe_labels import SIDE_BY_SIDE, STACKED, Reading
 from miniature.evaluation.prompts import WEARING, Case
 from miniature.world import Description, Figure

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from kosmosg.evaluation.evaluator import Finding
-from kosmosg.evaluation.intervals import Estimate, bootstrap_ratio
+from kosmosg.evaluation.metrics import Estimate, Finding, bootstrap_ratio
 from kosmosg.evaluation.models import Generate
 from miniature.evaluation.probe_labels import Reading
 from miniature.evaluation.prompts import (

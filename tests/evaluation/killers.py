@@ -5,18 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from kosmosg.cli import main as cli
-from kosmosg.evaluation import features
-from kosmosg.evaluation import image_folder as gallery
+from kosmosg.evaluation import features, image_folder
+from kosmosg.utils import files
 from tests.dying import dying
+from tests.evaluation.stand_in import painting
 
-# What is called at a moment, and how often it is before the process is killed.
+# What is called at a moment, and how often it is before the process is killed. Each file is brought
+# to the disk before it gets its name, and its name after that; the record's is the first.
 MOMENTS: dict[str, tuple[Any, str, int]] = {
-    "before the first picture": (gallery, "save_image", 1),
-    "between pictures of a batch": (gallery, "save_image", 10),
-    "between renames of a batch": (Path, "replace", 12),
+    "before the first image": (image_folder, "save_image", 1),
+    "between images of a batch": (image_folder, "save_image", 10),
+    "before an image gets its name": (files, "flush", 2 + 2 * 11 + 2),
     "writing the record": (Path, "replace", 1),
     "scoring": (features, "in_batches", 2),
-    "between files of results": (gallery, "_flush", 53),  # record, 50 pictures, results, table
+    "between files of results": (files, "flush", 2 + 2 * 50 + 2 + 1),  # the table
 }
 
 
@@ -25,14 +27,15 @@ def evaluate(words: list[str]) -> None:
     raise SystemExit(cli.main(words))
 
 
-def evaluate_and_die(words: list[str], moment: str) -> None:
-    """Run a command, and be killed at a moment."""
-    with dying(*MOMENTS[moment]):
+def paint_and_die(words: list[str], moment: str) -> None:
+    """Run a command with what stands in a model's place, and be killed at a moment."""
+    with painting(), dying(*MOMENTS[moment]):
         evaluate(words)
 
 
 def evaluate_where_the_first_dies(words: list[str], moment: str) -> None:
     """Run a command, of whose processes the first is killed at a moment."""
     if os.environ["RANK"] == "0":
-        evaluate_and_die(words, moment)
+        with dying(*MOMENTS[moment]):
+            evaluate(words)
     evaluate(words)

@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import PartialState
@@ -12,11 +13,10 @@ from PIL import Image
 
 from kosmosg.diffusion.settings import MAX_SEED
 from kosmosg.errors import EvaluationError
-from kosmosg.evaluation.coco import Coco, find_photographs, make_jobs, read_captions
-from kosmosg.evaluation.evaluator import PROTOCOLS
+from kosmosg.evaluation.coco import Coco, central_square, find_photographs, make_jobs, read_captions
 from kosmosg.evaluation.features import DinoExtractor
-from kosmosg.evaluation.image_folder import Gallery
-from kosmosg.evaluation.resizing import central_square
+from kosmosg.evaluation.image_folder import ImageFolder
+from kosmosg.evaluation.protocol import PROTOCOLS
 from kosmosg.prompts.images import open_image
 from tests.evaluation.fabricated import CAPTIONS_OF_EACH, PHOTOGRAPHS, Fabricated
 
@@ -25,7 +25,7 @@ PAPER, CLEAN = PROTOCOLS["paper"], PROTOCOLS["clean"]
 CAPTIONS = [f"caption {n}" for n in range(100)]
 
 
-def test_captions_are_drawn_as_in_the_authors_script() -> None:
+def test_captions_are_chosen_as_in_the_authors_script() -> None:
     random.seed(0)
     expected = random.sample([{"caption": caption} for caption in CAPTIONS], 40)
     jobs = make_jobs(CAPTIONS, PAPER, count=40)
@@ -54,7 +54,7 @@ def test_too_many() -> None:
 
 @pytest.mark.parametrize("caption", ["a dog <i>", "half a \ud800"])
 def test_captions_that_are_no_prompts(caption: str) -> None:
-    with pytest.raises(EvaluationError, match=r"cannot be drawn\. Mend it in the file of"):
+    with pytest.raises(EvaluationError, match=r"cannot be used\. Mend it in the file of"):
         make_jobs([*CAPTIONS, caption], PAPER, count=len(CAPTIONS) + 1)
 
 
@@ -63,6 +63,25 @@ def test_a_photograph_that_is_listed_twice(tmp_path: Path) -> None:
     file = tmp_path / "captions.json"
     file.write_text(json.dumps({"annotations": [], "images": images}))
     assert read_captions(file) == ([], ["a.jpg", "b.jpg"])
+
+
+def test_equal_names_in_two_folders_are_two_photographs(tmp_path: Path) -> None:
+    names = ["one/a.jpg", "two/a.jpg", "b.jpg"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_photographs(tmp_path, names) == [tmp_path / name for name in names]
+    # Folders that are not there are left out, unless one file would then count twice.
+    assert find_photographs(tmp_path, ["val2014/b.jpg"]) == [tmp_path / "b.jpg"]
+    with pytest.raises(EvaluationError, match=r"b\.jpg would count twice: .* val2014/b\.jpg"):
+        find_photographs(tmp_path, ["b.jpg", "val2014/b.jpg"])
+
+
+def test_the_central_square() -> None:
+    image = Image.fromarray(np.arange(15, dtype=np.uint8).reshape(3, 5))
+    assert np.asarray(central_square(image)).tolist() == [[1, 2, 3], [6, 7, 8], [11, 12, 13]]
+    tall = central_square(image.transpose(Image.Transpose.TRANSPOSE))
+    assert np.asarray(tall).T.tolist() == [[1, 2, 3], [6, 7, 8], [11, 12, 13]]
 
 
 def test_files(fabricated: Fabricated, tmp_path: Path) -> None:
@@ -95,7 +114,7 @@ def evaluator(fabricated: Fabricated, folder: Path, processes: PartialState, pro
     return Coco(
         jobs=make_jobs(captions, PROTOCOLS[protocol], count=2 * PHOTOGRAPHS),
         photographs=find_photographs(fabricated.photographs, names),
-        gallery=Gallery.open(folder, {}, {}, processes),
+        folder=ImageFolder.open(folder, {}, {}, processes),
         extractor=DinoExtractor(fabricated.dino, CPU),
         protocol=PROTOCOLS[protocol],
         processes=processes,
@@ -129,4 +148,4 @@ def test_the_photographs_themselves_are_no_distance_away(
     assert -1e-3 < found["FID"].value < 0.05 * far.value
     assert far.low < far.value < far.high
     assert far.samples == 2 * PHOTOGRAPHS
-    assert len([*coco.cards()]) == len([*coco.pictures()]) == 2 * PHOTOGRAPHS
+    assert len([*coco.cards()]) == len([*coco.images()]) == 2 * PHOTOGRAPHS

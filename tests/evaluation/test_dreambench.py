@@ -21,9 +21,9 @@ from kosmosg.evaluation.dreambench import (
     load_templates,
     make_jobs,
 )
-from kosmosg.evaluation.evaluator import PROTOCOLS, Job
 from kosmosg.evaluation.features import ClipExtractor, DinoExtractor
-from kosmosg.evaluation.image_folder import Gallery
+from kosmosg.evaluation.image_folder import ImageFolder
+from kosmosg.evaluation.protocol import PROTOCOLS, ImageJob
 from kosmosg.prompts.images import open_image
 from tests.evaluation.fabricated import SUBJECTS, Fabricated
 
@@ -32,7 +32,7 @@ PAPER, CLEAN = PROTOCOLS["paper"], PROTOCOLS["clean"]
 ANYWHERE = {subject.name: Path(subject.name) for subject in load_subjects()}
 
 
-def all_jobs(protocol: str = "paper", **options: object) -> list[Job]:
+def all_jobs(protocol: str = "paper", **options: object) -> list[ImageJob]:
     return make_jobs(load_subjects(), ANYWHERE, PROTOCOLS[protocol], **options)  # type: ignore[arg-type]
 
 
@@ -77,7 +77,7 @@ def test_prompts() -> None:
     template = load_templates("pets")[20]
     assert Wording().prompt(template, cat2) == "<i>, red"
     assert Wording(noun=True).prompt(template, cat2) == "cat <i>, red"
-    assert Wording(pictures=False).prompt(template, cat2) == "a red cat"
+    assert Wording(images=False).prompt(template, cat2) == "a red cat"
 
 
 def test_the_jobs_of_the_paper() -> None:
@@ -100,7 +100,7 @@ def test_the_jobs_of_the_paper() -> None:
 
 def test_clean_jobs_count_up() -> None:
     assert [job.seed for job in all_jobs("clean", seed=7)] == [*range(7, 3007)]
-    assert all_jobs("clean", wording=Wording(pictures=False))[0].images == ()
+    assert all_jobs("clean", wording=Wording(images=False))[0].images == ()
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -139,7 +139,7 @@ def evaluator(
     return DreamBench(
         jobs=make_jobs(subjects, photographs, CLEAN, per_prompt=per_prompt),
         photographs=photographs,
-        gallery=Gallery.open(folder, {}, {}, processes),
+        folder=ImageFolder.open(folder, {}, {}, processes),
         dino=DinoExtractor(fabricated.dino, CPU),
         clip=ClipExtractor(fabricated.clip, CPU),
         processes=processes,
@@ -166,17 +166,15 @@ def test_who_gives_the_photographs_back_is_like_them(
     # What CLIP-T compares with, computed in another way.
     job = next(job for job in dreambench.jobs if job.name == "cat/21-0")
     assert job.text == "a purple cat"
-    picture = dreambench.clip([open_image(dreambench.photographs["cat"])])
+    image = dreambench.clip([open_image(dreambench.photographs["cat"])])
     text = dreambench.clip.texts([job.text])
-    expected = torch.cosine_similarity(picture, text).item()
+    expected = torch.cosine_similarity(image, text).item()
     number = list(dreambench.jobs).index(job)
-    assert dreambench.per_picture["CLIP-T"][number] == pytest.approx(expected, abs=1e-5)
-    assert found["CLIP-T"].value == pytest.approx(
-        max(np.mean(dreambench.per_picture["CLIP-T"]), 0.0)
-    )
+    assert dreambench.per_image["CLIP-T"][number] == pytest.approx(expected, abs=1e-5)
+    assert found["CLIP-T"].value == pytest.approx(max(np.mean(dreambench.per_image["CLIP-T"]), 0.0))
 
 
-def test_each_picture_is_compared_with_its_own_subject(
+def test_each_image_is_compared_with_its_own_subject(
     fabricated: Fabricated, tmp_path: Path, alone: PartialState
 ) -> None:
     """Who gives another subject's photograph is as like as the two photographs are."""
@@ -196,9 +194,9 @@ def test_each_picture_is_compared_with_its_own_subject(
         expected = torch.cosine_similarity(one, other, dim=0).item()
         assert found[f"DINO/subject/{name}"].value == pytest.approx(max(expected, 0), abs=1e-5)
         assert expected < 0.99
-    pictures = [*dreambench.pictures()]
-    assert len(pictures) == 150
-    assert set(pictures[0]) == {"file", "prompt", "seed", "text", "DINO", "CLIP-I", "CLIP-T"}
+    images = [*dreambench.images()]
+    assert len(images) == 150
+    assert set(images[0]) == {"file", "prompt", "seed", "text", "DINO", "CLIP-I", "CLIP-T"}
     cards = [*dreambench.cards()]
     assert len(cards) == 75
     assert [len(card.inputs) for card in cards[:26]] == [1, *[0] * 24, 1]

@@ -1,9 +1,10 @@
-"""FID's network, against torch-fidelity 0.4.0 on the same made-up weights and picture."""
+"""FID's network, against torch-fidelity 0.4.0 on the same made-up weights and image; resizing."""
 
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,8 +12,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kosmosg.errors import WeightsError
-from kosmosg.evaluation.features import InceptionExtractor
-from kosmosg.evaluation.inception import Inception, load_inception
+from kosmosg.evaluation.inception import (
+    Inception,
+    InceptionExtractor,
+    like_tensorflow,
+    load_inception,
+    smooth,
+)
 
 # Mean, deviation, norm and every 256th of its features.
 MEAN, DEVIATION, NORM = 0.1512345, 0.2051109, 11.5308231
@@ -21,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 def make_up_weights() -> dict[str, Tensor]:
-    """Draw weights that let a picture through, the same ones every time."""
+    """Draw weights that let an image through, the same ones every time."""
     generator = torch.Generator().manual_seed(0)
     made = {}
     for name, tensor in sorted(Inception().state_dict().items()):
@@ -51,14 +57,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_features_are_those_of_torch_fidelity(weights: Path) -> None:
     numbers = torch.arange(3 * 128 * 96)
     pixels = (numbers * 7919 + numbers // 96 * 31) % 256
-    picture = pixels.reshape(3, 128, 96).to(torch.uint8).permute(1, 2, 0).numpy()
+    image = pixels.reshape(3, 128, 96).to(torch.uint8).permute(1, 2, 0).numpy()
     extractor = InceptionExtractor(weights, CPU, old_resizing=True)
-    found = extractor([Image.fromarray(picture)])[0]
+    found = extractor([Image.fromarray(image)])[0]
     assert found.shape == (2048,)
     assert found[::256].tolist() == pytest.approx(SOME, abs=2e-5)
     measured = [float(each) for each in (found.mean(), found.std(), found.norm())]
     assert measured == pytest.approx([MEAN, DEVIATION, NORM], rel=1e-5)
-    smooth = InceptionExtractor(weights, CPU, old_resizing=False)([Image.fromarray(picture)])[0]
+    smooth = InceptionExtractor(weights, CPU, old_resizing=False)([Image.fromarray(image)])[0]
     assert (smooth - found).abs().max() > 1e-3
 
 
@@ -105,3 +111,42 @@ def test_files_of_another_kind(tmp_path: Path, name: str, content: Any) -> None:
         torch.save(content, tmp_path / name)
     with pytest.raises(WeightsError, match="the file with the weights of FID's Inception"):
         load_inception(tmp_path / name)
+
+
+def test_like_tensorflow_by_hand() -> None:
+    """Points 0, 1/2, 1 and 3/2 of two pixels, of which the last has no right neighbour."""
+    pixels = torch.tensor([[[[0.0, 8.0], [16.0, 32.0]]]])
+    rows = [[0, 4, 8, 8], [8, 14, 20, 20], [16, 24, 32, 32], [16, 24, 32, 32]]
+    assert like_tensorflow(pixels, 4)[0, 0].tolist() == rows
+    assert like_tensorflow(pixels, 1)[0, 0].tolist() == [[0]]
+
+
+def test_another_shape_becomes_a_square() -> None:
+    pixels = torch.arange(12.0).reshape(1, 1, 3, 4)
+    found = like_tensorflow(pixels, 6)
+    assert found.shape == (1, 1, 6, 6)
+    assert found[0, 0, :, 0].tolist() == [0, 2, 4, 6, 8, 8]
+
+
+def test_only_the_smooth_one_sees_all_pixels() -> None:
+    """Stripes of one pixel are grey from afar; between neighbours they come out as wide waves."""
+    stripes = np.zeros((128, 128, 3), dtype=np.uint8)
+    stripes[:, ::2] = 255
+    found = smooth(Image.fromarray(stripes), 33)
+    assert found.shape == (3, 33, 33)
+    # At the edges the filter is cut off.
+    assert np.abs(found[:, :, 2:-2] - 127.5).max() < 8
+    old = like_tensorflow(torch.from_numpy(stripes.transpose(2, 0, 1)).float()[None], 33)
+    assert old.min() < 10
+    assert old.max() > 245
+
+
+def test_smooth_keeps_fractions_and_bounds() -> None:
+    edge = np.zeros((8, 8, 3), dtype=np.uint8)
+    edge[:, 4:] = 255
+    found = smooth(Image.fromarray(edge), 5)
+    assert (found.min(), found.max()) == (0, 255)
+    assert (found != found.round()).any()
+    plain = smooth(Image.new("RGB", (50, 30), (10, 20, 30)), 7)
+    for channel, value in zip(plain, (10, 20, 30), strict=True):
+        assert channel == pytest.approx(value, abs=1e-4)

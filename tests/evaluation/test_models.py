@@ -53,7 +53,7 @@ def test_stable_diffusion_begins_with_the_noise_of_kosmosg(fabricated: Fabricate
 def test_noise_on_the_way_comes_from_the_seed_too(
     fabricated: Fabricated, tiny_weights: Path, diffusers: bool
 ) -> None:
-    """A picture is the same beside others and alone, and another with another seed."""
+    """An image is the same beside others and alone, and another with another seed."""
     sampling = Sampling(steps=3, guidance_scale=3.0, scheduler="EulerAncestral")
     if diffusers:
         generate = diffusers_generator(load_diffusers(fabricated.pipeline, **ON_CPU), sampling)
@@ -77,7 +77,7 @@ def test_steps_that_a_sampler_does_not_take(fabricated: Fabricated, tiny_weights
 
 
 class Squares(DiffusionPipeline):
-    """A pipeline without a U-Net: one number of each generator is the colour of a picture."""
+    """A pipeline without a U-Net: one number of each generator is the colour of an image."""
 
     def __call__(
         self,
@@ -92,7 +92,7 @@ class Squares(DiffusionPipeline):
         return SimpleNamespace(images=torch.stack([c.expand(3, 4, 4) for c in colours]))
 
 
-def test_any_other_draws_from_generators_of_its_own() -> None:
+def test_any_other_samples_from_generators_of_its_own() -> None:
     generate = diffusers_generator(Squares(), Sampling(steps=2, guidance_scale=3.0))
     one, other, again = generate(["a", "b", "c"], [(), (), ()], [1, 2, 1])
     assert one.tobytes() == again.tobytes() != other.tobytes()
@@ -101,7 +101,7 @@ def test_any_other_draws_from_generators_of_its_own() -> None:
 
 @pytest.mark.parametrize("part", ["unet", "vae"])
 @pytest.mark.parametrize("diffusers", [True, False])
-def test_what_would_be_black_is_no_picture(
+def test_what_would_be_black_is_no_image(
     fabricated: Fabricated, tiny_weights: Path, diffusers: bool, part: str
 ) -> None:
     sampling = Sampling(steps=1, guidance_scale=3.0)
@@ -125,7 +125,7 @@ def test_a_batch_that_is_too_large(fabricated: Fabricated, monkeypatch: Any) -> 
     pipeline = load_diffusers(fabricated.pipeline, **ON_CPU)
     monkeypatch.setattr(pipeline.unet, "forward", fail)
     generate = diffusers_generator(pipeline, Sampling(steps=1, guidance_scale=3.0))
-    with pytest.raises(OutOfMemoryError, match=r"2 pictures at once do not fit .* --batch"):
+    with pytest.raises(OutOfMemoryError, match=r"2 images at once do not fit .* --batch"):
         generate(PROMPTS, [(), ()], [4, 9])
 
 

@@ -2,13 +2,24 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
-from kosmosg.evaluation.intervals import Estimate
-from kosmosg.evaluation.report import Report, make_table, published, to_json, write_results
+from kosmosg.errors import EvaluationError
+from kosmosg.evaluation.metrics import Estimate
+from kosmosg.evaluation.report import (
+    EvaluationReport,
+    make_table,
+    published,
+    to_json,
+    write_results,
+)
+from kosmosg.utils import files
 from kosmosg.utils.contact_sheet import Card
+from tests.training.disks import no_space
 
 NAN = math.nan
 
@@ -17,7 +28,7 @@ def estimate(value: float, low: float = NAN, high: float = NAN) -> Estimate:
     return Estimate(value=value, low=low, high=high, samples=3)
 
 
-REPORT = Report(
+REPORT = EvaluationReport(
     evaluation="dreambench",
     model="weights/mine",
     settings={"steps": 2, "dtype": "float32"},
@@ -33,7 +44,7 @@ REPORT = Report(
         "CLIP-T/kind/modification": estimate(0.2, 0.1, 0.3),
         "CLIP-T/subject/cat": estimate(0.1),
     },
-    pictures=[{"file": "pictures/cat/00-0.png", "prompt": "<i>, red", "seed": 0, "DINO": 0.5}],
+    images=[{"file": "images/cat/00-0.png", "prompt": "<i>, red", "seed": 0, "DINO": 0.5}],
 )
 CARD = Card(
     group="cat",
@@ -76,13 +87,13 @@ def test_the_table() -> None:
 
 
 def test_a_table_without_parts() -> None:
-    report = Report(
+    report = EvaluationReport(
         evaluation="coco",
         model="a|b\nc",
         settings={},
         conventions=[],
         scores={"FID": estimate(12.345, 12.0, 13.0)},
-        pictures=[],
+        images=[],
     )
     table = make_table(report)
     assert "| **a\\|b c**, measured | 12.35 (12.00 – 13.00) |" in table
@@ -112,3 +123,14 @@ def test_the_files(tmp_path: Path) -> None:
     write_results(REPORT, [CARD], tmp_path)
     assert (tmp_path / "sheet.html").read_bytes() == first
     assert {path.name for path in tmp_path.iterdir()} == {"table.md", "results.json", "sheet.html"}
+
+
+def test_a_full_disk_leaves_the_results_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_results(REPORT, [CARD], tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(files, "flush", no_space)
+    with pytest.raises(EvaluationError, match=r"results\.json cannot be written: the disk is full"):
+        write_results(replace(REPORT, model="weights/other"), [CARD], tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

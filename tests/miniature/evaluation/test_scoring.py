@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from kosmosg.evaluation.intervals import wilson
+from kosmosg.evaluation.metrics import wilson
 from miniature.evaluation.probe_labels import SIDE_BY_SIDE, STACKED, Reading
 from miniature.evaluation.prompts import WEARING, Case
 from miniature.evaluation.scoring import (

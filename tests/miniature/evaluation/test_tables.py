@@ -14,8 +14,8 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from kosmosg.errors import WeightsError
-from kosmosg.evaluation.evaluator import Evaluator
 from kosmosg.evaluation.models import Sampling, clip_generator, kosmosg_generator
+from kosmosg.evaluation.run import Evaluator
 from kosmosg.pipeline import KosmosGPipeline
 from miniature.__main__ import main
 from miniature.evaluation.probe import Probe, ProbeConfig

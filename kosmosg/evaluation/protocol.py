@@ -1,36 +1,26 @@
-"""What all evaluations have in common: a model goes in, names with numbers come out.
+"""What an evaluation asks for: images, one by one, and the conventions that they follow."""
 
-An evaluator is whatever can be called with a model as a plain function (``generators.Generate``)
-and yields what it found: the miniature's rows, DreamBench, COCO. So any model can be put in
-KOSMOS-G's place, and a new measurement needs nothing of the others.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from kosmosg.evaluation.intervals import Estimate
-from kosmosg.evaluation.models import Generate
 from kosmosg.evaluation.options import PROTOCOL_NAMES
 
 Item = TypeVar("Item")
-# A part of a score stands behind it: "DINO", then "DINO/subject/cat".
-Finding = tuple[str, Estimate]
-Evaluator = Callable[[Generate], Iterator[Finding]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """One picture to draw.
+class ImageJob:
+    """One image to generate.
 
     Attributes:
-        name: Its file below the folder of pictures, without the suffix.
+        name: Its file below the folder of images, without the suffix.
         prompt: Text with markers, as the model gets it.
-        images: Files of the pictures at the markers.
+        images: Files of the images at the markers.
         seed: Of its noise.
         text: What it should show, in words alone.
-        subject: Whom it should show, where several pictures do.
+        subject: Whom it should show, where several images do.
         kind: What the prompt asks for, where there are several kinds.
     """
 
@@ -44,14 +34,14 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol:
+class EvaluationProtocol:
     """The conventions of an evaluation.
 
     Attributes:
         name: ``paper`` or ``clean``.
         shared_noise: All batches begin with the same noise, as in the authors' scripts, which set
             the seed anew before each batch.
-        old_resizing: Pictures come to Inception's size without smoothing, as they did when the
+        old_resizing: Images come to Inception's size without smoothing, as they did when the
             numbers of the paper were made.
     """
 
@@ -60,18 +50,18 @@ class Protocol:
     old_resizing: bool
 
     def seed(self, first: int, *, number: int, place: int) -> int:
-        """Choose the seed of a picture.
+        """Choose the seed of an image.
 
         Args:
             first: The seed of the run.
-            number: Which of all pictures it is, from 0.
+            number: Which of all images it is, from 0.
             place: Which of its batch in the authors' scripts, from 0.
         """
         return first + (place if self.shared_noise else number)
 
 
 PROTOCOLS = {
-    name: Protocol(name=name, shared_noise=old, old_resizing=old)
+    name: EvaluationProtocol(name=name, shared_noise=old, old_resizing=old)
     for name, old in zip(PROTOCOL_NAMES, (True, False), strict=True)
 }
 
