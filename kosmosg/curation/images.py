@@ -1,7 +1,7 @@
 """From a file to the square picture that all later steps look at."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image
 
-from kosmosg.curation.records import PICTURE, Draft, Outcome, Rejected, one_by_one
-from kosmosg.curation.sources import MAX_TEXT, Place, printable, read_file
+from kosmosg.curation.records import Draft, Outcome, Rejected, one_by_one
+from kosmosg.curation.sources import MAX_TEXT, printable, read_file
 from kosmosg.data.schema import StoredPicture, open_picture
-from kosmosg.data.shards import IMAGE_EXTENSIONS
+from kosmosg.data.shards import find_image
 from kosmosg.data.skipping import BadSample
 
 FLAT = 8  # levels of 255: so far a single colour varies once it has been a JPEG
@@ -40,7 +40,7 @@ class ReadPictures:
         return one_by_one(self._read, drafts)
 
     def _read(self, draft: Draft) -> Draft:
-        data = read_file(find_picture(draft.places))
+        data = read_file(draft.places[find_image(draft.places)])
         image = crop_square(open_picture(StoredPicture(data=data, name="picture")))
         if image.width < self.min_side:
             detail = f"{image.width} pixels, wanted at least {self.min_side}"
@@ -68,18 +68,6 @@ def noted_source(noted: Any, key: str) -> str:
         case {"url": str(url)} if url.strip() and printable(url) == url:
             return url
     return key
-
-
-def find_picture(places: Mapping[str, Place]) -> Place:
-    """Find the picture among the files of a sample.
-
-    Raises:
-        BadSample: If there is none.
-    """
-    for name in (PICTURE, *IMAGE_EXTENSIONS):
-        if name in places:
-            return places[name]
-    raise BadSample("missing-part", f"no picture among {sorted(places)}")
 
 
 def crop_square(image: Image.Image) -> Image.Image:

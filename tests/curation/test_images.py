@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from kosmosg.curation.images import ReadPictures, crop_square, is_flat, opened
-from kosmosg.curation.records import PICTURE, Draft, Outcome, Rejection
+from kosmosg.curation.records import Draft, Outcome, Rejection
 from kosmosg.curation.sources import ByteRange, Place
 
 
@@ -18,7 +18,7 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(values)
 
 
-def draft(path: Path, name: str = PICTURE) -> Draft:
+def draft(path: Path, name: str = "jpg") -> Draft:
     places: dict[str, Place] = {name: ByteRange(path)}
     return Draft(key=path.name, places=places)
 
@@ -107,6 +107,8 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
     assert reason(read(tmp_path / "none.jpg")) == "unreadable"
     (outcome,) = ReadPictures()([draft(tmp_path / "text.jpg", "txt")])
     assert reason(outcome) == "missing-part"
+    (outcome,) = ReadPictures()([draft(tmp_path / "text.jpg", "jxl")])
+    assert reason(outcome) == "image-format"
 
 
 def test_each_outcome_is_that_of_its_draft(tmp_path: Path) -> None:
@@ -116,7 +118,7 @@ def test_each_outcome_is_that_of_its_draft(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.png"
         if number % 3:
             noise(100 + number, 100, seed=number).save(path)
-        drafts.append(Draft(key="same", places={PICTURE: ByteRange(path)}))
+        drafts.append(Draft(key="same", places={"jpg": ByteRange(path)}))
     for number, outcome in enumerate(ReadPictures()(drafts)):
         if number % 3:
             assert isinstance(outcome, Draft)
@@ -138,7 +140,7 @@ def test_each_outcome_is_that_of_its_draft(tmp_path: Path) -> None:
 )
 def test_where_a_picture_is_from(tmp_path: Path, noted: str | None, source: str) -> None:
     noise(120, 120).save(tmp_path / "a.png")
-    places = {"png": ByteRange(tmp_path / "a.png")}
+    places: dict[str, Place] = {"png": ByteRange(tmp_path / "a.png")}
     if noted is not None:
         (tmp_path / "a.json").write_text(noted)
         places["json"] = ByteRange(tmp_path / "a.json")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,32 @@ def test_both_layouts(write: Any, tokenizer: Path, tmp_path: Path) -> None:
         assert preparer(each, np.random.default_rng(0)).target is not None
 
 
+def test_files_of_a_sample_that_are_not_neighbours(tokenizer: Path, tmp_path: Path) -> None:
+    """As a packer leaves them that sorts by suffix; and keys have dots."""
+    files = [
+        (f"v1.{number}.x.{name}", data)
+        for number in range(4)
+        for name, data in sample(number).items()
+    ]
+    (tmp_path / "in").mkdir()
+    write_tar(tmp_path / "in" / "0.tar", sorted(files, key=lambda file: file[0].split(".")[-1]))
+    ledger = make_set(tmp_path / "in", tokenizer, tmp_path / "set")
+    assert [each.caption for each in read(ledger.directory)] == [f"a dog {n}" for n in range(4)]
+
+
+def test_suffixes_of_phones_and_browsers(tokenizer: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number, suffix in enumerate(("jpg", "JPEG", "jfif", "jxl")):
+        for name, data in sample(number).items():
+            name = suffix if name == "jpg" else name
+            (tmp_path / "in" / f"image-{number}.{name}").write_bytes(data)
+    ledger = make_set(tmp_path / "in", tokenizer, tmp_path / "set")
+    assert [each.caption for each in read(ledger.directory)] == [f"a dog {n}" for n in range(3)]
+    assert [record["steps"][0]["set_aside"] for record in ledger.records()] == [
+        *({}, {"image-format": 1}),
+    ]
+
+
 def test_a_sample_says_where_it_is_from(tokenizer: Path, tmp_path: Path) -> None:
     samples = [sample(0), sample(1, metadata={"url": None})]
     ledger = make_set(write_tars(tmp_path / "in", *samples), tokenizer, tmp_path / "set")
@@ -122,7 +149,6 @@ def test_a_sample_says_where_it_is_from(tokenizer: Path, tmp_path: Path) -> None
     ("changes", "reason"),
     [
         ({"metadata": {"width": "fifty"}}, "size-not-a-number"),
-        ({"metadata": {"height": None}}, "size-not-a-number"),
         ({"metadata": {"height": -44}}, "size-not-a-number"),
         ({"metadata": {"height": 44.5}}, "size-not-a-number"),
         ({"metadata": {"height": True}}, "size-not-a-number"),
@@ -130,6 +156,8 @@ def test_a_sample_says_where_it_is_from(tokenizer: Path, tmp_path: Path) -> None
         ({"jpg": jpeg(0, (50, 39))}, "too-small"),  # whatever the JSON says
         ({"jpg": b"no picture"}, "image"),
         ({"jpg": None}, "missing-part"),
+        ({"jpg": None, "jxl": b""}, "image-format"),
+        ({"jpg": jpeg(0, (50, 39)), "metadata": {"height": None}}, "too-small"),
         ({"json": None}, "metadata"),
         ({"json": b"{"}, "metadata"),
         ({"json": b"[]"}, "metadata"),
@@ -154,6 +182,9 @@ def test_what_training_would_not_take(
     "changes",
     [
         {"metadata": {"width": "50", "height": "44"}},
+        {"metadata": {"width": None, "height": None}},
+        {"metadata": {"width": math.nan, "height": ""}},
+        {"jpg": None, "jfif": jpeg(0)},
         {"txt": None},
         {"txt": b" a dog\n0 "},
         {"metadata": {"height": SIDE}, "jpg": jpeg(0, (50, SIDE))},

@@ -11,8 +11,8 @@ from PIL import Image
 
 from kosmosg.curation.images import ReadPictures
 from kosmosg.curation.img2dataset import ReadDownloads
-from kosmosg.curation.records import PICTURE, Draft, Rejected, Rejection, Source
-from kosmosg.curation.sources import ByteRange, Lost, open_pictures, read_file
+from kosmosg.curation.records import Draft, Rejected, Rejection, Source
+from kosmosg.curation.sources import ByteRange, Lost, open_images, read_file
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import CurationError
 from tests.data.test_shards import write_tar
@@ -26,10 +26,32 @@ def test_a_folder_in_the_order_of_names(tmp_path: Path) -> None:
     for name in ("b.png", "a/z.JPG", "a/b.jpeg", "c.txt", "d.webp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    source = open_pictures(tmp_path, 3)
+    source = open_images(tmp_path, 3)
     assert keys(source) == [["a/b.jpeg", "a/z.JPG", "b.png"], ["d.webp"]]
     (draft,) = source.listings[1].drafts()
-    assert draft.places == {PICTURE: ByteRange(tmp_path / "d.webp")}
+    assert draft.places == {"webp": ByteRange(tmp_path / "d.webp")}
+
+
+def test_files_that_are_no_images_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.jpg", "a.txt", "b.txt", "c.pdf", "d.PDF", "README", "_stats.json", "e.jxl"):
+        (tmp_path / name).touch()
+    assert keys(open_images(tmp_path, 9)) == [["a.jpg", "e.jxl"]]
+    assert "4 files are left out (2 × .pdf, 1 × no suffix, 1 × .txt)" in caplog.text
+    caplog.clear()
+    write_tar(tmp_path / "0.tar", [("0.jpg", b"")])
+    assert keys(open_images(tmp_path, 9)) == [["0.tar, sample 0"]]
+    assert "7 files are left out" in caplog.text
+
+
+def test_what_is_noted_beside_an_image(tmp_path: Path) -> None:
+    for name in ("a/b.c.jfif", "a/b.c.JSON", "a/b.c.txt", "a/b.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    ((draft,),) = (listing.drafts() for listing in open_images(tmp_path, 9).listings)
+    found = {kind: place[0].name for kind, place in draft.places.items()}
+    assert found == {"jfif": "b.c.jfif", "json": "b.c.JSON", "txt": "b.c.txt"}
 
 
 def test_shards_of_pictures(tmp_path: Path) -> None:
@@ -40,7 +62,7 @@ def test_shards_of_pictures(tmp_path: Path) -> None:
             for kind in ("jpg", "txt")
         ]
         write_tar(tmp_path / f"{number}.tar", files)
-    source = open_pictures(tmp_path, 2)
+    source = open_images(tmp_path, 2)
     assert keys(source) == [
         ["0.tar, sample 0", "0.tar, sample 1"],
         ["0.tar, sample 2"],
@@ -56,7 +78,7 @@ def test_archives_that_are_cut_off_or_none(tmp_path: Path) -> None:
     content = (tmp_path / "0.tar").read_bytes()
     (tmp_path / "0.tar").write_bytes(content[: content.index(b"2.png")])
     (tmp_path / "1.tar").write_text("no archive")
-    source = open_pictures(tmp_path, 2)
+    source = open_images(tmp_path, 2)
     assert [len(portion) for portion in keys(source)] == [2, 1, 1]
     drafts = [draft for listing in source.listings for draft in listing.drafts()]
     for step in (ReadPictures(), ReadDownloads(tokenizer=Any)):  # type: ignore[arg-type]
@@ -78,19 +100,19 @@ def test_other_entries_make_another_source(tmp_path: Path) -> None:
         for name in names:
             (tmp_path / folder / f"{name}.jpg").touch()
     first, moved, other = (
-        open_pictures(tmp_path / folder, 2).identity for folder in ("first", "moved", "other")
+        open_images(tmp_path / folder, 2).identity for folder in ("first", "moved", "other")
     )
     assert first == moved != other
 
 
 def test_sources_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(CurationError, match="is not there"):
-        open_pictures(tmp_path / "none", 2)
+        open_images(tmp_path / "none", 2)
     with pytest.raises(CurationError, match="nothing in"):
-        open_pictures(tmp_path, 2)
+        open_images(tmp_path, 2)
     (tmp_path / "list.txt").write_text("https://host/1.jpg\n")
     with pytest.raises(CurationError, match=r"is a file\. Name a folder .* img2dataset --url_list"):
-        open_pictures(tmp_path / "list.txt", 2)
+        open_images(tmp_path / "list.txt", 2)
 
 
 BODY = bytes(range(256)) * 40

@@ -190,7 +190,8 @@ def entity_meta(*entities) -> dict[str, bytes]:
         (meta(kind="caption", caption=3) | {"image.png": IMAGE}, "metadata"),
         (meta(kind="caption", caption="\ud800") | {"image.png": IMAGE}, "encoding"),
         (meta(kind="caption", caption="a"), "missing-part"),
-        (meta(kind="caption", caption="a") | {"image.bmp": IMAGE}, "missing-part"),
+        (meta(kind="caption", caption="a") | {"image.txt": IMAGE}, "missing-part"),
+        (meta(kind="caption", caption="a") | {"image.jxl": IMAGE}, "image-format"),
         (meta(kind="caption", caption="a") | {"image.png": b""}, "image"),
         (meta(kind="caption", caption="a") | {"image.png": IMAGE[:-30]}, "image"),
         (meta(kind="caption", caption="a") | {"image.png": b"<svg/>"}, "image"),
@@ -280,6 +281,40 @@ def test_a_garbled_header_is_no_silent_end(tmp_path: Path):
     shard.path.write_bytes(data)
     assert len(read_all(shard)) == 2
     assert len(shard.scan().damage) == 1
+
+
+@pytest.mark.parametrize("suffix", ["png", "PNG", "jfif", "bmp", "tiff"])
+def test_every_format_that_is_read_may_be_in_a_shard(tmp_path: Path, suffix: str):
+    files = [caption_files()[0], (f"0.image.{suffix}", IMAGE)]
+    (sample,) = read_all(write_tar(tmp_path / "0.tar", files))
+    assert isinstance(sample, CaptionSample)
+
+
+KEYS = ("0", "a", "a.b", "a.b.c", "folder.x/a.b", "v1.image1", "v1.image1.x")
+
+
+def test_the_files_of_a_sample_need_not_be_neighbours(tmp_path: Path):
+    """And their names are taken whole, as far as they do not say what is in a file."""
+    texts, images = zip(*(caption_files(key) for key in KEYS), strict=True)
+    shard = write_tar(tmp_path / "0.tar", [*texts, *images[::-1]])
+    captions = [getattr(sample, "caption", sample) for sample in read_all(shard)]
+    assert captions == [f"caption {key}" for key in KEYS]
+    assert not shard.scan().damage
+
+
+def test_hidden_files_are_none_of_a_sample(tmp_path: Path):
+    files = [(f"{mark}{name}", data) for name, data in caption_files() for mark in ("._", "")]
+    files += [(".DS_Store", b""), ("README", b"")]
+    (sample,) = read_all(write_tar(tmp_path / "0.tar", files))
+    assert isinstance(sample, CaptionSample)
+
+
+def test_equal_keys_in_archives_that_were_put_together(tmp_path: Path):
+    first, second = ([*caption_files("0"), *caption_files("1")] for _ in range(2))
+    second[0] = ("0.json", json.dumps({"kind": "caption", "caption": "another"}).encode())
+    shard = write_tar(tmp_path / "0.tar", [*first, *second])
+    captions = [getattr(sample, "caption", sample) for sample in read_all(shard)]
+    assert captions == ["caption 0", "caption 1", "another", "caption 1"]
 
 
 def test_files_of_one_name_are_reported(tmp_path: Path):
