@@ -7,7 +7,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, GradScalerKwargs
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    GradScalerKwargs,
+    ProjectConfiguration,
+)
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -27,7 +32,7 @@ def make_accelerator(options: LoopOptions) -> Accelerator:
     """Set up what moves networks to devices and their gradients between processes.
 
     Args:
-        options: For the precision.
+        options: For the precision, and where the log goes.
 
     Raises:
         TrainingError: If this surrounding cannot train.
@@ -36,6 +41,8 @@ def make_accelerator(options: LoopOptions) -> Accelerator:
     try:
         accelerator = Accelerator(
             mixed_precision=options.precision,
+            log_with="tensorboard",
+            project_config=ProjectConfiguration(logging_dir=str(options.output)),
             kwargs_handlers=[LOSS_SCALE, DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
     except ValueError as error:

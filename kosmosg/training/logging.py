@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from accelerate import Accelerator
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from kosmosg.errors import TrainingError
@@ -16,34 +16,41 @@ from kosmosg.utils.files import reason
 
 logger = logging.getLogger(__name__)
 
+LOGS, SAMPLES = "logs", "samples"  # folders of a run
+
 
 class Report:
     """The voice of one run; only its main process has one.
 
-    The progress line counts samples, so that it shows samples per second and the time left:
+    Losses go to the trackers of accelerate. The progress line counts samples, so that it shows
+    samples per second and the time left:
 
         lm: 31%|███      | 38400/124800 [05:02<11:21, 126.8 samples/s, loss 1.204]
+
+    Args:
+        options: Of the run.
+        accelerator: Knows the trackers, and whether this is the main process.
     """
 
-    def __init__(self, options: LoopOptions, enabled: bool):
-        self._options = options
-        self._enabled = enabled
+    def __init__(self, options: LoopOptions, accelerator: Accelerator):
+        self._options, self._accelerator = options, accelerator
         self._bar: tqdm | None = None
-        self._writer: SummaryWriter | None = None
         self._sums: dict[str, float] = {}
         self._counted = 0
 
     def begin(self, step: int) -> None:
-        """Open the log and draw the line.
+        """Open the log, without what it says of later steps, and draw the line.
 
         Raises:
             TrainingError: If the folder cannot be written.
         """
-        if not self._enabled:
+        if not self._accelerator.is_main_process:
             return
         options = self._options
         with self._writing():
-            self._writer = SummaryWriter(str(options.output / "logs"), purge_step=step + 1)
+            self._accelerator.init_trackers(
+                LOGS, init_kwargs={"tensorboard": {"purge_step": step + 1}}
+            )
         self._bar = tqdm(
             desc=options.output.name,
             total=options.steps * options.batch_size,
@@ -60,17 +67,16 @@ class Report:
         Raises:
             TrainingError: If the log cannot be written.
         """
-        if self._bar is None or self._writer is None:
+        if self._bar is None:
             return
         for name, value in losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._counted += 1
         if step % self._options.log_every == 0 or step == self._options.steps:
+            means = {name: value / self._counted for name, value in self._sums.items()}
             with self._writing():
-                for name, value in self._sums.items():
-                    self._writer.add_scalar(name, value / self._counted, step)
-            mean = self._sums["loss"] / self._counted
-            self._bar.set_postfix_str(f"loss {mean:.4g}", refresh=False)
+                self._accelerator.log(means, step)
+            self._bar.set_postfix_str(f"loss {means['loss']:.4g}", refresh=False)
             self._sums, self._counted = {}, 0
         self._bar.update(self._options.batch_size)
 
@@ -80,22 +86,12 @@ class Report:
         Raises:
             TrainingError: If it cannot be written.
         """
-        if not self._enabled or sheet is None:
+        if sheet is None or not self._accelerator.is_main_process:
             return
-        folder = self._options.output / "samples"
+        folder = self._options.output / SAMPLES
         with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
             sheet.save(folder / f"step-{step:08d}.png")
-
-    def flush(self) -> None:
-        """Write what waits, so that the log is no shorter than a checkpoint says.
-
-        Raises:
-            TrainingError: If the log cannot be written.
-        """
-        if self._writer is not None:
-            with self._writing():
-                self._writer.flush()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is counted and not logged yet."""
@@ -107,11 +103,13 @@ class Report:
 
     def close(self) -> None:
         """End the line and the log."""
-        if self._bar is not None:
-            self._bar.close()
-        if self._writer is not None:
+        if self._bar is None:
+            return
+        self._bar.close()
+        # Not accelerator.end_training, which would part the processes, too.
+        for tracker in self._accelerator.trackers:
             try:
-                self._writer.close()
+                tracker.finish()
             except OSError as error:  # the run is over, and may have an error of its own
                 logger.warning("the log is not complete: %s", reason(error))
 

@@ -129,7 +129,7 @@ class Trainer:
             "processes": processes,
             "trained": sum(parameter.numel() for parameter in trained.values()),
         }
-        self._report = Report(options, enabled=self._accelerator.is_main_process)
+        self._report = Report(options, self._accelerator)
 
     def _make_stage(self) -> Stage:
         torch.manual_seed(self._options.seed)  # what begins at random does so alike each time
@@ -188,7 +188,6 @@ class Trainer:
             TrainingError: If it cannot be written; the last one stays as it is.
         """
         accelerator = self._accelerator
-        self._report.flush()
         checkpoint = self._state.take(
             step=self.step,
             settings=self._settings,

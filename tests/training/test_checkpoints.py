@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
 from kosmosg.errors import TrainingError
 from kosmosg.training import checkpoints
-from kosmosg.training import logging as training_logging
 from kosmosg.training.average import MovingAverage
 from kosmosg.training.checkpoints import (
     Checkpoint,
@@ -279,7 +279,7 @@ def test_weights_that_do_not_fill_the_stage_are_no_result(tmp_path: Path) -> Non
 def test_a_log_that_cannot_be_written(
     run: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    monkeypatch.setattr(training_logging.SummaryWriter, method, no_space)
+    monkeypatch.setattr(SummaryWriter, method, no_space)
     with pytest.raises(TrainingError, match="cannot be written: the disk is full"):
         train_toy(toy_options(run))
 
@@ -287,7 +287,7 @@ def test_a_log_that_cannot_be_written(
 def test_an_error_is_not_hidden_by_the_end_of_the_log(
     run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(training_logging.SummaryWriter, "close", no_space)
+    monkeypatch.setattr(SummaryWriter, "close", no_space)
     monkeypatch.setattr(checkpoints, "save_file", no_space_in_rust)
     with pytest.raises(TrainingError, match="The checkpoint of step 6"):
         train_toy(toy_options(run))

@@ -3,15 +3,18 @@
 from pathlib import Path
 
 import pytest
+from accelerate import Accelerator
 from PIL import Image
 
+from kosmosg.training.accelerator import make_accelerator
 from kosmosg.training.logging import Report
 from tests.training.logs import read_log
 from tests.training.toy import toy_options
 
 
 def report_of(folder: Path, **changes: int) -> Report:
-    return Report(toy_options(folder / "run", **changes), enabled=True)
+    options = toy_options(folder / "run", **changes)
+    return Report(options, make_accelerator(options))
 
 
 def test_means_over_an_interval(tmp_path: Path) -> None:
@@ -32,7 +35,6 @@ def test_what_was_logged_behind_a_checkpoint_is_logged_anew(tmp_path: Path) -> N
         report.count(step, {"loss": float(step)})
         if step == 3:
             state = report.state_dict()
-    report.flush()
 
     other = report_of(tmp_path, log_every=2, steps=8)
     other.load_state_dict(state)
@@ -54,22 +56,24 @@ def test_a_long_log_is_read_as_a_whole(tmp_path: Path) -> None:
     assert [step for step, _ in read_log(tmp_path / "run")["loss"]] == [*range(1, 10_501)]
 
 
-def test_a_flush_is_there_for_others(tmp_path: Path) -> None:
+def test_an_entry_is_there_for_others_at_once(tmp_path: Path) -> None:
+    """So that a log is never shorter than a checkpoint says."""
     report = report_of(tmp_path, log_every=1)
     report.begin(0)
     for step in (1, 2, 3):
         report.count(step, {"loss": 1.0})
-    report.flush()
-    assert len(read_log(tmp_path / "run")["loss"]) == 3
+        assert len(read_log(tmp_path / "run")["loss"]) == step
     report.close()
 
 
-def test_a_process_that_is_not_the_first_says_nothing(tmp_path: Path) -> None:
-    report = Report(toy_options(tmp_path / "run"), enabled=False)
+def test_a_process_that_is_not_the_first_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Accelerator, "is_main_process", False)
+    report = report_of(tmp_path)
     report.begin(0)
     report.count(1, {"loss": 1.0})
     report.show(1, Image.new("RGB", (2, 2)))
-    report.flush()
     report.close()
     assert report.state_dict() == {"sums": {}, "counted": 0}
     assert not (tmp_path / "run").exists()
