@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -30,9 +31,9 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from kosmosg.errors import TrainingError
-from kosmosg.training.average import MovingAverage
 from kosmosg.training.options import CHANGEABLE, LoopOptions
 from kosmosg.training.stage import Stage, trainable
 from kosmosg.utils.files import atomic_folder, check_settings, lock_folder, reason
@@ -87,7 +88,7 @@ class TrainingState:
     stage: Stage
     model: nn.Module
     optimizer: Any
-    average: MovingAverage | None
+    average: EMAModel | None
     scaler: Any
 
     def weights(self, averaged: bool = False) -> dict[str, Tensor]:
@@ -97,9 +98,7 @@ class TrainingState:
             averaged: Give the moving average of the parameters, if there is one.
         """
         weights: dict[str, Any] = dict(get_model_state_dict(self.model, options=WHOLE))
-        if averaged and self.average:
-            weights |= self.average.state_dict()
-        return weights
+        return weights | self._averages() if averaged else weights
 
     def take(self, **run: Any) -> Checkpoint:
         """Gather everything; every process must call this.
@@ -113,7 +112,7 @@ class TrainingState:
             scaler=self.scaler.state_dict() if self.scaler else {},
             weights=self.weights(),
             optimizer=moments.get("state", {}),
-            ema=self.average.state_dict() if self.average else {},
+            ema=self._averages(),
             **run,
         )
 
@@ -134,9 +133,23 @@ class TrainingState:
         moments: dict[str, Any] = {"state": checkpoint.optimizer, "param_groups": groups}
         set_optimizer_state_dict(self.model, optimizer, moments, options=PARTIAL)
         if self.average:
-            self.average.load_state_dict(checkpoint.ema, checkpoint.step)
+            self.average.optimization_step = checkpoint.step
+            for name, value in self._shadows().items():
+                value.copy_(_like(checkpoint.ema[name], value))
         if self.scaler:
             self.scaler.load_state_dict(checkpoint.scaler)
+
+    def _averages(self) -> dict[str, Tensor]:
+        """Gather the moving average on the CPU, if there is one; every process must call this."""
+        return {
+            name: (value.full_tensor() if isinstance(value, DTensor) else value).cpu()
+            for name, value in self._shadows().items()
+        }
+
+    def _shadows(self) -> dict[str, Tensor]:
+        """Name what the average holds; of sharded parameters, these are shards."""
+        values = self.average.shadow_params if self.average else []
+        return dict(zip(trainable(self.stage) if self.average else [], values, strict=True))
 
     @property
     def _inner_optimizer(self) -> Any:
@@ -323,3 +336,11 @@ def _write(checkpoint: Checkpoint, folder: Path) -> None:
         if named or name != "ema":
             plain = {key: tensor.detach().cpu().contiguous() for key, tensor in named.items()}
             save_file(plain, folder / f"{name}.safetensors")
+
+
+def _like(whole: Tensor, value: Tensor) -> Tensor:
+    """Cut a whole tensor into shards as another one is."""
+    whole = whole.to(value.device)
+    if not isinstance(value, DTensor):
+        return whole
+    return distribute_tensor(whole, value.device_mesh, value.placements)

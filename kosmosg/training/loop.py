@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 import torch
 from accelerate.utils import gather_object
+from diffusers.training_utils import EMAModel
 
 from kosmosg.data.skipping import Reason, describe
 from kosmosg.errors import TrainingError
@@ -25,7 +26,6 @@ from kosmosg.training.accelerator import (
     make_accelerator,
     prepare,
 )
-from kosmosg.training.average import MovingAverage
 from kosmosg.training.checkpoints import (
     TrainingState,
     check_resumption,
@@ -120,7 +120,7 @@ class Trainer:
             stage=self._stage,
             model=self._model,
             optimizer=optimizer,
-            average=MovingAverage(trained, options.ema_decay) if options.ema_decay else None,
+            average=EMAModel(trained.values(), options.ema_decay) if options.ema_decay else None,
             scaler=self._accelerator.scaler,
         )
         self._settings = {
@@ -161,7 +161,7 @@ class Trainer:
     def _update(self) -> dict[str, float]:
         losses = self._updater.update(self.step, [next(self._stream) for _ in range(self._share)])
         if self._state.average:
-            self._state.average.update(trainable(self._stage))
+            self._state.average.step(trainable(self._stage).values())
         return losses
 
     def _tell_skipped(self) -> None:

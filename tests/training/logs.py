@@ -5,6 +5,11 @@ from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
+
+# Files of one second are told apart, and put in order, by this number: let it have the same length
+# in all of them.
+event_file_writer._global_uid = event_file_writer.AtomicCounter(10**6)
 
 
 def read_log(directory: Path) -> dict[str, list[tuple[int, float]]]:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.training_utils import EMAModel
 from torch.utils.tensorboard import SummaryWriter
 
 from kosmosg.errors import TrainingError
 from kosmosg.training import checkpoints
-from kosmosg.training.average import MovingAverage
 from kosmosg.training.checkpoints import (
     Checkpoint,
     TrainingState,
@@ -165,7 +165,7 @@ def test_the_loss_scale_is_part_of_the_state() -> None:
                 stage=stage,
                 model=stage,
                 optimizer=optimizer,
-                average=MovingAverage(dict(stage.network.named_parameters(prefix="network")), 0.9),
+                average=EMAModel(stage.network.parameters(), 0.9),
                 scaler=scaler,
             )
         )
