@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from tests import tiny
 
@@ -14,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 torch.set_num_threads(1)
 os.environ["HF_HUB_OFFLINE"] = "1"
+constants.HF_HUB_OFFLINE = True  # read once, at the import
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,17 @@
-"""The authors' checkpoint → a weights directory in the diffusers layout.
+"""The authors' checkpoint → a weights folder in the diffusers layout.
 
-``plan.py`` finds the place of every tensor; here they are written. The output appears complete or
+``mapping`` finds the place of every tensor; here they are written. The output appears complete or
 not at all.
 """
 
-import shutil
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -19,13 +19,14 @@ from kosmosg.checkpoints.fairseq import read_checkpoint
 from kosmosg.checkpoints.folder import write_model_index
 from kosmosg.checkpoints.loading import is_finite, save_module
 from kosmosg.checkpoints.mapping import Plan, make_plan
-from kosmosg.checkpoints.parameter_names import UNET, VAE
+from kosmosg.checkpoints.parameter_names import KOSMOSG, UNET, VAE
 from kosmosg.checkpoints.stable_diffusion import StableDiffusionSource
 from kosmosg.errors import CheckpointError
 from kosmosg.models.aligner import Reconstruction
 from kosmosg.models.config import FULL_SIZE, SD15_REPOSITORY
 from kosmosg.models.sizes import check_sizes
 from kosmosg.prompts.tokenizer import KosmosGTokenizer
+from kosmosg.utils.files import atomic_folder, check_space, reason
 
 SHARD_SIZE = "1GB"  # bounds the memory that writing takes
 
@@ -63,7 +64,7 @@ def convert(
 
     Args:
         checkpoint: ``.pt`` or safetensors file with the authors' parameter names.
-        output: Directory to write; it must be empty or absent.
+        output: Weights folder to write; it must be empty or absent.
         tokenizer: Folder with ``sentencepiece.bpe.model`` and ``dict.txt``.
         stable_diffusion: Folder or Hub repository in the diffusers layout, for the U-Net, VAE and
             safety checker that the file lacks.
@@ -83,38 +84,23 @@ def convert(
     words = KosmosGTokenizer.from_pretrained(tokenizer)
     source = StableDiffusionSource(location=stable_diffusion)
     plan = make_plan(read_checkpoint(checkpoint), sizes, source, ignore)
-    return write_directory(
+    return write_weights(
         plan, Path(output), words, source, dtype, safety_checker=safety_checker, progress=progress
     )
-
-
-def check_disk(directory: Path, plan: Plan, dtype: torch.dtype) -> None:
-    """Refuse to start writing what cannot fit.
-
-    Raises:
-        CheckpointError: With both numbers.
-    """
-    values = sum(tensor.numel() for part in plan.tensors.values() for tensor in part.values())
-    needed, free = values * dtype.itemsize, shutil.disk_usage(directory).free
-    if free < needed:
-        raise CheckpointError(
-            f"{directory} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are needed. Make "
-            "room or write elsewhere."
-        )
 
 
 def check_output(output: str | Path) -> None:
     """Refuse to write over anything.
 
     Raises:
-        CheckpointError: If the directory is there and not empty.
+        CheckpointError: If something is there that is not an empty folder.
     """
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise CheckpointError(f"{output} exists already. Remove it or choose another directory.")
+        raise CheckpointError(f"{output} exists already. Remove it or choose another folder.")
 
 
-def write_directory(
+def write_weights(
     plan: Plan,
     output: Path,
     words: KosmosGTokenizer,
@@ -124,40 +110,60 @@ def write_directory(
     safety_checker: bool,
     progress: bool,
 ) -> Conversion:
-    """Write everything beside the output, and give it its name when it is complete."""
+    """Write the weights folder that a plan describes, and what is missing from ``source``.
+
+    What comes from elsewhere is read before the checkpoint's tensors, which take minutes.
+    """
     converted = {part: len(tensors) for part, tensors in plan.tensors.items()}
-    output = output.resolve()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    check_disk(output.parent, plan, dtype)
-    # A fresh name: what else is there, even if it ends in .part, is not ours to remove.
-    unfinished = Path(tempfile.mkdtemp(prefix=f"{output.name}.", suffix=".part", dir=output.parent))
-    unfinished.chmod(0o755)
-    try:
-        write_parts(plan, unfinished, source, dtype, progress)
-        if safety_checker:
-            for part, component in source.safety_checker(dtype).items():
-                save(component, unfinished / part)
-        words.save_pretrained(unfinished / "tokenizer")
-        save(source.scheduler(), unfinished / "scheduler")
-        write_model_index(unfinished)
-        notes = tuple(make_notes(plan, unfinished, len(words)))
-        if output.exists():
-            output.rmdir()
-        unfinished.rename(output)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    others: dict[str, Any] = {"tokenizer": words, "scheduler": source.scheduler()}
+    if safety_checker:
+        others |= source.safety_checker(dtype)
+    kosmosg: Any = plan.modules[KOSMOSG]
+    missing = [part for part in (UNET, VAE) if part not in plan.modules]
+    needed = sum(tensor.numel() for part in plan.tensors.values() for tensor in part.values())
+    needed += sum(map(count_values, (*others.values(), *map(source.empty, missing))))
+    with new_weights(output, needed * dtype.itemsize) as folder:
+        for part in list(others):
+            save(others.pop(part), folder / part)
+        for part in missing:
+            save(source.load(part, dtype, width=kosmosg.config.aligner["dim"]), folder / part)
+        write_tensors(plan, folder, dtype, progress)
+        notes = tuple(make_notes(plan, folder, len(words)))
     return Conversion(stage=plan.stage, converted=converted, left_out=plan.left_out, notes=notes)
 
 
-def write_parts(
-    plan: Plan, directory: Path, source: StableDiffusionSource, dtype: torch.dtype, progress: bool
-) -> None:
-    """Write the networks one after the other; what the checkpoint lacks comes from ``source``."""
+@contextmanager
+def new_weights(output: Path, needed: int) -> Iterator[Path]:
+    """Give a folder to write components into, which becomes a weights folder at the end.
+
+    Args:
+        output: Where; absent or empty.
+        needed: Bytes that will be written.
+
+    Raises:
+        CheckpointError: If they do not fit, or cannot be written.
+    """
+    check_space(output, needed, error=CheckpointError)
+    try:
+        with atomic_folder(output) as folder:
+            yield folder
+            write_model_index(folder)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{output} cannot be written ({reason(error)}). Mend that or write elsewhere."
+        ) from error
+
+
+def count_values(component: Any) -> int:
+    """Count the numbers that a network holds; nothing else takes room to speak of."""
+    tensors = component.state_dict().values() if isinstance(component, nn.Module) else ()
+    return sum(tensor.numel() for tensor in tensors)
+
+
+def write_tensors(plan: Plan, folder: Path, dtype: torch.dtype, progress: bool) -> None:
+    """Write the checkpoint's networks one after the other."""
     total = sum(len(tensors) for tensors in plan.tensors.values())
     with tqdm(total=total, desc="convert", unit="tensor", disable=not progress) as bar:
-        for part in (UNET, VAE):
-            if part not in plan.modules:
-                save(source.load(part, dtype), directory / part)
         for part in list(plan.modules):
             # Taken out of the plan, so that one network at most is held in another precision.
             module, tensors = plan.modules.pop(part), plan.tensors.pop(part)
@@ -165,7 +171,7 @@ def write_parts(
                 tensors[name] = cast(name, tensor, dtype)
                 bar.update()
             module.load_state_dict(tensors, strict=True, assign=True)
-            save(module, directory / part)
+            save(module, folder / part)
 
 
 def cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -180,21 +186,21 @@ def cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return converted
 
 
-def save(component: Any, directory: Path) -> None:
+def save(component: Any, folder: Path) -> None:
     """Write a component; networks in safetensors."""
     if isinstance(component, Reconstruction):
-        save_module(component, directory)
+        save_module(component, folder)
     elif isinstance(component, nn.Module):
         write: Any = component.save_pretrained
-        write(directory, max_shard_size=SHARD_SIZE)
+        write(folder, max_shard_size=SHARD_SIZE)
     else:
-        component.save_pretrained(directory)
+        component.save_pretrained(folder)
     # safetensors leaves its files readable by their owner alone; a container has other users.
-    for file in directory.iterdir():
+    for file in folder.iterdir():
         file.chmod(0o644)
 
 
-def make_notes(plan: Plan, directory: Path, words: int) -> Iterable[str]:
+def make_notes(plan: Plan, folder: Path, words: int) -> Iterable[str]:
     """Say what a user should know about the result."""
     if words != plan.vocabulary:
         yield (
@@ -202,6 +208,6 @@ def make_notes(plan: Plan, directory: Path, words: int) -> Iterable[str]:
             "belong together, and prompts will be refused."
         )
     if plan.stage == "lm":
-        yield "A stage-1 checkpoint: AlignerNet is not trained, and pictures will be noise."
-    if not (directory / "safety_checker").is_dir():
+        yield "A stage-1 checkpoint: AlignerNet is not trained, and images will be noise."
+    if not (folder / "safety_checker").is_dir():
         yield "Without a safety checker: a server of full-size weights will refuse to start."

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, Kosmos2Config, Kosmos2Model
 
-from kosmosg.checkpoints.convert import Conversion, check_output, write_directory
+from kosmosg.checkpoints.convert import Conversion, check_output, write_weights
 from kosmosg.checkpoints.mapping import Plan, initial_aligner, shorten
 from kosmosg.checkpoints.parameter_names import KOSMOSG
 from kosmosg.checkpoints.stable_diffusion import StableDiffusionSource
@@ -21,6 +21,7 @@ from kosmosg.models.config import FULL_SIZE, SD15_REPOSITORY
 from kosmosg.models.kosmosg import KosmosG, KosmosGConfig
 from kosmosg.models.sizes import check_sizes
 from kosmosg.prompts.tokenizer import KosmosGTokenizer
+from kosmosg.utils.files import reason
 
 EMBEDDING = "text_model.model.embed_tokens.weight"
 
@@ -36,11 +37,11 @@ def convert_kosmos2(
     safety_checker: bool = True,
     progress: bool = True,
 ) -> Conversion:
-    """Convert Kosmos-2 into a stage-1 weights directory with an untrained AlignerNet.
+    """Convert Kosmos-2 into a stage-1 weights folder with an untrained AlignerNet.
 
     Args:
         kosmos2: Folder or Hub repository in the transformers layout, with its tokenizer.
-        output: Directory to write; it must be empty or absent.
+        output: Weights folder to write; it must be empty or absent.
         tokenizer: KOSMOS-G's tokenizer folder, which decides the order of the vocabulary.
         stable_diffusion: As for ``convert``.
         sizes: AlignerNet's sizes are taken from here; the rest is Kosmos-2's own.
@@ -76,7 +77,7 @@ def convert_kosmos2(
         tensors={KOSMOSG: named | initial_aligner(config)},
         left_out=left_out,
     )
-    return write_directory(
+    return write_weights(
         plan,
         Path(output),
         words,
@@ -107,8 +108,10 @@ def load_kosmos2(
         vocabulary = AutoTokenizer.from_pretrained(location).get_vocab()
     except Exception as error:
         # transformers, tokenizers and the Hub client each have errors of their own.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"Kosmos-2 could not be taken from {location} ({reason}).") from error
+        raise CheckpointError(
+            f"Kosmos-2 could not be taken from {location} ({reason(error)}). Give a folder or Hub "
+            "repository in the layout of transformers, such as microsoft/kosmos-2-patch14-224."
+        ) from error
     if report["missing_keys"]:
         names = shorten(sorted(report["missing_keys"]))
         raise CheckpointError(f"{location} is no whole Kosmos-2: it lacks {names}.")

@@ -3,7 +3,7 @@
 The source is a folder in the diffusers layout or a Hub repository. Only safetensors are read.
 """
 
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,10 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer
 
+from kosmosg.checkpoints.loading import REMEDY, check_config
 from kosmosg.errors import CheckpointError, WeightsError
 from kosmosg.models.config import SD15_REPOSITORY
+from kosmosg.utils.files import reason
 
 # Stable Diffusion v1.5, as far as it differs from the defaults of diffusers' classes.
 SD15_UNET: dict[str, Any] = {
@@ -49,6 +51,7 @@ SD15_SCHEDULER: dict[str, Any] = {
     "clip_sample": False,  # unknown to PNDM, but DDIM is derived from these settings
 }
 
+SCHEDULER_FILE = "scheduler_config.json"
 DECODER_CLASSES: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
 SD15_CONFIGS = {"unet": SD15_UNET, "vae": SD15_VAE}
 
@@ -68,20 +71,33 @@ class StableDiffusionSource:
         """Build the U-Net or VAE without memory for its weights (on the meta device).
 
         Its sizes are the folder's, or else those of Stable Diffusion v1.5.
-        """
-        config = self._local_json(f"{part}/config.json") or SD15_CONFIGS[part]
-        with torch.device("meta"):
-            return DECODER_CLASSES[part].from_config(config)
-
-    def load(self, part: str, dtype: torch.dtype) -> nn.Module:
-        """Load the U-Net or VAE.
 
         Raises:
-            CheckpointError: If the source does not have it.
+            WeightsError: If the folder's configuration is none.
         """
-        return self._from_pretrained(
-            DECODER_CLASSES[part], part, torch_dtype=dtype, use_safetensors=True
-        )
+        kind = DECODER_CLASSES[part]
+        with torch.device("meta"):
+            return self._configure(kind, f"{part}/config.json", SD15_CONFIGS[part])
+
+    def load(self, part: str, dtype: torch.dtype, width: int) -> nn.Module:
+        """Load the U-Net or VAE.
+
+        Args:
+            part: "unet" or "vae".
+            dtype: Precision to hold it in.
+            width: Of the conditions that AlignerNet yields, for the U-Net.
+
+        Raises:
+            CheckpointError: If the source does not have it, or the U-Net takes other conditions.
+        """
+        module = self._from_pretrained(DECODER_CLASSES[part], part, dtype)
+        if part == "unet" and module.config.cross_attention_dim != width:
+            raise CheckpointError(
+                f"AlignerNet yields conditions {width} wide, but the U-Net of {self.location} "
+                f"takes {module.config.cross_attention_dim}. Give the U-Net of Stable Diffusion "
+                "v1.5 by --stable-diffusion, or change aligner.dim of the sizes."
+            )
+        return module
 
     def text_encoder(self, dtype: torch.dtype) -> tuple[CLIPTextModel, CLIPTokenizer]:
         """Load CLIP's text encoder and its tokenizer, which stage 2 learns from.
@@ -90,9 +106,7 @@ class StableDiffusionSource:
             CheckpointError: If the source does not have them.
             WeightsError: If a folder lacks the tokenizer.
         """
-        encoder = self._from_pretrained(
-            CLIPTextModel, "text_encoder", dtype=dtype, use_safetensors=True
-        )
+        encoder = self._from_pretrained(CLIPTextModel, "text_encoder", dtype)
         return encoder.eval(), self.clip_tokenizer()
 
     def clip_tokenizer(self) -> CLIPTokenizer:
@@ -102,40 +116,75 @@ class StableDiffusionSource:
         return self._from_pretrained(CLIPTokenizer, "tokenizer")
 
     def scheduler(self) -> PNDMScheduler:
-        """Build Stable Diffusion's own scheduler; the others are derived from its settings."""
-        return make_pndm(self._local_json("scheduler/scheduler_config.json") or SD15_SCHEDULER)
+        """Build Stable Diffusion's own scheduler; the others are derived from its settings.
+
+        Raises:
+            WeightsError: If the folder's settings are none.
+        """
+        return self._configure(PNDMScheduler, f"scheduler/{SCHEDULER_FILE}", SD15_SCHEDULER)
 
     def safety_checker(self, dtype: torch.dtype) -> dict[str, Any]:
         """Load the safety checker and its image processor; none if a folder has none.
 
         Raises:
-            CheckpointError: If a Hub repository does not answer.
+            CheckpointError: If it cannot be read, or a Hub repository does not answer.
         """
         if self.folder and not (self.folder / "safety_checker").is_dir():
             return {}
         return {
             "safety_checker": self._from_pretrained(
-                StableDiffusionSafetyChecker, "safety_checker", dtype=dtype, use_safetensors=True
+                StableDiffusionSafetyChecker, "safety_checker", dtype
             ),
             "feature_extractor": self._from_pretrained(CLIPImageProcessorPil, "feature_extractor"),
         }
 
-    def _from_pretrained(self, kind: Any, part: str, **options: Any) -> Any:
+    def _from_pretrained(self, kind: Any, part: str, dtype: torch.dtype | None = None) -> Any:
+        """Load what has weights in a precision, and all else without one."""
+        options: dict[str, Any] = {}
+        if dtype is not None:
+            variant = self._find_variant(part)
+            options = {"dtype": dtype, "use_safetensors": True, "variant": variant}
         try:
             return kind.from_pretrained(self.location, subfolder=part, **options)
         except Exception as error:
             # diffusers, transformers and the Hub client each have errors of their own.
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(
-                f"'{part}' could not be taken from {self.location} ({reason}). Give a folder or "
-                "Hub repository with Stable Diffusion v1.5 by --stable-diffusion; `python -m "
-                "kosmosg download stable-diffusion` makes such a folder."
+                f"'{part}' could not be taken from {self.location} ({reason(error)}). Give a "
+                "folder or Hub repository with Stable Diffusion v1.5 by --stable-diffusion; "
+                "`python -m kosmosg download stable-diffusion` makes such a folder."
             ) from error
 
-    def _local_json(self, name: str) -> dict[str, Any] | None:
-        if self.folder is None or not (self.folder / name).is_file():
+    def _find_variant(self, part: str) -> str | None:
+        """Find what a folder's files have in their names if there are no plain ones: "fp16"."""
+        if self.folder is None:
             return None
-        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+        names = (path.name for path in (self.folder / part).glob("*.safetensors"))
+        pattern = r"[a-z_]+(?:\.([a-z_\d]+))?(?:-\d+-of-\d+)?\.safetensors"
+        variants = {match[1] for name in names if (match := re.fullmatch(pattern, name))}
+        return None if None in variants else min(variants, default=None)
+
+    def _configure(self, kind: Any, name: str, known: dict[str, Any]) -> Any:
+        """Build a component from the folder's settings, or else from those that are known."""
+        if self.folder is None or not (self.folder / name).is_file():
+            return kind.from_config(known)
+        return configure(kind, self.folder / name)
+
+
+def configure(kind: Any, file: Path) -> Any:
+    """Build a component of diffusers without weights from a file with its settings.
+
+    Raises:
+        WeightsError: If the file is missing or damaged, or such a component cannot be built.
+    """
+    config = check_config(file, file.parent.name)
+    try:
+        return kind.from_config(config)
+    except Exception as error:
+        # Settings of nonsense fail anywhere in the constructors.
+        raise WeightsError(
+            f"{file.parent.name}: {file} does not describe a {kind.__name__} ({reason(error)}). "
+            f"{REMEDY}"
+        ) from error
 
 
 def load_clip_tokenizer(directory: Path) -> CLIPTokenizer:
@@ -151,9 +200,8 @@ def load_clip_tokenizer(directory: Path) -> CLIPTokenizer:
         return CLIPTokenizer.from_pretrained(directory, local_files_only=True)
     except Exception as error:
         # The tokenizers' loaders raise OSError, ValueError, TypeError and bare Exception.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise WeightsError(
-            f"The CLIP tokenizer in {directory} cannot be read ({reason})."
+            f"The CLIP tokenizer in {directory} cannot be read ({reason(error)})."
         ) from error
 
 
@@ -176,16 +224,12 @@ def encode_captions(
 
 
 def load_scheduler(directory: Path) -> PNDMScheduler:
-    """Open the scheduler settings of a weights directory.
+    """Open the scheduler settings of a weights folder.
 
     Raises:
-        WeightsError: If they are missing or no JSON.
+        WeightsError: If they are missing or none.
     """
-    file = directory / "scheduler_config.json"
-    try:
-        return make_pndm(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"scheduler: {file} cannot be read ({error}).") from error
+    return configure(PNDMScheduler, directory / SCHEDULER_FILE)
 
 
 def make_pndm(config: dict[str, Any]) -> PNDMScheduler:

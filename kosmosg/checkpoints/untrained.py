@@ -1,4 +1,4 @@
-"""A weights directory to begin training with: KOSMOS-G from nothing, its decoder from others.
+"""A weights folder to begin training with: KOSMOS-G from nothing, its decoder from others.
 
 Paper, sections 2.1 and 2.2: the language model begins at random, the vision tower as CLIP's, the
 decoder is Stable Diffusion's and stays so.
@@ -11,8 +11,7 @@ import torch
 from torch import nn
 from transformers import CLIPModel
 
-from kosmosg.checkpoints.convert import check_output
-from kosmosg.checkpoints.folder import write_model_index
+from kosmosg.checkpoints.convert import check_output, count_values, new_weights, save
 from kosmosg.checkpoints.loading import load_component
 from kosmosg.checkpoints.stable_diffusion import StableDiffusionSource
 from kosmosg.errors import CheckpointError
@@ -38,10 +37,10 @@ def write_start(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> None:
-    """Write a weights directory with an untrained KOSMOS-G.
+    """Write a weights folder with an untrained KOSMOS-G.
 
     Args:
-        output: Directory to write; it must be empty or absent.
+        output: Weights folder to write; it must be empty or absent.
         sizes: In the form of ``config.FULL_SIZE``.
         tokenizer: KOSMOS-G's tokenizer folder.
         stable_diffusion: Folder or Hub repository with the decoder.
@@ -65,12 +64,15 @@ def write_start(
         take_vision_tower(kosmosg, clip)
     parts["kosmosg"] = kosmosg.to(dtype)
     source = StableDiffusionSource(location=stable_diffusion)
-    parts |= _take_decoder(source, sizes["aligner"]["dim"], dtype)
+    for part in ("unet", "vae"):
+        parts[part] = source.load(part, dtype, width=sizes["aligner"]["dim"])
+    parts["scheduler"] = source.scheduler()
     if text_encoder:
         parts["text_encoder"], parts["clip_tokenizer"] = source.text_encoder(dtype)
-    for name, part in parts.items():
-        part.save_pretrained(output / name)
-    write_model_index(output)
+    needed = sum(map(count_values, parts.values())) * dtype.itemsize
+    with new_weights(output, needed) as folder:
+        for name, part in parts.items():
+            save(part, folder / name)
 
 
 def _open_tokenizer(directory: Path, entries: int) -> KosmosGTokenizer:
@@ -81,17 +83,6 @@ def _open_tokenizer(directory: Path, entries: int) -> KosmosGTokenizer:
             f"says vocab_size={entries}. Change one of them."
         )
     return tokenizer
-
-
-def _take_decoder(source: StableDiffusionSource, dim: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Take the decoder's parts, if its U-Net takes conditions of this width."""
-    unet: Any = source.load("unet", dtype)
-    if unet.config.cross_attention_dim != dim:
-        raise CheckpointError(
-            f"AlignerNet yields conditions {dim} wide, but the U-Net of {source.location} takes "
-            f"{unet.config.cross_attention_dim}. Change aligner.dim."
-        )
-    return {"unet": unet, "vae": source.load("vae", dtype), "scheduler": source.scheduler()}
 
 
 def make_images_visible(kosmosg: KosmosG) -> None:

@@ -101,12 +101,12 @@ def flush(path: Path) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Say in one line why something could not be read or written."""
+    """Say in one line why something could not be read, written or made."""
     code = getattr(error, "errno", None)
     if code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
         return "the disk is full"
-    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(words.split())
+    lines = (getattr(error, "strerror", None) or str(error)).splitlines()
+    return next(filter(None, map(str.strip, lines)), type(error).__name__)
 
 
 def check_space(

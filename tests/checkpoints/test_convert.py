@@ -1,8 +1,8 @@
 """Conversion: every key at its place, or an error that says which is not."""
 
 import json
-import subprocess
-import sys
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from kosmosg.checkpoints.convert import convert
@@ -26,7 +27,8 @@ from kosmosg.checkpoints.parameter_names import (
     why_dead,
 )
 from kosmosg.checkpoints.stable_diffusion import SD15_UNET, SD15_VAE, StableDiffusionSource
-from kosmosg.errors import CheckpointError, WeightsError
+from kosmosg.cli import main as cli
+from kosmosg.errors import CheckpointError, KosmosGError, WeightsError
 from kosmosg.models.aligner import Reconstruction
 from kosmosg.models.config import FULL_SIZE
 from kosmosg.models.kosmosg import KosmosG, KosmosGConfig
@@ -281,12 +283,126 @@ def test_tokenizer_that_is_missing(tmp_path: Path, surroundings: Path) -> None:
         convert(tmp_path / "c.pt", tmp_path / "w", tokenizer=tmp_path, sizes=tiny.SIZES)
 
 
-def test_full_disk(surroundings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "kosmosg.checkpoints.convert.shutil.disk_usage", lambda _: type("U", (), {"free": 9})
-    )
-    with pytest.raises(CheckpointError, match="GB free"):
-        run(surroundings, tiny.official_checkpoint(), tmp_path / "w")
+@pytest.mark.parametrize("decoder", [True, False])
+def test_the_disk_must_hold_what_comes_from_stable_diffusion_too(
+    surroundings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    decoder: bool,
+) -> None:
+    tensors = tiny.official_checkpoint(decoder=decoder)
+    run(surroundings, tensors, tmp_path / "w")
+    sizes = {file: file.stat().st_size for file in (tmp_path / "w").rglob("*.safetensors")}
+    theirs = {"safety_checker"} if decoder else {"safety_checker", UNET, VAE}
+    of_checkpoint = sum(size for file, size in sizes.items() if file.parent.name not in theirs)
+    usage = shutil.disk_usage(tmp_path)
+    free = {"free": of_checkpoint}
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(**free))
+    with pytest.raises(CheckpointError, match=r"other has .*B free, and .*B are needed"):
+        run(surroundings, tensors, tmp_path / "other")
+    assert {path.name for path in tmp_path.iterdir()} == {"w", "w.pt", "other.pt"}
+    free["free"] = sum(sizes.values())
+    run(surroundings, tensors, tmp_path / "other")
+
+
+def test_a_disk_that_is_full_on_the_way(
+    surroundings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("kosmosg.checkpoints.convert.save_module", full)
+    tensors = tiny.official_checkpoint("align", decoder=False)
+    with pytest.raises(CheckpointError, match=r"w cannot be written \(the disk is full\)"):
+        run(surroundings, tensors, tmp_path / "w")
+    assert [path.name for path in tmp_path.iterdir()] == ["w.pt"]
+
+
+def test_an_output_that_cannot_be_made(surroundings: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=r"cannot be written \(Not a directory\)"):
+        convert(
+            save(tmp_path),
+            tmp_path / "file" / "w",
+            tokenizer=surroundings / "tokenizer",
+            stable_diffusion=str(surroundings / "sd"),
+            sizes=tiny.SIZES,
+            progress=False,
+        )
+
+
+def save(folder: Path) -> Path:
+    torch.save({"model": tiny.official_checkpoint()}, folder / "c.pt")
+    return folder / "c.pt"
+
+
+def copy_of_sd(surroundings: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(surroundings / "sd", tmp_path / "sd")
+
+
+def rename_to_variant(folder: Path) -> None:
+    for file in folder.rglob("*.safetensors"):
+        file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
+
+
+@pytest.mark.parametrize("parts", [("safety_checker",), ("safety_checker", "unet", "vae")])
+def test_files_of_a_variant_are_taken(
+    surroundings: Path, tmp_path: Path, parts: tuple[str, ...]
+) -> None:
+    source = copy_of_sd(surroundings, tmp_path)
+    for part in parts:
+        rename_to_variant(source / part)
+    tensors = tiny.official_checkpoint(decoder=False)
+    run(surroundings, tensors, tmp_path / "a", sd=str(source))
+    run(surroundings, tensors, tmp_path / "b")
+    for file in (tmp_path / "a").rglob("*.safetensors"):
+        assert file.read_bytes() == (tmp_path / "b" / file.relative_to(tmp_path / "a")).read_bytes()
+
+
+def break_file(name: str, content: bytes) -> Callable[[Path], Any]:
+    return lambda source: (source / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (break_file("safety_checker/model.safetensors", b"cut off"), "'safety_checker' could not"),
+        (break_file("safety_checker/config.json", b"{"), "'safety_checker' could not"),
+        (break_file("unet/config.json", b'{"sample_size":'), r"unet: .*config\.json is no JSON"),
+        (break_file("vae/config.json", b"[]"), "vae: .* holds \\[\\], no settings"),
+        (break_file("vae/config.json", b'{"block_out_channels": 3}'), "does not describe a Auto"),
+        (break_file("scheduler/scheduler_config.json", b"{"), "scheduler: .* is no JSON"),
+        (break_file("scheduler/scheduler_config.json", b"[1]"), "scheduler: .* no settings"),
+        (
+            break_file("scheduler/scheduler_config.json", b'{"beta_schedule": "steep"}'),
+            "scheduler: .* does not describe a PNDMScheduler",
+        ),
+    ],
+)
+def test_a_damaged_source_is_told_before_anything_is_written(
+    surroundings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Path], Any],
+    message: str,
+) -> None:
+    def written(*_: Any) -> None:
+        raise AssertionError("a tensor of the checkpoint was written")
+
+    monkeypatch.setattr("kosmosg.checkpoints.convert.write_tensors", written)
+    source = copy_of_sd(surroundings, tmp_path)
+    damage(source)
+    with pytest.raises(KosmosGError, match=message):
+        run(surroundings, tiny.official_checkpoint(), tmp_path / "w", sd=str(source))
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_unet_for_other_conditions(surroundings: Path, tmp_path: Path) -> None:
+    decoder = tiny.make_random_decoder(2 * tiny.SIZES["aligner"]["dim"])
+    decoder.save_pretrained(tmp_path / "sd2")
+    tensors = tiny.official_checkpoint(decoder=False)
+    with pytest.raises(CheckpointError, match=r"conditions 32 wide, but the U-Net of .* takes 64"):
+        run(surroundings, tensors, tmp_path / "w", sd=str(tmp_path / "sd2"))
 
 
 @pytest.mark.parametrize(
@@ -396,24 +512,24 @@ def test_dead_keys_have_a_reason(row: tuple, number: int) -> None:
 # ------------------------------------------------------------------ the command
 
 
-def test_command_line(surroundings: Path, tmp_path: Path) -> None:
-    torch.save({"model": tiny.official_checkpoint()}, tmp_path / "c.pt")
+def test_command_line(
+    surroundings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "config.json").write_text(json.dumps(tiny.SIZES))
     command = [
-        *(sys.executable, "-m", "kosmosg", "convert", tmp_path / "c.pt", tmp_path / "w"),
+        *("convert", save(tmp_path), tmp_path / "w"),
         *("--tokenizer", surroundings / "tokenizer", "--stable-diffusion", surroundings / "sd"),
         *("--config", tmp_path / "config.json"),
     ]
-    first = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert first.returncode == 0, first.stderr
-    assert "stage 3 (final)" in first.stdout
-    assert "left out: 1 (tied to the word embedding)" in first.stdout
-    assert "100%" in first.stderr, "no progress bar"
-    second = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert second.returncode == 1
-    assert second.stderr.startswith("error: ")
-    assert "Traceback" not in second.stderr
-    assert "exists already" in second.stderr
+    assert cli.main([str(word) for word in command]) == 0
+    out, err = capsys.readouterr()
+    assert "stage 3 (final)" in out
+    assert "left out: 1 (tied to the word embedding)" in out
+    assert "100%" in err, "no progress bar"
+    assert cli.main([str(word) for word in command]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert "exists already" in err
 
 
 def test_configurations_of_stable_diffusion_are_complete(full_size: dict) -> None:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel
 
+from kosmosg.checkpoints.convert import save
 from kosmosg.checkpoints.loading import load_model
 from kosmosg.checkpoints.untrained import write_start
 from kosmosg.cli import main as cli
@@ -214,3 +215,26 @@ def test_parts_that_are_missing(
     assert "there" in capsys.readouterr().err
     assert new(folder, tmp_path / "w", "--config", tmp_path / "none.json") == 1
     assert "none.json cannot be used" in capsys.readouterr().err
+
+
+def test_an_interrupted_command_leaves_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(part: Any, where: Path) -> None:
+        where.mkdir()
+        if where.name == "vae":
+            raise KeyboardInterrupt
+        save(part, where)
+
+    monkeypatch.setattr("kosmosg.checkpoints.untrained.save", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_start(tmp_path / "w", **options(folder))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=9))
+    with pytest.raises(CheckpointError, match=r"w has 9\.\d*B free, and .*B are needed"):
+        write_start(tmp_path / "w", **options(folder))
+    assert list(tmp_path.iterdir()) == []

@@ -121,7 +121,10 @@ DAMAGES: dict[str, tuple[Damage, tuple[str, ...]]] = {
     "no feature extractor": (remove("feature_extractor"), ("feature_extractor", AGAIN)),
     "no checker file": (remove("safety_checker/model.safetensors"), ("safety_checker: ", AGAIN)),
     "no dictionary": (remove("tokenizer/dict.txt"), ("dict.txt", "no such file in")),
-    "no scheduler file": (remove("scheduler/scheduler_config.json"), ("scheduler_config.json",)),
+    "no scheduler file": (
+        remove("scheduler/scheduler_config.json"),
+        ("scheduler_config.json", AGAIN),
+    ),
     "cut unet": (cut(UNET), ("unet: ", AGAIN)),
     "cut vae": (cut(VAE), ("vae: ", AGAIN)),
     "cut model": (cut(MODEL), ("kosmosg: ", AGAIN)),
@@ -132,7 +135,11 @@ DAMAGES: dict[str, tuple[Damage, tuple[str, ...]]] = {
     "broken config": (overwrite("vae/config.json", "{"), ("vae: ", AGAIN)),
     "broken scheduler": (
         overwrite("scheduler/scheduler_config.json", "{"),
-        ("scheduler_config.json cannot be read",),
+        ("scheduler_config.json is no JSON", AGAIN),
+    ),
+    "scheduler that is none": (
+        overwrite("scheduler/scheduler_config.json", "[]"),
+        ("scheduler_config.json holds [], no settings", AGAIN),
     ),
     "broken dictionary": (overwrite("tokenizer/dict.txt", "cat\n"), ("dict.txt, line 1", "'cat'")),
     "unet shape": (change(UNET, widen(UNET_KEY)), ("unet: ", UNET_KEY, AGAIN)),

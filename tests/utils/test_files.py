@@ -141,7 +141,7 @@ def test_what_a_kill_leaves(tmp_path: Path) -> None:
         (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "file"), "Permission denied"),
-        (ValueError("two\n  lines"), "two lines"),
+        (ValueError("\n one \n two"), "one"),
         (KeyError(), "KeyError"),
     ],
 )
