@@ -106,10 +106,10 @@ def count_operations(pipeline: KosmosGPipeline, steps: int) -> float:
 
     At full size a guided step takes 1.607e12, the VAE decoder 2.515e12, 50 steps 82.8e12.
     """
-    config: Any = pipeline.decoder.unet.config
+    config: Any = pipeline.unet.config
     with torch.device("meta"), torch.no_grad():
         unet: Any = UNet2DConditionModel.from_config(config)
-        vae: Any = AutoencoderKL.from_config(pipeline.decoder.vae.config)
+        vae: Any = AutoencoderKL.from_config(pipeline.vae.config)
         shape = (config.in_channels, config.sample_size, config.sample_size)
         condition = torch.empty(2, 77, config.cross_attention_dim)
         with FlopCounterMode(display=False) as step:

@@ -186,15 +186,14 @@ def generate_plainly(
 
 def plain_pipeline(pipeline: KosmosGPipeline) -> StableDiffusionPipeline:
     """Put plain diffusers around the same networks."""
-    decoder = pipeline.decoder
-    scheduler = make_scheduler(DEFAULT_SAMPLER, decoder.scheduler.config)
-    return make_decoder(decoder.unet, decoder.vae, scheduler)
+    scheduler = make_scheduler(DEFAULT_SAMPLER, pipeline.scheduler.config)
+    return make_decoder(pipeline.unet, pipeline.vae, scheduler)
 
 
 def ready_inputs(pipeline: KosmosGPipeline) -> dict[str, Tensor]:
     """Embeddings and noise of the request, so that both ways generate the same image."""
     condition, negative = pipeline.encode_prompt(PROMPT, [open_image(IMAGE)])
-    config: Any = pipeline.decoder.unet.config
+    config: Any = pipeline.unet.config
     noise = draw_noise([SEED], config.in_channels, config.sample_size, config.sample_size)
     return {
         # Copies, since what inference mode makes is of a kind that torch.compile may refuse.
@@ -243,7 +242,7 @@ def condition_straightforwardly(
     model = pipeline.kosmosg
 
     def one_pass(prompt: Prompt, pixels: list) -> Tensor:
-        tokens = pipeline.conditioner.tokenizer.tokenize_prompt(prompt, model.image_slots)
+        tokens = pipeline.tokenizer.tokenize_prompt(prompt, model.image_slots)
         batch = collate([tokens], pixels).to(model.device, model.dtype)
         features = model.features(batch)
         F.linear(features, model.kosmos2.text_model.model.embed_tokens.weight)

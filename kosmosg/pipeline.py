@@ -1,30 +1,42 @@
-"""Prompt and pictures in, pictures out: the glue between KOSMOS-G and Stable Diffusion.
+"""Prompt and images in, images out: KOSMOS-G and Stable Diffusion as one pipeline of diffusers.
 
-The decoder is diffusers' own ``StableDiffusionPipeline`` without a text encoder; it is never
-modified. Everything that takes ``prompt_embeds`` can be used in its place with the result of
-``encode_prompt`` (paper, section 4.4).
+What denoises and decodes are diffusers' own pipelines without a text encoder, put around the same
+networks for one request. Everything that takes ``prompt_embeds`` can be used in their place with
+the result of ``encode_prompt`` (paper, section 4.4).
 """
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import (
     AutoencoderKL,
+    DiffusionPipeline,
     SchedulerMixin,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+from diffusers.utils import BaseOutput
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
+from transformers import CLIPImageProcessorPil
 
-from kosmosg.checkpoints.folder import CONTROLNETS, check_layout, write_model_index
-from kosmosg.checkpoints.loading import load_component, load_model
-from kosmosg.checkpoints.stable_diffusion import load_scheduler, make_decoder
+from kosmosg.checkpoints.folder import (
+    COMPONENTS,
+    CONTROLNETS,
+    OPTIONAL_COMPONENTS,
+    check_layout,
+    locate_weights,
+    open_part,
+    write_model_index,
+)
+from kosmosg.checkpoints.stable_diffusion import make_decoder
 from kosmosg.diffusion import control as controls
 from kosmosg.diffusion import init_image as init_images
 from kosmosg.diffusion.canvas import choose_size
@@ -32,25 +44,31 @@ from kosmosg.diffusion.control import Control, ControlNets
 from kosmosg.diffusion.init_image import InitImage
 from kosmosg.diffusion.lora import LoRA, attached
 from kosmosg.diffusion.request import Techniques
-from kosmosg.diffusion.safety import SafetyChecker
+from kosmosg.diffusion.safety import find_unsafe
 from kosmosg.diffusion.sampling import Progress, Request, Timings, draw_noise, sample, synchronise
 from kosmosg.diffusion.schedulers import make_scheduler, name_of
-from kosmosg.diffusion.settings import DEFAULT_GUIDANCE, DEFAULT_SAMPLER, DEFAULT_STEPS, Settings
-from kosmosg.errors import SettingError, WeightsError
-from kosmosg.models.encoder import Conditioner, Images, Texts, pair
+from kosmosg.diffusion.settings import (
+    DEFAULT_GUIDANCE,
+    DEFAULT_SAMPLER,
+    DEFAULT_STEPS,
+    Settings,
+    choose_seeds,
+)
+from kosmosg.errors import PromptError, SettingError, WeightsError
+from kosmosg.models.encoder import Images, PromptEncoder, Texts, check_embeds, pair, pair_negatives
 from kosmosg.models.kosmosg import KosmosG
 from kosmosg.prompts.images import identify
 from kosmosg.prompts.tokenizer import KosmosGTokenizer
 from kosmosg.utils.memory import reporting_out_of_memory
 
 
-@dataclass(frozen=True, kw_only=True)
-class KosmosGOutput:
-    """Pictures, prompt by prompt, with all pictures of a prompt side by side.
+@dataclass
+class KosmosGOutput(BaseOutput):
+    """Images, prompt by prompt, with all images of a prompt side by side.
 
     Attributes:
-        images: RGB pictures.
-        seeds: The seed that makes each picture again, alone.
+        images: RGB images.
+        seeds: The seed that makes each image again, alone.
         recipes: All settings that do, for the metadata of a file.
         flagged: What the safety checker says of each; all false if it was not asked.
         timings: Seconds for encode, denoise and decode.
@@ -63,90 +81,139 @@ class KosmosGOutput:
     timings: Timings
 
 
-class KosmosGPipeline:
+class KosmosGPipeline(DiffusionPipeline):
     """KOSMOS-G with its Stable Diffusion decoder."""
+
+    model_cpu_offload_seq = "kosmosg->unet->vae"
+    _optional_components: ClassVar = list(OPTIONAL_COMPONENTS)
+    _exclude_from_cpu_offload: ClassVar = ["safety_checker"]
 
     def __init__(
         self,
         kosmosg: KosmosG,
         tokenizer: KosmosGTokenizer,
-        decoder: StableDiffusionPipeline,
-        safety_checker: SafetyChecker | None = None,
-        controlnets: ControlNets | None = None,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        scheduler: SchedulerMixin,
+        safety_checker: StableDiffusionSafetyChecker | None = None,
+        feature_extractor: CLIPImageProcessorPil | None = None,
     ):
-        self.conditioner = Conditioner(kosmosg, tokenizer)
-        self.decoder = decoder
-        self.safety_checker = safety_checker
-        self.controlnets = controlnets or ControlNets([CONTROLNETS])
-        self._check_fit()
+        super().__init__()
+        _check_fit(kosmosg, unet)
+        if safety_checker is not None and feature_extractor is None:
+            raise WeightsError(
+                "There is a safety_checker but no feature_extractor, which prepares images for it. "
+                "Give both or neither."
+            )
+        self.register_modules(
+            kosmosg=kosmosg,
+            tokenizer=tokenizer,
+            unet=unet,
+            vae=vae,
+            scheduler=scheduler,
+            safety_checker=safety_checker,
+            feature_extractor=feature_extractor,
+        )
+        self.controlnets = ControlNets([CONTROLNETS])
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls,
-        directory: str | Path,
+        source: str | Path,
         *,
-        torch_dtype: torch.dtype | None = None,
+        torch_dtype: torch.dtype | dict[str, torch.dtype] | None = None,
         device: str | torch.device | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        **components: Any,
     ) -> "KosmosGPipeline":
-        """Open a weights directory.
+        """Open weights, every tensor of which must be there, fit and be finite.
 
         Args:
-            directory: Diffusers layout, as ``kosmosg convert`` writes it.
-            torch_dtype: Precision; float16 on CUDA and float32 elsewhere by default.
+            source: A folder in the diffusers layout, as ``kosmosg convert`` writes it, or a
+                repository of the Hub (``owner/name``), of which only safetensors are read.
+            torch_dtype: Precision; float16 on CUDA and float32 elsewhere by default. A dictionary
+                gives components one of their own, and the others that under ``"default"``.
             device: CUDA if there is one, by default.
+            revision: Branch, tag or commit of the repository.
+            cache_dir: Where repositories are kept; the Hub's usual cache by default.
+            token: For a repository that is not public.
+            local_files_only: Ask nobody; take what is in the cache.
+            force_download: Fetch again what is in the cache.
+            components: Ready ones, by name, which are taken in place of those in the folder.
 
         Raises:
             WeightsError: If something is missing, damaged or of another model.
-            SettingError: If there is no such device.
+            SettingError: If there is no such device or option.
         """
-        directory = Path(directory)
-        check_layout(directory)
-        device = choose_device(device)
-        dtype = torch_dtype or (torch.float16 if device.type == "cuda" else torch.float32)
-        pipeline = cls(
-            load_model(KosmosG, directory / "kosmosg", dtype=dtype),
-            KosmosGTokenizer.from_pretrained(directory / "tokenizer"),
-            make_decoder(
-                load_component(UNet2DConditionModel, directory / "unet", dtype=dtype),
-                load_component(AutoencoderKL, directory / "vae", dtype=dtype),
-                load_scheduler(directory / "scheduler"),
-            ),
-            SafetyChecker.from_pretrained(directory, dtype=dtype),
-            # Weights that are no Stable Diffusion v1.5 may come with ControlNets of their own.
-            ControlNets([directory / CONTROLNETS.name, CONTROLNETS]),
+        names = (*COMPONENTS, *OPTIONAL_COMPONENTS)
+        if unknown := sorted(components.keys() - set(names)):
+            raise SettingError(
+                f"KosmosGPipeline.from_pretrained has no option {', '.join(unknown)}. Components "
+                f"that can be given are {', '.join(names)}."
+            )
+        directory = locate_weights(
+            source,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+            force_download=force_download,
         )
-        return pipeline.to(device)
+        check_layout(directory, without=components)
+        device = choose_device(device)
+        default = torch.float16 if device.type == "cuda" else torch.float32
+        dtypes = (
+            torch_dtype if isinstance(torch_dtype, dict) else {"default": torch_dtype or default}
+        )
+        pipeline = cls(
+            **{
+                name: components[name]
+                if name in components
+                else open_part(name, directory, dtypes.get(name, dtypes.get("default", default)))
+                for name in names
+            }
+        )
+        pipeline.register_to_config(_name_or_path=str(source))
+        # Weights that are no Stable Diffusion v1.5 may come with ControlNets of their own.
+        pipeline.controlnets = ControlNets([directory / CONTROLNETS.name, CONTROLNETS])
+        return pipeline if device.type == "cpu" else pipeline.to(device)
 
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write a weights directory: diffusers layout, safetensors only."""
-        directory = Path(directory)
-        self.kosmosg.save_pretrained(directory / "kosmosg")
-        self.conditioner.tokenizer.save_pretrained(directory / "tokenizer")
-        for part in ("unet", "vae", "scheduler"):
-            getattr(self.decoder, part).save_pretrained(directory / part)
-        if self.safety_checker:
-            self.safety_checker.save_pretrained(directory)
-        write_model_index(directory)
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Write a weights folder: diffusers layout, safetensors only.
 
-    def to(self, device: str | torch.device) -> "KosmosGPipeline":
-        """Move all networks to a device."""
-        self.conditioner.to(device)
-        networks: list[Any] = [self.decoder]
-        if self.safety_checker:
-            networks.append(self.safety_checker.model)
-        for network in networks:
-            network.to(device)
-        return self
+        Args:
+            save_directory: The folder.
+            options: As diffusers' method takes them.
+
+        Raises:
+            SettingError: If pickles are asked for.
+        """
+        if not options.get("safe_serialization", True):
+            raise SettingError(
+                "safe_serialization=False would write pickles, which nothing here reads. Leave it."
+            )
+        super().save_pretrained(str(save_directory), **options)
+        # Names that stay where they are, in place of the modules that define the classes.
+        write_model_index(Path(save_directory))
 
     @property
-    def kosmosg(self) -> KosmosG:
-        """The language model with AlignerNet."""
-        return self.conditioner.kosmosg
+    def encoder(self) -> PromptEncoder:
+        """What turns prompts into conditions."""
+        return PromptEncoder(kosmosg=self.kosmosg, tokenizer=self.tokenizer)
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels per latent, along each side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
     def default_size(self) -> int:
-        """Side in pixels of the pictures that the decoder was trained on."""
-        return self.decoder.unet.config.sample_size * self.decoder.vae_scale_factor
+        """Side in pixels of the images that the decoder was trained on."""
+        return self.unet.config.sample_size * self.vae_scale_factor
 
     @torch.no_grad()
     def encode_prompt(
@@ -160,11 +227,11 @@ class KosmosGPipeline:
 
         Args:
             prompt: A prompt, or several.
-            images: The picture of a prompt, or several in the order of its markers; for several
-                prompts, a picture or a sequence each.
+            images: The image of a prompt, or several in the order of its markers; for several
+                prompts, an image or a sequence each.
             negative_prompt: Text only; one for all prompts or one each. ``None`` and ``""`` are
                 the null condition.
-            image_weights: How much of each picture counts, over all prompts: 0 to 3, 1 is all.
+            image_weights: How much of each image counts, over all prompts: 0 to 3, 1 is all.
 
         Returns:
             ``prompt_embeds`` and ``negative_prompt_embeds``, each ``(batch, 77, 768)`` at full
@@ -172,28 +239,31 @@ class KosmosGPipeline:
 
         Raises:
             PromptError: If markers and images do not fit, or a prompt is too long.
-            SettingError: If the weights do not fit the pictures.
+            SettingError: If the weights do not fit the images.
         """
-        prompts, pictures, negatives = pair(prompt, images, negative_prompt)
+        prompts, shown = pair(prompt, images)
+        negatives = pair_negatives(negative_prompt, len(prompts))
         return (
-            self.conditioner.conditions(prompts, pictures, image_weights),
-            self.conditioner.negatives(negatives),
+            self.encoder.conditions(prompts, shown, image_weights),
+            self.encoder.negatives(negatives),
         )
 
     @torch.inference_mode()
     def __call__(
         self,
-        prompt: Texts,
+        prompt: Texts | None = None,
         images: Images | Sequence[Images] | None = None,
         negative_prompt: Texts | None = None,
         *,
+        prompt_embeds: Float[Tensor, "batch queries dim"] | None = None,
+        negative_prompt_embeds: Float[Tensor, "batch queries dim"] | None = None,
         num_images_per_prompt: int = 1,
         num_inference_steps: int = DEFAULT_STEPS,
         guidance_scale: float = DEFAULT_GUIDANCE,
         width: int | None = None,
         height: int | None = None,
         scheduler: str | SchedulerMixin = DEFAULT_SAMPLER,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
         image_weights: Sequence[float] | None = None,
         lora: LoRA | None = None,
         control: Control | None = None,
@@ -201,34 +271,39 @@ class KosmosGPipeline:
         check_safety: bool = True,
         progress: Progress | None = None,
     ) -> KosmosGOutput:
-        """Draw pictures.
+        """Generate images.
 
         Args:
-            prompt: A prompt, or several, with ``<i>`` where a picture belongs.
+            prompt: A prompt, or several, with ``<i>`` where an image belongs.
             images: See ``encode_prompt``.
             negative_prompt: See ``encode_prompt``.
-            num_images_per_prompt: All pictures of a prompt follow each other.
+            prompt_embeds: In place of prompt and images, what ``encode_prompt`` made of them.
+            negative_prompt_embeds: Likewise in place of the negative prompt; one row for all
+                prompts, or one each.
+            num_images_per_prompt: All images of a prompt follow each other.
             num_inference_steps: 1 to 999; at most 50 with LCM.
             guidance_scale: At least 1; 1 switches guidance off.
             width: In pixels, a multiple of 8. By default the size that the decoder was trained
-                at, in the proportions of a picture to start from or to be controlled by.
+                at, in the proportions of an image to start from or to be controlled by.
             height: Likewise.
             scheduler: A name in ``schedulers.SAMPLERS``, or a scheduler of diffusers.
-            seed: Picture n is drawn from ``seed + n``; random by default.
+            seed: Image n comes from ``seed + n``, or from the n-th of as many seeds as images;
+                random by default.
             image_weights: See ``encode_prompt``.
             lora: A correction of the U-Net, for this call alone.
             control: What fixes the layout, through a ControlNet.
             init: What to start from in place of noise, and what of it to keep.
             check_safety: Ask the safety checker, if the weights have one. It only flags; what to
-                do with a flagged picture is up to the caller.
+                do with a flagged image is up to the caller.
             progress: Called with steps done and steps in all.
 
         Raises:
-            PromptError: If markers and images do not fit, or a prompt is too long.
+            PromptError: If markers and images do not fit, a prompt is too long, or embeddings are
+                not of the decoder's shape.
             SettingError: If a number or name lies outside what is allowed.
             LoRAError: If the LoRA is damaged or for another U-Net.
             ControlError: If a ControlNet is missing or does not fit.
-            OutOfMemoryError: If not even one picture fits into memory.
+            OutOfMemoryError: If not even one image fits into memory.
         """
         techniques = Techniques(lora=lora, control=control, init=init)
         settings = Settings.check(
@@ -237,39 +312,35 @@ class KosmosGPipeline:
             guidance_scale=guidance_scale,
             size=self._choose_size(width, height, techniques),
             scheduler=name_of(scheduler),
-            seed=seed,
         )
-        prompts, pictures, negatives = pair(prompt, images, negative_prompt)
         decoder = self.decoder_with(scheduler, settings.num_inference_steps)
         if init:
             init.check_steps(settings.num_inference_steps)
-
-        with attached(self.decoder.unet, lora):
+        with attached(self.unet, lora):
             start = time.perf_counter()
             with reporting_out_of_memory("The prompt and its images do not"):
-                condition, negative = self.encode_prompt(
-                    prompts, pictures, negatives, image_weights
-                )
+                condition, told = self._condition(prompt, images, image_weights, prompt_embeds)
+                negative, refused = self._refuse(negative_prompt, negative_prompt_embeds, condition)
             synchronise(condition)
             encode_seconds = time.perf_counter() - start
-            seeds = settings.seeds(len(prompts))
+            seeds = choose_seeds(seed, len(condition) * settings.num_images_per_prompt)
             request = self._request(condition, negative, seeds, settings, techniques)
             drawn, timings = sample(decoder, request, progress)
         timings.encode = encode_seconds
-        flagged = [False] * len(drawn)
-        if check_safety and self.safety_checker:
-            flagged = self.safety_checker.flagged(drawn)
-        rows = [n // settings.num_images_per_prompt for n in range(len(seeds))]
+        checker = self.safety_checker if check_safety else None
+        flagged = find_unsafe(drawn, checker, self.feature_extractor)
+        self.maybe_free_model_hooks()
         extra = techniques.recipe()
-        if image_weights is not None:
-            extra["image_weights"] = list(image_weights)
-        shown = [{"images": list(map(identify, each))} if each else {} for each in pictures]
-        recipes = [
-            settings.recipe(prompts[row], negatives[row], seed) | shown[row] | extra
-            for row, seed in zip(rows, seeds, strict=True)
-        ]
+        rows = [n // settings.num_images_per_prompt for n in range(len(seeds))]
         return KosmosGOutput(
-            images=drawn, seeds=seeds, recipes=recipes, flagged=flagged, timings=timings
+            images=drawn,
+            seeds=seeds,
+            recipes=[
+                told[row] | refused[row] | settings.recipe(seed) | extra
+                for row, seed in zip(rows, seeds, strict=True)
+            ],
+            flagged=flagged,
+            timings=timings,
         )
 
     def decoder_with(
@@ -280,8 +351,51 @@ class KosmosGPipeline:
         Raises:
             SettingError: If the name is unknown, or it cannot take so many steps.
         """
-        fresh = make_scheduler(scheduler, self.decoder.scheduler.config, steps)
-        return make_decoder(self.decoder.unet, self.decoder.vae, fresh)
+        return make_decoder(
+            self.unet, self.vae, make_scheduler(scheduler, self.scheduler.config, steps)
+        )
+
+    def _condition(
+        self,
+        prompt: Texts | None,
+        images: Images | Sequence[Images] | None,
+        image_weights: Sequence[float] | None,
+        embeds: Tensor | None,
+    ) -> tuple[Tensor, list[dict[str, Any]]]:
+        """Find the condition of every prompt, and what metadata tell of it."""
+        if embeds is not None:
+            if not (prompt is None and images is None and image_weights is None):
+                raise PromptError(
+                    "prompt_embeds stand in place of prompt, images and image_weights. Give either."
+                )
+            embeds = check_embeds("prompt_embeds", embeds, self.unet.config.cross_attention_dim)
+            return embeds, [{"prompt_embeds": identify_tensor(row)} for row in embeds]
+        if prompt is None:
+            raise PromptError("Give a prompt, or prompt_embeds in its place.")
+        prompts, shown = pair(prompt, images)
+        told: list[dict[str, Any]] = [{"prompt": text} for text in prompts]
+        for row, each in zip(told, shown, strict=True):
+            row |= {"images": list(map(identify, each))} if each else {}
+            row |= {} if image_weights is None else {"image_weights": list(image_weights)}
+        return self.encoder.conditions(prompts, shown, image_weights), told
+
+    def _refuse(
+        self, prompt: Texts | None, embeds: Tensor | None, condition: Tensor
+    ) -> tuple[Tensor, list[dict[str, Any]]]:
+        """Find what guidance leads away from, likewise."""
+        if embeds is None:
+            texts = pair_negatives(prompt, len(condition))
+            return self.encoder.negatives(texts), [{"negative_prompt": text} for text in texts]
+        if prompt is not None:
+            raise PromptError("negative_prompt_embeds stand in place of negative_prompt. Give one.")
+        rows, _, dim = condition.shape
+        embeds = check_embeds("negative_prompt_embeds", embeds, dim, rows)
+        if embeds.shape != condition.shape:
+            raise PromptError(
+                f"negative_prompt_embeds have shape {tuple(embeds.shape)}, the prompt's "
+                f"{tuple(condition.shape)}. Give as many tokens."
+            )
+        return embeds, [{"negative_prompt_embeds": identify_tensor(row)} for row in embeds]
 
     def _choose_size(
         self, width: int | None, height: int | None, techniques: Techniques
@@ -290,7 +404,7 @@ class KosmosGPipeline:
             width,
             height,
             default=self.default_size,
-            multiple=max(8, self.decoder.vae_scale_factor),  # 8 is what diffusers checks for
+            multiple=max(8, self.vae_scale_factor),  # 8 is what diffusers checks for
             guides=techniques.guides,
         )
 
@@ -302,32 +416,37 @@ class KosmosGPipeline:
         settings: Settings,
         techniques: Techniques,
     ) -> Request:
-        """Bring everything that decides the pictures to the same size and number of rows."""
-        size = settings.width, settings.height
-        unet, vae, scale = self.decoder.unet, self.decoder.vae, self.decoder.vae_scale_factor
+        """Bring everything that decides the images to the same size and number of rows."""
+        size, scale = (settings.width, settings.height), self.vae_scale_factor
         control, init = techniques.control, techniques.init
-        with reporting_out_of_memory("The noise of all pictures, or what guides them, does not"):
+        with reporting_out_of_memory("The noise of all images, or what guides them, does not"):
             return Request(
                 condition=condition.repeat_interleave(settings.num_images_per_prompt, dim=0),
                 negative=negative.repeat_interleave(settings.num_images_per_prompt, dim=0),
                 noise=draw_noise(
-                    seeds, unet.config.in_channels, size[1] // scale, size[0] // scale
+                    seeds, self.unet.config.in_channels, size[1] // scale, size[0] // scale
                 ),
                 steps=settings.num_inference_steps,
                 guidance_scale=settings.guidance_scale,
                 seeds=seeds,
-                control=control and controls.prepare(control, size, self.controlnets, unet),
-                start=init and init_images.prepare(init, size, vae, scale),
+                control=control and controls.prepare(control, size, self.controlnets, self.unet),
+                start=init and init_images.prepare(init, size, self.vae, scale),
             )
 
-    def _check_fit(self) -> None:
-        dim = self.kosmosg.config.aligner_config.dim
-        wanted = self.decoder.unet.config.cross_attention_dim
-        if dim != wanted:
-            raise WeightsError(
-                f"AlignerNet yields conditions {dim} wide, but the U-Net takes {wanted}. These "
-                "parts do not belong together; the decoder must be a Stable Diffusion v1.5."
-            )
+
+def identify_tensor(tensor: Tensor) -> str:
+    """Name a tensor in metadata, by the digest of its values."""
+    values = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
+    return f"values-sha256:{hashlib.sha256(values.tobytes()).hexdigest()}"
+
+
+def _check_fit(kosmosg: KosmosG, unet: Any) -> None:
+    dim, wanted = kosmosg.config.aligner_config.dim, unet.config.cross_attention_dim
+    if dim != wanted:
+        raise WeightsError(
+            f"AlignerNet yields conditions {dim} wide, but the U-Net takes {wanted}. These "
+            "parts do not belong together; the decoder must be a Stable Diffusion v1.5."
+        )
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:

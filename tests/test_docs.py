@@ -90,7 +90,7 @@ def test_a_command_that_is_none_would_be_seen() -> None:
 def test_the_python_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for what is marked as ``py`` and needs downloads: tests/diffusion/test_reuse.py."""
     weights = tiny.write_weights(tmp_path / "weights", scale=8)
-    unet = KosmosGPipeline.from_pretrained(weights).decoder.unet
+    unet = KosmosGPipeline.from_pretrained(weights).unet
     write_controlnet(weights / "controlnet" / "canny", unet)
     here = tmp_path / "here"
     here.mkdir()

@@ -160,7 +160,7 @@ def test_tensor(name: str, computed: dict[str, Tensor], wanted: dict[str, Tensor
 
 def test_null_condition(pipeline: KosmosGPipeline, computed: dict[str, Tensor]) -> None:
     """The kept null condition is that of the empty negative prompt."""
-    found = pipeline.conditioner.null_condition()
+    found = pipeline.encoder.null_condition()
     torch.testing.assert_close(
         found, computed["negative.empty.condition"], atol=TENSOR_TOLERANCE, rtol=0
     )
@@ -223,7 +223,7 @@ def test_sampler(name: str, pipeline: KosmosGPipeline, sampler: dict[str, Tensor
         assert difference <= LATENT_TOLERANCE
     else:
         with torch.inference_mode():
-            found = levels(decode(pipeline.decoder, latents))
+            found = levels(decode(pipeline.decoder_with("DDIM"), latents))
         wanted = (sampler[name].numpy() * 255).round()
         assert found.shape == wanted.shape
         assert np.abs(found - wanted).max() <= 1
@@ -258,7 +258,7 @@ def test_end_to_end(
     )
     with torch.inference_mode():
         latents = denoise(pipeline.decoder_with(SAMPLERS[scheduler]), request)
-        found = levels(decode(pipeline.decoder, latents))
+        found = levels(decode(pipeline.decoder_with("DDIM"), latents))
     assert np.abs(found - sampler[name].numpy()).max() <= 1
     as_float = sampler[name.removesuffix("_u8")].numpy()
     assert np.abs(found - (as_float * 255).round()).max() <= 1
@@ -267,14 +267,14 @@ def test_end_to_end(
 @pytest.mark.parametrize("name", list(read_json("sampler/meta.json")["timesteps"]))
 def test_timesteps(name: str, pipeline: KosmosGPipeline) -> None:
     sampler_name, steps = name.split(".")
-    scheduler: Any = make_scheduler(SAMPLERS[sampler_name], pipeline.decoder.scheduler.config)
+    scheduler: Any = make_scheduler(SAMPLERS[sampler_name], pipeline.scheduler.config)
     scheduler.set_timesteps(int(steps))
     assert scheduler.timesteps.tolist() == read_json("sampler/meta.json")["timesteps"][name]
 
 
 def test_unet_and_vae(pipeline: KosmosGPipeline, sampler: dict[str, Tensor]) -> None:
     """Single calls of the decoder's networks."""
-    unet, vae = pipeline.decoder.unet, pipeline.decoder.vae
+    unet, vae = pipeline.unet, pipeline.vae
     rows = len(sampler["unet.single_eps"])
     with torch.inference_mode():
         eps = unet(sampler["init_latents"][:rows], 500, sampler["cond"][:rows]).sample

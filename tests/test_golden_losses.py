@@ -129,7 +129,7 @@ def test_diffusion_loss(
 
     condition = tensors["stage3.condition"].clone().requires_grad_(True)
     given = replace_by_null(condition, tensors["stage3.null_condition"], draws)
-    predicted = pipeline.decoder.unet(noisy, steps, given).sample
+    predicted = pipeline.unet(noisy, steps, given).sample
     loss = diffusion_loss(predicted, noise)
     batch = wanted["sample_size"]
     assert loss.item() == pytest.approx(wanted["per_sample_mean"], rel=RTOL)
@@ -148,7 +148,7 @@ def test_full_diffusion_loss(
 ) -> None:
     """From pixels and tokens to the loss, in evaluation mode as the reference was."""
     wanted = LOSSES["stage3_full"]
-    vae = pipeline.decoder.vae
+    vae = pipeline.vae
     posterior = vae.encode(tensors["stage3_full.img_tgt"]).latent_dist
     latents = posterior.mean + posterior.std * tensors["stage3_full.vae_noise"]
     latents = vae.config.scaling_factor * latents
@@ -159,6 +159,6 @@ def test_full_diffusion_loss(
     given = replace_by_null(
         condition, pipeline.kosmosg.null_condition(), tensors["stage3_full.random_p"]
     )
-    predicted = pipeline.decoder.unet(add_noise(latents, noise, steps), steps, given).sample
+    predicted = pipeline.unet(add_noise(latents, noise, steps), steps, given).sample
     loss = diffusion_loss(predicted, noise) * wanted["sample_size"]
     assert loss.item() == pytest.approx(wanted["diff_loss_sum_over_batch"], rel=RTOL)

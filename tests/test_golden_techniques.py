@@ -29,7 +29,7 @@ def techniques(
 ) -> dict[str, dict[str, Any]]:
     """Each technique at zero strength, and all of them together."""
     folder = tmp_path_factory.mktemp("techniques")
-    unet = pipeline.decoder.unet
+    unet = pipeline.unet
     # This VAE halves the sides, which a ControlNet must do as well.
     write_controlnet(folder / "canny", unet, conditioning_embedding_out_channels=[8, 16])
     pipeline.controlnets = ControlNets([folder])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
+from peft import LoraConfig, inject_adapter_in_model
 from PIL import Image
 
 from kosmosg import KosmosGPipeline
@@ -16,6 +17,7 @@ from kosmosg.diffusion import sampling
 from kosmosg.diffusion.sampling import draw_noise
 from kosmosg.diffusion.schedulers import SAMPLERS
 from kosmosg.errors import OutOfMemoryError, PromptError, SettingError, WeightsError
+from kosmosg.models.kosmosg import KosmosG
 from kosmosg.prompts.batch import collate
 from kosmosg.prompts.images import clip_pixels
 from kosmosg.utils.memory import is_out_of_memory, reporting_out_of_memory
@@ -100,7 +102,7 @@ def test_order_and_content_of_images_matter(pipe: KosmosGPipeline) -> None:
 @pytest.mark.parametrize("negative", [None, "", "  "])
 def test_no_negative_prompt_is_the_null_condition(pipe: KosmosGPipeline, negative: Any) -> None:
     _, found = pipe.encode_prompt("a dog", negative_prompt=negative)
-    torch.testing.assert_close(found, pipe.conditioner.null_condition(), atol=0, rtol=0)
+    torch.testing.assert_close(found, pipe.encoder.null_condition(), atol=0, rtol=0)
 
 
 def test_a_negative_prompt_changes_the_picture_only_with_guidance(pipe: KosmosGPipeline) -> None:
@@ -115,7 +117,7 @@ def test_negative_prompts_one_for_each(pipe: KosmosGPipeline) -> None:
     _, found = pipe.encode_prompt(["a dog", "a cat"], negative_prompt=["", "red"])
     _, red = pipe.encode_prompt("a cat", negative_prompt="red")
     torch.testing.assert_close(found[1:], red, atol=0, rtol=0)
-    torch.testing.assert_close(found[:1], pipe.conditioner.null_condition(), atol=0, rtol=0)
+    torch.testing.assert_close(found[:1], pipe.encoder.null_condition(), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -173,11 +175,50 @@ def test_the_null_condition_is_computed_once(tiny_weights: Path) -> None:
     assert len(calls) == 3 + 1
 
 
-def test_moving_forgets_the_null_condition(tiny_weights: Path) -> None:
+def load_other_weights(model: KosmosG) -> None:
+    model.load_state_dict({name: value * 1.5 for name, value in model.state_dict().items()})
+
+
+def learn(model: KosmosG) -> None:
+    model.requires_grad_(True)
+    model.null_condition().square().sum().backward()
+    torch.optim.AdamW(model.parameters(), lr=0.01).step()
+
+
+def put_lora_on(model: KosmosG) -> None:
+    config = LoraConfig(target_modules=["v_proj"], init_lora_weights=False)
+    inject_adapter_in_model(config, model.kosmos2.text_model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.to(torch.bfloat16),
+        lambda model: model.aligner.to(torch.bfloat16).float(),
+        load_other_weights,
+        learn,
+        put_lora_on,
+    ],
+)
+def test_the_null_condition_follows_the_weights(tiny_weights: Path, change: Any) -> None:
     pipe = KosmosGPipeline.from_pretrained(tiny_weights)
-    first = pipe.conditioner.null_condition()
-    assert pipe.conditioner.null_condition() is first
-    assert pipe.to("cpu").conditioner.null_condition() is not first
+    _, before = pipe.encode_prompt("a dog")
+    assert pipe.encoder.null_condition() is pipe.encoder.null_condition()
+    change(pipe.kosmosg)
+    _, found = pipe.encode_prompt("a dog")
+    with torch.no_grad():
+        torch.testing.assert_close(found, pipe.kosmosg.null_condition(), atol=0, rtol=0)
+    assert (found - before).abs().max() > 0
+
+
+def test_each_different_negative_prompt_is_encoded_once(tiny_weights: Path) -> None:
+    pipe = KosmosGPipeline.from_pretrained(tiny_weights)
+    calls = []
+    pipe.kosmosg.register_forward_hook(lambda *_: calls.append(1))
+    pipe.encode_prompt(["a dog", "a cat", "a hat"], negative_prompt="red")
+    assert len(calls) == 1 + 1
+    pipe.encode_prompt(["a dog", "a cat", "a hat"], negative_prompt=["red", "blue", "red"])
+    assert len(calls) == 2 + 1 + 2
 
 
 # ------------------------------------------------------------------ settings
@@ -234,13 +275,11 @@ def test_recipes_make_the_picture_again(pipe: KosmosGPipeline) -> None:
 def test_conditions_fit_a_plain_stable_diffusion_pipeline(pipe: KosmosGPipeline) -> None:
     """Any pipeline that takes prompt_embeds draws the same picture."""
     condition, negative = pipe.encode_prompt("<i> on the beach", [RED])
-    plain: Any = StableDiffusionPipeline(
-        **{
-            **pipe.decoder.components,
-            "scheduler": DDIMScheduler.from_config(
-                pipe.decoder.scheduler.config, timestep_spacing="leading"
-            ),
-        },
+    plain: Any = StableDiffusionPipeline.from_pipe(
+        pipe,
+        text_encoder=None,
+        tokenizer=None,
+        scheduler=DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="leading"),
         requires_safety_checker=False,
     )
     plain.set_progress_bar_config(disable=True)
@@ -282,7 +321,7 @@ def test_parts_that_do_not_fit(tmp_path: Path) -> None:
 
 def test_a_tokenizer_of_another_model(tiny_weights: Path, tmp_path: Path) -> None:
     pipe = KosmosGPipeline.from_pretrained(tiny_weights)
-    pipe.conditioner.tokenizer = tiny.write_tokenizer(tmp_path, 300)
+    pipe.tokenizer = tiny.write_tokenizer(tmp_path, 300)
     with pytest.raises(WeightsError, match="tokenizer has 300 entries, but the language model 320"):
         draw(pipe)
 
@@ -381,7 +420,7 @@ def test_a_real_failed_allocation_is_recognised() -> None:
 def test_values_that_are_not_finite(tiny_weights: Path) -> None:
     pipe = KosmosGPipeline.from_pretrained(tiny_weights)
     with torch.no_grad():
-        pipe.decoder.unet.conv_out.bias.fill_(float("nan"))
+        pipe.unet.conv_out.bias.fill_(float("nan"))
     with pytest.raises(WeightsError, match="not finite"):
         draw(pipe)
 

@@ -14,7 +14,6 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPTokenizer
 from kosmosg.checkpoints import stable_diffusion
 from kosmosg.checkpoints.parameter_names import KOSMOSG, RECONSTRUCTION, UNET, VAE, official_key
 from kosmosg.checkpoints.stable_diffusion import SD15_SCHEDULER
-from kosmosg.diffusion.safety import SafetyChecker
 from kosmosg.models.aligner import Reconstruction
 from kosmosg.models.kosmosg import KosmosG, KosmosGConfig
 from kosmosg.pipeline import KosmosGPipeline
@@ -132,8 +131,8 @@ def make_random_decoder(cross_attention_dim: int, scale: int = 2) -> StableDiffu
     return stable_diffusion.make_decoder(unet, vae, stable_diffusion.make_pndm(SD15_SCHEDULER))
 
 
-def make_safety_checker(flag_all: bool = False) -> SafetyChecker:
-    """Build the checker's network, which flags nothing, or everything."""
+def make_safety_checker(flag_all: bool = False) -> dict[str, Any]:
+    """Build the checker's network, which flags nothing, or everything, and what goes before it."""
     tower = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
     config = CLIPConfig(
         vision_config={**tower, "num_hidden_layers": 1, "image_size": 32, "patch_size": 16},
@@ -148,7 +147,7 @@ def make_safety_checker(flag_all: bool = False) -> SafetyChecker:
     processor = CLIPImageProcessorPil(
         size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
     )
-    return SafetyChecker(model=model, processor=processor)
+    return {"safety_checker": model, "feature_extractor": processor}
 
 
 def enliven(model: KosmosG) -> KosmosG:
@@ -164,17 +163,22 @@ def write_weights(
     *,
     sizes: dict[str, Any] = SIZES,
     scale: int = 2,
-    safety_checker: SafetyChecker | None = None,
+    safety_checker: dict[str, Any] | None = None,
 ) -> Path:
     """Write a weights directory with random weights, the same ones every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        pipeline = KosmosGPipeline(
-            enliven(KosmosG(KosmosGConfig.from_sizes(sizes))),
-            write_tokenizer(directory / "tokenizer", sizes["vocab_size"]),
-            make_random_decoder(sizes["aligner"]["dim"], scale),
-            safety_checker,
-        )
+        kosmosg = enliven(KosmosG(KosmosGConfig.from_sizes(sizes)))
+        tokenizer = write_tokenizer(directory / "tokenizer", sizes["vocab_size"])
+        decoder = make_random_decoder(sizes["aligner"]["dim"], scale)
+    pipeline = KosmosGPipeline(
+        kosmosg=kosmosg,
+        tokenizer=tokenizer,
+        unet=decoder.unet,
+        vae=decoder.vae,
+        scheduler=decoder.scheduler,
+        **safety_checker or {},
+    )
     pipeline.save_pretrained(directory)
     return directory
 

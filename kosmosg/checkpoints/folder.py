@@ -1,11 +1,24 @@
-"""Where weights are, and what a weights directory looks like."""
+"""Where weights are, what a weights folder looks like, and how its parts are opened."""
 
 import json
 import os
+from collections.abc import Container
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+from huggingface_hub import snapshot_download
+from transformers import CLIPImageProcessorPil
+
+from kosmosg.checkpoints.loading import cannot_load, check_config, load_component, load_model
+from kosmosg.checkpoints.stable_diffusion import load_scheduler
 from kosmosg.errors import WeightsError
+from kosmosg.models.kosmosg import KosmosG
+from kosmosg.prompts.tokenizer import KosmosGTokenizer
+from kosmosg.utils.hub import explain, is_repository_id
 
 ENVIRONMENT_VARIABLE = "KOSMOSG_WEIGHTS"
 DEFAULT_DIRECTORY = Path("weights/kosmos-g")
@@ -22,8 +35,23 @@ COMPONENTS = {
 }
 OPTIONAL_COMPONENTS = {
     "safety_checker": ("stable_diffusion", "StableDiffusionSafetyChecker"),
-    "feature_extractor": ("transformers", "CLIPImageProcessor"),
+    "feature_extractor": ("transformers", "CLIPImageProcessorPil"),
 }
+NETWORKS: dict[str, Any] = {
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+    "safety_checker": StableDiffusionSafetyChecker,
+}
+# What is taken of a Hub repository. Nothing else is read: no pickles, no code.
+PATTERNS = [
+    "model_index.json",
+    *(
+        f"{part}/*.{kind}"
+        for part in (*COMPONENTS, *OPTIONAL_COMPONENTS, CONTROLNETS.name)
+        for kind in ("json", "safetensors")
+    ),
+    *(f"tokenizer/{name}" for name in KosmosGTokenizer.vocab_files_names.values()),
+]
 
 
 def find_weights(argument: str | os.PathLike | None = None) -> Path:
@@ -54,13 +82,41 @@ def find_weights(argument: str | os.PathLike | None = None) -> Path:
     return directory
 
 
-def check_layout(directory: Path) -> None:
-    """Check that a directory has every component.
+def locate_weights(source: str | Path, *, local_files_only: bool = False, **options: Any) -> Path:
+    """Find a weights folder, or fetch one from the Hub into its cache.
+
+    Args:
+        source: A folder, or a repository (``owner/name``).
+        local_files_only: Take what is in the cache, and ask nobody.
+        options: As ``huggingface_hub.snapshot_download`` takes them: revision, cache_dir, token, …
+
+    Raises:
+        WeightsError: If the repository cannot be had.
+    """
+    if not is_repository_id(source):
+        return Path(source)
+    try:
+        return Path(
+            snapshot_download(
+                str(source),
+                allow_patterns=PATTERNS,
+                local_files_only=local_files_only,
+                **options,
+            )
+        )
+    except Exception as error:
+        # The client's own errors, those of its HTTP library and those of the disk.
+        raise WeightsError(explain(error, str(source))) from error
+
+
+def check_layout(directory: Path, without: Container[str] = ()) -> None:
+    """Check that a folder has every component, but for those that are not needed.
 
     Raises:
         WeightsError: Naming what is missing.
     """
-    missing = [name for name in COMPONENTS if not (directory / name).is_dir()]
+    wanted = [name for name in COMPONENTS if name not in without]
+    missing = [name for name in wanted if not (directory / name).is_dir()]
     if missing:
         raise WeightsError(
             f"{directory} is not a weights directory: it lacks {', '.join(missing)}. A checkpoint "
@@ -68,8 +124,34 @@ def check_layout(directory: Path) -> None:
         )
 
 
+def open_part(name: str, directory: Path, dtype: torch.dtype) -> Any:
+    """Open one component of a weights folder; ``None`` if it is an optional one that is not there.
+
+    Raises:
+        WeightsError: If it is incomplete, damaged or of another model.
+    """
+    folder = directory / name
+    # Both parts of the safety checker or neither: one alone cannot be asked.
+    if name in OPTIONAL_COMPONENTS and not (directory / "safety_checker").is_dir():
+        return None
+    match name:
+        case "kosmosg":
+            return load_model(KosmosG, folder, dtype=dtype)
+        case "tokenizer":
+            return KosmosGTokenizer.from_pretrained(folder)
+        case "scheduler":
+            return load_scheduler(folder)
+        case "feature_extractor":
+            config = check_config(folder / "preprocessor_config.json", name)
+            try:
+                return CLIPImageProcessorPil.from_dict(config)
+            except (ValueError, TypeError) as error:
+                raise cannot_load(name, folder, error) from error
+    return load_component(NETWORKS[name], folder, dtype=dtype)
+
+
 def write_model_index(directory: Path) -> None:
-    """List the components that are there in ``model_index.json``."""
+    """List the components that are there in ``model_index.json``, as diffusers reads it."""
     index: dict[str, object] = {
         "_class_name": "KosmosGPipeline",
         "_diffusers_version": version("diffusers"),

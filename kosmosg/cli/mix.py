@@ -9,6 +9,7 @@ from kosmosg.diffusion.settings import (
     DEFAULT_STEPS,
     MAX_SEED,
     SAMPLER_NAMES,
+    choose_seeds,
 )
 from kosmosg.errors import PromptError, SettingError, UnsafeImageError
 from kosmosg.models.config import DTYPES
@@ -63,10 +64,9 @@ def run(options: argparse.Namespace) -> None:
     import torch
 
     from kosmosg.checkpoints.folder import find_weights
-    from kosmosg.diffusion.interpolation import mix
-    from kosmosg.diffusion.settings import Settings
+    from kosmosg.diffusion.interpolation import interpolate, lay_side_by_side
     from kosmosg.pipeline import KosmosGPipeline
-    from kosmosg.prompts.images import open_image
+    from kosmosg.prompts.images import identify, open_image
     from kosmosg.serving.metadata import check_format, save_image
 
     check_format(options.output)
@@ -74,27 +74,37 @@ def run(options: argparse.Namespace) -> None:
         raise SettingError(f"--steps is {options.steps}; it must be from 2 to {MOST}.")
     if options.prompt.count("<i>") != 1:
         raise PromptError("--prompt must have exactly one <i>, which A and B take turns in.")
-    first, second = (open_image(path, str(path)) for path in (options.first, options.second))
+    ends = [open_image(path, str(path)) for path in (options.first, options.second)]
     pipeline = KosmosGPipeline.from_pretrained(
         find_weights(options.weights),
         torch_dtype=getattr(torch, options.dtype) if options.dtype else None,
         device=options.device,
     )
-    settings = Settings.check(
-        num_images_per_prompt=options.steps,
+    (seed,) = choose_seeds(options.seed, 1)
+    conditions, _ = pipeline.encode_prompt([options.prompt] * 2, [[end] for end in ends])
+    output = pipeline(
+        prompt_embeds=interpolate(conditions[0], conditions[1], options.steps),
         num_inference_steps=options.inference_steps,
         guidance_scale=options.guidance_scale,
-        size=(pipeline.default_size, pipeline.default_size),
         scheduler=options.scheduler,
-        seed=options.seed,
+        seed=[seed] * options.steps,
     )
-    strip, flagged, recipe = mix(pipeline, options.prompt, first, second, settings)
+    flagged = sum(output.flagged)
     if flagged:
-        print(f"blacked out: {flagged} pictures that the safety checker flagged")
+        print(f"blacked out: {flagged} images that the safety checker flagged")
     if flagged == options.steps:
         raise UnsafeImageError(
-            "The safety checker flagged every picture. Try another seed or prompt."
+            "The safety checker flagged every image. Try another seed or prompt."
         )
+    recipe = output.recipes[0]
+    for key in ("prompt_embeds", "num_images_per_prompt"):
+        del recipe[key]
+    recipe = {"prompt": options.prompt, "images": list(map(identify, ends))} | recipe
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    path = save_image(strip, options.output, quality=90, recipe=recipe)
-    print(f"{path} (seed {settings.seed})")
+    path = save_image(
+        lay_side_by_side(output.images, output.flagged),
+        options.output,
+        quality=90,
+        recipe=recipe | {"frames": options.steps},
+    )
+    print(f"{path} (seed {seed})")

@@ -1,6 +1,7 @@
 """The numbers of a request, within their bounds."""
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,7 +37,6 @@ class Settings:
         width: In pixels.
         height: In pixels.
         scheduler: A name in ``schedulers.SAMPLERS``, or of a class of diffusers.
-        seed: Seed of the first picture.
     """
 
     num_images_per_prompt: int
@@ -45,7 +45,6 @@ class Settings:
     width: int
     height: int
     scheduler: str
-    seed: int
 
     @classmethod
     def check(
@@ -56,16 +55,14 @@ class Settings:
         guidance_scale: Any,
         size: tuple[int, int],
         scheduler: str,
-        seed: Any,
     ) -> "Settings":
-        """Check what a user gave. A seed of ``None`` is drawn at random.
+        """Check what a user gave.
 
         Width and height, chosen before, are taken as they are.
 
         Raises:
             SettingError: Naming the setting, its value and the bounds.
         """
-        seed = secrets.randbelow(MAX_SEED + 1) if seed is None else seed
         return cls(
             num_images_per_prompt=check_integer(
                 "num_images_per_prompt", num_images_per_prompt, 1, 10_000
@@ -75,18 +72,33 @@ class Settings:
             width=size[0],
             height=size[1],
             scheduler=scheduler,
-            seed=check_integer("seed", seed, 0, MAX_SEED),
         )
 
-    def seeds(self, prompts: int) -> list[int]:
-        """Seeds of all pictures, counting up from the first (modulo 2³²)."""
-        count = prompts * self.num_images_per_prompt
-        return [(self.seed + n) % (MAX_SEED + 1) for n in range(count)]
+    def recipe(self, seed: int) -> dict[str, Any]:
+        """What makes one image again besides its prompt, for the metadata of its file."""
+        return asdict(self) | {"num_images_per_prompt": 1, "seed": seed}
 
-    def recipe(self, prompt: str, negative_prompt: str, seed: int) -> dict[str, Any]:
-        """Everything that makes one picture again, for the metadata of its file."""
-        settings = asdict(self) | {"num_images_per_prompt": 1, "seed": seed}
-        return {"prompt": prompt, "negative_prompt": negative_prompt, **settings}
+
+def choose_seeds(seed: Any, images: int) -> list[int]:
+    """Choose the seeds of all images: those given, or counting up from one (modulo 2³²).
+
+    Args:
+        seed: One for each image, or that of the first, or ``None`` for a random one.
+        images: Their number.
+
+    Raises:
+        SettingError: If one is out of bounds, or there is not one for each image.
+    """
+    if isinstance(seed, Sequence) and not isinstance(seed, str):
+        if len(seed) != images:
+            raise SettingError(
+                f"There are {len(seed)} seeds for {images} images. Give one for each, or that of "
+                "the first image alone."
+            )
+        return [check_integer("seed", each, 0, MAX_SEED) for each in seed]
+    first = secrets.randbelow(MAX_SEED + 1) if seed is None else seed
+    first = check_integer("seed", first, 0, MAX_SEED)
+    return [(first + n) % (MAX_SEED + 1) for n in range(images)]
 
 
 def check_side(name: str, value: Any, multiple: int, largest: int = MAX_SIDE) -> int:

@@ -155,11 +155,11 @@ class ImageSettings:
 
         @cache
         def opened() -> Generate:
-            source, options = self.model.source, {"device": self.device}
+            source, device, dtype = self.model.source, self.device, self.dtype
             if self.model.diffusers:
-                pipeline = load_diffusers(source, dtype=self.dtype, **options)
+                pipeline = load_diffusers(source, dtype=dtype, device=device)
                 return diffusers_generator(pipeline, self.sampling)
-            kosmosg = KosmosGPipeline.from_pretrained(source, torch_dtype=self.dtype, **options)
+            kosmosg = KosmosGPipeline.from_pretrained(source, torch_dtype=dtype, device=device)
             return kosmosg_generator(kosmosg, self.sampling)
 
         def generate(

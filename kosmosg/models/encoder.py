@@ -1,14 +1,16 @@
-"""Prompts and pictures → conditions: everything up to what the U-Net takes in place of CLIP's."""
+"""Prompts and images → conditions: everything up to what the U-Net takes in place of CLIP's."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from kosmosg.errors import PromptError, SettingError, WeightsError
 from kosmosg.models.kosmosg import KosmosG
@@ -22,19 +24,16 @@ Images = Image.Image | Sequence[Image.Image]
 Texts = str | Sequence[str]
 
 
-class Conditioner:
-    """Tokenizer and KOSMOS-G, with the null condition kept."""
+# The null condition of each model, with the state of the weights that it belongs to.
+_kept: WeakKeyDictionary[KosmosG, tuple[list[Any], Tensor]] = WeakKeyDictionary()
 
-    def __init__(self, kosmosg: KosmosG, tokenizer: KosmosGTokenizer):
-        self.kosmosg = kosmosg
-        self.tokenizer = tokenizer
-        self._null: Tensor | None = None
 
-    def to(self, device: str | torch.device) -> None:
-        """Move the networks."""
-        network: Any = self.kosmosg
-        network.to(device)
-        self._null = None
+@dataclass(frozen=True, kw_only=True)
+class PromptEncoder:
+    """Tokenizer and KOSMOS-G."""
+
+    kosmosg: KosmosG
+    tokenizer: KosmosGTokenizer
 
     def check_vocabulary(self) -> None:
         """Check that tokenizer and language model belong together.
@@ -56,17 +55,17 @@ class Conditioner:
         images: Sequence[Sequence[Image.Image]],
         image_weights: Sequence[float] | None = None,
     ) -> Float[Tensor, "batch queries dim"]:
-        """Encode prompts with their pictures, as one right-padded batch.
+        """Encode prompts with their images, as one right-padded batch.
 
         Args:
             prompts: At least one.
-            images: The pictures of each, in the order of its markers.
-            image_weights: How much of each picture counts, over all prompts: 1 all of it, 0 as
+            images: The images of each, in the order of its markers.
+            image_weights: How much of each image counts, over all prompts: 1 all of it, 0 as
                 little as of an even grey one, more than 1 exaggerates.
 
         Raises:
             PromptError: If markers and images do not fit, or a prompt is too long.
-            SettingError: If there is not one weight for each picture, or one is out of bounds.
+            SettingError: If there is not one weight for each image, or one is out of bounds.
             WeightsError: If the tokenizer is not the model's.
         """
         parsed = [parse_prompt(text, len(each)) for text, each in zip(prompts, images, strict=True)]
@@ -84,24 +83,32 @@ class Conditioner:
 
     @torch.no_grad()
     def negatives(self, texts: Sequence[str]) -> Float[Tensor, "batch queries dim"]:
-        """Encode negative prompts, each on its own; a blank one is the null condition.
+        """Encode negative prompts, each different one once; a blank one is the null condition.
 
         A condition that is computed alone depends on nothing else. One padded batch would save a
         tenth of conditioning, which is a hundredth of a prediction (``benchmarks/``).
         """
-        rows = [
-            self._encode([parse_text(text)]) if text.strip() else self.null_condition()
-            for text in texts
-        ]
-        return torch.cat(rows)
+        rows = {
+            text: self._encode([parse_text(text)]) if text.strip() else self.null_condition()
+            for text in dict.fromkeys(texts)
+        }
+        return torch.cat([rows[text] for text in texts])
 
     def null_condition(self) -> Float[Tensor, "1 queries dim"]:
-        """Return the unconditional condition, computed at the first call and then kept."""
-        if self._null is None:
+        """Return the null condition, computed anew only if the weights have changed since.
+
+        A change is what autograd would notice: other tensors (``to``, ``half``, an adapter), or
+        values written into these. Neither writing through ``.data``, which nothing here does, nor
+        another strength of an adapter is one.
+        """
+        kept = _kept.get(self.kosmosg)
+        if kept is None or kept[0] != _state(self.kosmosg):
             # What is kept may later be used where gradients are wanted.
             with torch.inference_mode(False), torch.no_grad():
-                self._null = self.kosmosg.null_condition()
-        return self._null
+                condition = self.kosmosg.null_condition()
+            # Their state afterwards: weights that are offloaded have moved.
+            _kept[self.kosmosg] = kept = _state(self.kosmosg), condition
+        return kept[1]
 
     def _encode(
         self,
@@ -118,52 +125,93 @@ class Conditioner:
 
 
 def pair(
-    prompt: Texts, images: Images | Sequence[Images] | None, negative_prompt: Texts | None
-) -> tuple[list[str], list[list[Image.Image]], list[str]]:
-    """Bring one prompt or several, their pictures and negative prompts, into lists of one length.
+    prompt: Texts, images: Images | Sequence[Images] | None
+) -> tuple[list[str], list[list[Image.Image]]]:
+    """Bring one prompt or several, and their images, into lists of one length.
 
     Raises:
-        PromptError: If the numbers do not fit, or something is no picture.
+        PromptError: If the numbers do not fit, or something is no image.
     """
     if isinstance(prompt, str):
-        prompts, pictures = [prompt], [_list(images)]
-    else:
-        prompts = list(prompt)
-        given = [images] if isinstance(images, Image.Image) else images
-        pictures = [[] for _ in prompts] if given is None else [_list(each) for each in given]
-    if not prompts or len(prompts) != len(pictures):
+        return [prompt], [_list(images)]
+    prompts = list(prompt)
+    given = [images] if isinstance(images, Image.Image) else images
+    shown = [[] for _ in prompts] if given is None else [_list(each) for each in given]
+    if not prompts or len(prompts) != len(shown):
         raise PromptError(
-            f"There are {len(prompts)} prompts and {len(pictures)} sequences of images. Give at "
+            f"There are {len(prompts)} prompts and {len(shown)} sequences of images. Give at "
             "least one prompt, and one sequence of images for each."
         )
+    return prompts, shown
+
+
+def pair_negatives(negative_prompt: Texts | None, prompts: int) -> list[str]:
+    """Bring negative prompts into a list with one for each prompt; blank where there is none.
+
+    Raises:
+        PromptError: If there are neither one nor as many as prompts.
+    """
     if negative_prompt is None or isinstance(negative_prompt, str):
-        negatives = [negative_prompt or ""] * len(prompts)
-    else:
-        negatives = list(negative_prompt)
-    if len(negatives) != len(prompts):
+        return [negative_prompt or ""] * prompts
+    negatives = list(negative_prompt)
+    if len(negatives) != prompts:
         raise PromptError(
-            f"There are {len(negatives)} negative prompts for {len(prompts)} prompts. Give one for "
-            "all, or one for each."
+            f"There are {len(negatives)} negative prompts for {prompts} prompts. Give one for all, "
+            "or one for each."
         )
-    return prompts, pictures, negatives
+    return negatives
+
+
+def check_embeds(
+    name: str, embeds: Any, dim: int, rows: int | None = None
+) -> Float[Tensor, "batch queries dim"]:
+    """Check conditions that a user gives in place of prompts, and bring them to a number of rows.
+
+    Raises:
+        PromptError: Naming the shape that is wanted.
+    """
+    is_tensor = isinstance(embeds, Tensor)
+    fits = is_tensor and embeds.ndim == 3 and embeds.shape[-1] == dim and embeds.numel() > 0
+    if not fits or not embeds.is_floating_point():
+        found = f"{embeds.dtype}, {tuple(embeds.shape)}" if is_tensor else type(embeds).__name__
+        raise PromptError(
+            f"{name} must be numbers of shape (prompts, tokens, {dim}), as encode_prompt returns "
+            f"them, not {found}."
+        )
+    if rows is None or len(embeds) == rows:
+        return embeds
+    if len(embeds) != 1:
+        raise PromptError(
+            f"There are {len(embeds)} rows of {name} for {rows} prompts. Give one for all, or one "
+            "for each."
+        )
+    return embeds.expand(rows, -1, -1)
 
 
 def _list(images: Any) -> list[Image.Image]:
-    """Make a list of the pictures of one prompt, which may be a single one, or none."""
+    """Make a list of the images of one prompt, which may be a single one, or none."""
     if images is None:
         return []
     listed: list[Any] = [images] if isinstance(images, Image.Image | str) else list(images)
     for number, image in enumerate(listed, start=1):
         if not isinstance(image, Image.Image):
             raise PromptError(
-                f"Image {number} of a prompt is a {type(image).__name__}, not a picture of Pillow. "
+                f"Image {number} of a prompt is a {type(image).__name__}, not an image of Pillow. "
                 "Open files with PIL.Image.open."
             )
     return listed
 
 
-def interpolate(
-    first: Float[Tensor, "1 queries dim"], second: Float[Tensor, "1 queries dim"], share: float
-) -> Float[Tensor, "1 queries dim"]:
-    """Mix two conditions: ``share`` 0 is the first, 1 the second, in between a straight line."""
-    return torch.lerp(first, second, share)
+def _state(kosmosg: KosmosG) -> list[Any]:
+    """Describe which tensors the weights are, and how often each has been written into.
+
+    The references are weak: no two storages share one, even if one comes after the other in the
+    same place, and none is kept from being freed.
+    """
+    return [
+        (
+            StorageWeakRef(parameter.untyped_storage()),
+            0 if parameter.is_inference() else parameter._version,
+        )
+        for parameter in kosmosg.parameters()
+    ]

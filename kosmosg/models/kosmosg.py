@@ -42,7 +42,7 @@ class KosmosGConfig(PreTrainedConfig):
 
     @property
     def image_size(self) -> int:
-        """Side of the square pictures that the vision tower takes, in pixels."""
+        """Side of the square images that the vision tower takes, in pixels."""
         return self.kosmos2.vision_config.image_size
 
     @property
@@ -127,7 +127,7 @@ class KosmosG(PreTrainedModel):
 
     @property
     def image_size(self) -> int:
-        """Side of the square pictures that the vision tower takes, in pixels."""
+        """Side of the square images that the vision tower takes, in pixels."""
         return self.config.image_size
 
     @property
@@ -182,6 +182,6 @@ class KosmosG(PreTrainedModel):
         return self.aligner(self.features(batch), batch.padding_mask)
 
     def null_condition(self) -> Float[Tensor, "1 queries dim"]:
-        """Compute the unconditional condition: that of the start symbol alone."""
+        """Compute the null condition, which guidance leads away from: the start symbol's alone."""
         ids = torch.full((1, 1), BOS_ID, device=self.device)
         return self(Batch(ids=ids, image_mask=torch.zeros_like(ids, dtype=torch.bool), pixels=None))

@@ -33,8 +33,8 @@ class Batch:
         """True at the padded positions."""
         return self.ids == PAD_ID
 
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> "Batch":
-        """Move everything to a device, and the pixels to a precision."""
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Batch":
+        """Move everything to a device, and the pixels to a precision if one is named."""
         pixels, weights = self.pixels, self.image_weights
         return replace(
             self,

@@ -52,7 +52,7 @@ class Service:
         dtype = read_dtype()
         directory = find_weights(weights)
         pipeline = KosmosGPipeline.from_pretrained(directory, torch_dtype=dtype)
-        pipeline.conditioner.check_vocabulary()
+        pipeline.encoder.check_vocabulary()
         if (
             pipeline.safety_checker is None
             and pipeline.default_size > FULL_SIZE_PIXELS
@@ -62,7 +62,7 @@ class Service:
                 f"{directory} has no safety checker. Convert again with --stable-diffusion naming "
                 f"a folder that has one, or set {ALLOW_NO_CHECKER}=1 to serve without."
             )
-        pipeline.conditioner.null_condition()
+        pipeline.encoder.null_condition()
         arrange(pipeline)
         model, seconds = pipeline.kosmosg, time.perf_counter() - start
         print(f"weights: {directory} on {model.device}, {model.dtype}, in {seconds:.1f} s")
@@ -100,7 +100,7 @@ class Service:
             drawing.width,
             drawing.height,
             default=self.pipeline.default_size,
-            multiple=max(8, self.pipeline.decoder.vae_scale_factor),
+            multiple=max(8, self.pipeline.vae_scale_factor),
             guides=techniques.guides,
             largest=max(LARGEST_SIDE, self.pipeline.default_size),
         )
@@ -165,7 +165,7 @@ def read_dtype() -> torch.dtype | None:
 
 def arrange(pipeline: KosmosGPipeline) -> None:
     """Lay convolutions out as they run fastest, where the benchmark has shown that they do."""
-    unet, vae = pipeline.decoder.unet, pipeline.decoder.vae
+    unet, vae = pipeline.unet, pipeline.vae
     if unet.device.type == "cpu" and unet.dtype == torch.bfloat16:
         for network in (unet, vae.decoder):
             network.to(memory_format=torch.channels_last)

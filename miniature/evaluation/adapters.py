@@ -13,9 +13,8 @@ from PIL import Image
 
 from kosmosg.diffusion.control import Control
 from kosmosg.diffusion.init_image import InitImage
-from kosmosg.diffusion.interpolation import mix
+from kosmosg.diffusion.interpolation import interpolate
 from kosmosg.diffusion.lora import LoRA
-from kosmosg.diffusion.settings import Settings
 from kosmosg.pipeline import KosmosGPipeline
 from miniature.evaluation.image_grids import Cell, lay_out
 from miniature.evaluation.prompts import to_image
@@ -151,22 +150,20 @@ def _draw(pipeline: KosmosGPipeline, example: Example) -> Cell:
 
 def _mixtures(pipeline: KosmosGPipeline, first: Image.Image, second: Image.Image) -> list[Cell]:
     """Draw what lies between two pictures, without the ends."""
-    side, count = pipeline.default_size, EXAMPLES + 2
-    settings = Settings.check(
-        num_images_per_prompt=count,
+    prompt, count = "a <i> in the snow", EXAMPLES + 2
+    ends, _ = pipeline.encode_prompt([prompt] * 2, [[first], [second]])
+    output = pipeline(
+        prompt_embeds=interpolate(ends[0], ends[1], count),
         num_inference_steps=STEPS,
         guidance_scale=GUIDANCE,
-        size=(side, side),
         scheduler=SAMPLER,
-        seed=SEED,
+        seed=[SEED] * count,
     )
-    prompt = "a <i> in the snow"
-    strip, *_ = mix(pipeline, prompt, first, second, settings)
     return [
         Cell(
             inputs=[first, second],
             prompt=f"{prompt}; share of the second {place / (count - 1):g}",
-            output=strip.crop((place * side, 0, (place + 1) * side, side)),
+            output=output.images[place],
         )
         for place in range(1, count - 1)
     ]

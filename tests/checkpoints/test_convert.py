@@ -46,7 +46,8 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.write_tokenizer(folder / "tokenizer", tiny.SIZES["vocab_size"])
     decoder = tiny.make_random_decoder(tiny.SIZES["aligner"]["dim"])
     decoder.save_pretrained(folder / "sd")
-    tiny.make_safety_checker().save_pretrained(folder / "sd")
+    for name, part in tiny.make_safety_checker().items():
+        part.save_pretrained(folder / "sd" / name)
     for part in ("unet", "vae", "scheduler"):
         target = folder / "sd-configs" / part
         target.mkdir(parents=True)

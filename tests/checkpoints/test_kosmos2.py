@@ -59,8 +59,8 @@ def test_equal_features_for_equal_text(folder: Path, tmp_path: Path) -> None:
     theirs: Any = Kosmos2ForConditionalGeneration.from_pretrained(folder / "kosmos2").eval()
     vocabulary = json.loads((folder / "kosmos2" / "tokenizer.json").read_text())["model"]["vocab"]
 
-    ids = ours.conditioner.tokenizer.tokenize_prompt(parse_text("a red dog in the garden"), 8).ids
-    symbols = [ours.conditioner.tokenizer.symbols[token] for token in ids]
+    ids = ours.tokenizer.tokenize_prompt(parse_text("a red dog in the garden"), 8).ids
+    symbols = [ours.tokenizer.symbols[token] for token in ids]
     their_ids = [vocabulary[symbol] for symbol in symbols]
     assert list(ids) != their_ids
     with torch.inference_mode():

@@ -57,7 +57,7 @@ def folder(pipe: KosmosGPipeline, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("weights") / "controlnet"
     for seed, kind in enumerate(CONTROL_TYPES):
         changes = {"global_pool_conditions": True} if kind == "shuffle" else {}
-        write_controlnet(folder / kind, pipe.decoder.unet, seed, **changes)
+        write_controlnet(folder / kind, pipe.unet, seed, **changes)
     return folder
 
 
@@ -128,7 +128,7 @@ def test_with_several_prompts_and_pictures(controlled: KosmosGPipeline) -> None:
 
 
 def test_with_a_lora_at_its_own_strength(controlled: KosmosGPipeline, tmp_path: Path) -> None:
-    unet = controlled.decoder.unet
+    unet = controlled.unet
     file = loras.write(tmp_path / "x.safetensors", loras.peft(loras.make_factors(unet)))
     control = ready(scale=0.001)  # not so strong that nothing else is seen
     base = draw(controlled, control=control)
@@ -171,11 +171,11 @@ def test_pictures_of_two_proportions(controlled: KosmosGPipeline) -> None:
 
 def test_one_network_is_in_memory_at_a_time(pipe: KosmosGPipeline, folder: Path) -> None:
     nets = ControlNets([folder])
-    first = nets.get("canny", pipe.decoder.unet)
-    assert nets.get("canny", pipe.decoder.unet) is first
-    other = nets.get("depth", pipe.decoder.unet)
+    first = nets.get("canny", pipe.unet)
+    assert nets.get("canny", pipe.unet) is first
+    other = nets.get("depth", pipe.unet)
     assert other is not first
-    assert nets.get("canny", pipe.decoder.unet) is not first
+    assert nets.get("canny", pipe.unet) is not first
 
 
 def test_weights_may_bring_their_own(
@@ -192,7 +192,7 @@ def test_weights_may_bring_their_own(
 def test_one_that_is_not_there(pipe: KosmosGPipeline, tmp_path: Path) -> None:
     nets = ControlNets([tmp_path])
     with pytest.raises(ControlError, match="python -m kosmosg download controlnet mlsd"):
-        nets.get("mlsd", pipe.decoder.unet)
+        nets.get("mlsd", pipe.unet)
 
 
 @pytest.mark.parametrize(
@@ -202,9 +202,9 @@ def test_one_that_is_not_there(pipe: KosmosGPipeline, tmp_path: Path) -> None:
 def test_one_for_another_base_model(
     pipe: KosmosGPipeline, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    write_controlnet(tmp_path / "canny", pipe.decoder.unet, **changes)
+    write_controlnet(tmp_path / "canny", pipe.unet, **changes)
     with pytest.raises(ControlError, match=message):
-        ControlNets([tmp_path]).get("canny", pipe.decoder.unet)
+        ControlNets([tmp_path]).get("canny", pipe.unet)
 
 
 def test_one_that_is_cut_off(pipe: KosmosGPipeline, folder: Path, tmp_path: Path) -> None:
@@ -212,10 +212,10 @@ def test_one_that_is_cut_off(pipe: KosmosGPipeline, folder: Path, tmp_path: Path
     file = tmp_path / "canny" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     nets = ControlNets([folder, tmp_path])
-    nets.get("depth", pipe.decoder.unet)
+    nets.get("depth", pipe.unet)
     broken = ControlNets([tmp_path])
     with pytest.raises(ControlError, match="cannot be loaded"):
-        broken.get("canny", pipe.decoder.unet)
+        broken.get("canny", pipe.unet)
 
 
 @pytest.mark.parametrize(
@@ -342,10 +342,8 @@ def test_what_makes_maps_is_read_once(pipe: KosmosGPipeline, folder: Path, tmp_p
 
 def test_a_network_in_memory_must_fit_every_unet(pipe: KosmosGPipeline, folder: Path) -> None:
     nets = ControlNets([folder])
-    nets.get("canny", pipe.decoder.unet)
-    wider: Any = UNet2DConditionModel.from_config(
-        {**pipe.decoder.unet.config, "cross_attention_dim": 48}
-    )
+    nets.get("canny", pipe.unet)
+    wider: Any = UNet2DConditionModel.from_config({**pipe.unet.config, "cross_attention_dim": 48})
     with pytest.raises(ControlError, match="cross_attention_dim is 32, not 48"):
         nets.get("canny", wider)
 

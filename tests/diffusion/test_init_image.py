@@ -46,7 +46,7 @@ def test_less_strength_stays_closer(pipe: KosmosGPipeline) -> None:
 
 def _round_trip(pipe: KosmosGPipeline, image: Image.Image) -> np.ndarray:
     """What the VAE makes of a picture: the least that image to image changes."""
-    vae: Any = pipe.decoder.vae
+    vae: Any = pipe.vae
     values = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.inference_mode():
         decoded = vae.decode(vae.encode(values).latent_dist.mode()).sample
@@ -57,8 +57,8 @@ def _round_trip(pipe: KosmosGPipeline, image: Image.Image) -> np.ndarray:
 def test_the_steps_are_those_of_diffusers(pipe: KosmosGPipeline) -> None:
     """With the VAE's noise taken away, diffusers' own pipeline draws the same."""
     condition, negative = pipe.encode_prompt("a cat")
-    plain: Any = StableDiffusionImg2ImgPipeline(
-        **{**pipe.decoder.components, "scheduler": _ddim(pipe)}, requires_safety_checker=False
+    plain: Any = StableDiffusionImg2ImgPipeline.from_pipe(
+        pipe, text_encoder=None, tokenizer=None, scheduler=_ddim(pipe)
     )
     plain.set_progress_bar_config(disable=True)
     latents = plain.vae.encode(plain.image_processor.preprocess(SCENE)).latent_dist.mode()
@@ -76,7 +76,7 @@ def test_the_steps_are_those_of_diffusers(pipe: KosmosGPipeline) -> None:
 
 
 def _ddim(pipe: KosmosGPipeline) -> DDIMScheduler:
-    made: Any = DDIMScheduler.from_config(pipe.decoder.scheduler.config, timestep_spacing="leading")
+    made: Any = DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="leading")
     return made
 
 
@@ -130,8 +130,8 @@ def test_what_the_mask_leaves_out_does_not_change(pipe: KosmosGPipeline, strengt
 @pytest.mark.parametrize("strength", [0.5, 1.0])
 def test_inpainting_is_that_of_diffusers(pipe: KosmosGPipeline, strength: float) -> None:
     condition, negative = pipe.encode_prompt("a cat")
-    plain: Any = StableDiffusionInpaintPipeline(
-        **{**pipe.decoder.components, "scheduler": _ddim(pipe)}, requires_safety_checker=False
+    plain: Any = StableDiffusionInpaintPipeline.from_pipe(
+        pipe, text_encoder=None, tokenizer=None, scheduler=_ddim(pipe)
     )
     plain.set_progress_bar_config(disable=True)
     latents = plain.vae.encode(plain.image_processor.preprocess(SCENE)).latent_dist.mode()

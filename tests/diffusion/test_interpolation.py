@@ -10,8 +10,8 @@ from PIL import Image
 
 from kosmosg import KosmosGPipeline
 from kosmosg.cli import main as cli
+from kosmosg.diffusion.interpolation import interpolate
 from kosmosg.errors import SettingError
-from kosmosg.models.encoder import interpolate
 from kosmosg.serving.metadata import read_recipe
 from tests.diffusion.drawing import difference, draw, noise_picture
 
@@ -66,9 +66,9 @@ def test_weights_that_do_not_fit(pipe: KosmosGPipeline, weights: list, message: 
 
 
 def test_conditions_in_between() -> None:
-    first, second = torch.zeros(1, 2, 3), torch.ones(1, 2, 3)
-    for share in (0.0, 0.25, 1.0):
-        assert distance(interpolate(first, second, share), torch.full((1, 2, 3), share)) == 0
+    found = interpolate(torch.zeros(2, 3), torch.ones(2, 3), 5)
+    for frame, share in zip(found, (0.0, 0.25, 0.5, 0.75, 1.0), strict=True):
+        assert distance(frame, torch.full((2, 3), share)) == 0
 
 
 def test_a_strip_begins_with_one_and_ends_with_the_other(

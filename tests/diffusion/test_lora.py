@@ -22,12 +22,12 @@ from tests.diffusion.loras import LAYERS, NAMINGS, count_adapters, make_factors,
 
 @pytest.fixture
 def file(pipe: KosmosGPipeline, tmp_path: Path) -> Path:
-    return write(tmp_path / "lora.safetensors", loras.peft(make_factors(pipe.decoder.unet)))
+    return write(tmp_path / "lora.safetensors", loras.peft(make_factors(pipe.unet)))
 
 
 def draw_merged(pipe: KosmosGPipeline, factors: loras.Factors, strength: float = 1.0):
     """Draw with the corrections in the weights: what a LoRA should look like."""
-    unet = pipe.decoder.unet
+    unet = pipe.unet
     kept = copy.deepcopy(unet.state_dict())
     try:
         merge(unet, factors, strength)
@@ -44,7 +44,7 @@ def draw_merged(pipe: KosmosGPipeline, factors: loras.Factors, strength: float =
 def test_a_lora_is_what_its_product_adds_to_the_weights(
     pipe: KosmosGPipeline, tmp_path: Path, naming: str, strength: float
 ) -> None:
-    factors = make_factors(pipe.decoder.unet)
+    factors = make_factors(pipe.unet)
     file = write(tmp_path / "x.safetensors", NAMINGS[naming](factors))
     drawn = draw(pipe, lora=LoRA(file=file, scale=strength))
     assert difference(drawn, draw_merged(pipe, factors, strength)) <= 1
@@ -52,7 +52,7 @@ def test_a_lora_is_what_its_product_adds_to_the_weights(
 
 
 def test_names_that_diffusers_once_wrote(pipe: KosmosGPipeline, tmp_path: Path) -> None:
-    factors = make_factors(pipe.decoder.unet, LAYERS[:2])
+    factors = make_factors(pipe.unet, LAYERS[:2])
     old = write(tmp_path / "old.safetensors", loras.old_diffusers(factors))
     bare = {key.removeprefix("unet."): t for key, t in loras.old_diffusers(factors).items()}
     older = write(tmp_path / "older.safetensors", bare)
@@ -62,7 +62,7 @@ def test_names_that_diffusers_once_wrote(pipe: KosmosGPipeline, tmp_path: Path) 
 
 
 def test_every_layer_is_found_by_its_flat_name(pipe: KosmosGPipeline, tmp_path: Path) -> None:
-    unet = pipe.decoder.unet
+    unet = pipe.unet
     layers = [
         name
         for name, module in unet.named_modules()
@@ -76,7 +76,7 @@ def test_every_layer_is_found_by_its_flat_name(pipe: KosmosGPipeline, tmp_path: 
 def test_alpha_and_rank_may_differ_from_layer_to_layer(
     pipe: KosmosGPipeline, tmp_path: Path
 ) -> None:
-    unet = pipe.decoder.unet
+    unet = pipe.unet
     factors = make_factors(unet, LAYERS[:2], rank=2) | make_factors(unet, LAYERS[2:], rank=8)
     alphas = {LAYERS[0]: 1.0, LAYERS[2]: 16.0}
     file = write(tmp_path / "x.safetensors", loras.kohya(factors, alphas))
@@ -90,7 +90,7 @@ def test_alpha_and_rank_may_differ_from_layer_to_layer(
 def test_the_alpha_that_diffusers_writes_beside_the_tensors(
     pipe: KosmosGPipeline, tmp_path: Path
 ) -> None:
-    factors = make_factors(pipe.decoder.unet)
+    factors = make_factors(pipe.unet)
     settings = {"unet.r": 4, "unet.lora_alpha": 2, "unet.alpha_pattern": {LAYERS[0]: 8}}
     file = write_with_settings(tmp_path, factors, settings)
     scaled = {
@@ -108,7 +108,7 @@ def write_with_settings(folder: Path, factors: loras.Factors, settings: Any) -> 
 
 def test_rank_stabilised_scaling(pipe: KosmosGPipeline, tmp_path: Path) -> None:
     """Alpha over the root of the rank: with 4 and 16 it is that of alpha and rank alike."""
-    factors = make_factors(pipe.decoder.unet, rank=16)
+    factors = make_factors(pipe.unet, rank=16)
     settings = {"unet.r": 16, "unet.lora_alpha": 4, "unet.use_rslora": True}
     file = write_with_settings(tmp_path, factors, settings)
     assert difference(draw(pipe, lora=LoRA(file=file)), draw_merged(pipe, factors)) <= 1
@@ -116,7 +116,7 @@ def test_rank_stabilised_scaling(pipe: KosmosGPipeline, tmp_path: Path) -> None:
 
 def test_a_dora_of_peft(pipe: KosmosGPipeline, tmp_path: Path) -> None:
     """Its weights have lengths of their own (arXiv 2402.09353, equation 5)."""
-    unet = pipe.decoder.unet
+    unet = pipe.unet
     factors, tensors = make_factors(unet, LAYERS[:3]), {}
     kept = copy.deepcopy(unet.state_dict())
     merge(unet, factors)
@@ -141,7 +141,7 @@ def test_a_dora_of_peft(pipe: KosmosGPipeline, tmp_path: Path) -> None:
 def test_files_of_any_precision(pipe: KosmosGPipeline, tmp_path: Path, dtype: torch.dtype) -> None:
     factors = {
         layer: (down.to(dtype), up.to(dtype))
-        for layer, (down, up) in make_factors(pipe.decoder.unet).items()
+        for layer, (down, up) in make_factors(pipe.unet).items()
     }
     file = write(tmp_path / "x.safetensors", loras.peft(factors))
     rounded = {layer: (down.float(), up.float()) for layer, (down, up) in factors.items()}
@@ -177,19 +177,19 @@ def test_what_fails_on_the_way_leaves_nothing(
     before = draw(pipe)
 
     def stop(done: int, total: int) -> None:
-        assert count_adapters(pipe.decoder.unet) > 0
+        assert count_adapters(pipe.unet) > 0
         raise failure
 
     with pytest.raises(failure):
         draw(pipe, lora=LoRA(file=file), progress=stop)
-    assert count_adapters(pipe.decoder.unet) == 0
+    assert count_adapters(pipe.unet) == 0
     assert difference(before, draw(pipe)) == 0
 
 
 def test_what_was_cut_off_while_cleaning_is_cleaned_by_the_next(
     pipe: KosmosGPipeline, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unet: Any = pipe.decoder.unet
+    unet: Any = pipe.unet
     before, unload, calls = draw(pipe), unet.unload_lora, []
 
     def cut_off_once() -> None:
@@ -224,7 +224,7 @@ def test_parts_for_a_text_encoder_are_left_out_and_told(
     caplog: pytest.LogCaptureFixture,
     others: tuple[str, str],
 ) -> None:
-    factors = make_factors(pipe.decoder.unet)
+    factors = make_factors(pipe.unet)
     tensors = loras.kohya(factors) | dict.fromkeys(others, torch.ones(4, 768))
     file = write(tmp_path / "x.safetensors", tensors)
     with caplog.at_level(logging.WARNING):
@@ -287,14 +287,14 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES)
 def test_files_that_cannot_be_used(pipe: KosmosGPipeline, tmp_path: Path, case: str) -> None:
-    tensors, message = tensors_that_are_refused(pipe.decoder.unet)[case]
+    tensors, message = tensors_that_are_refused(pipe.unet)[case]
     file = write(tmp_path / "x.safetensors", tensors)
     with (
         pytest.raises(LoRAError, match=message),
-        attached(pipe.decoder.unet, LoRA(file=file, name="lora_weights")),
+        attached(pipe.unet, LoRA(file=file, name="lora_weights")),
     ):
         pass
-    assert count_adapters(pipe.decoder.unet) == 0
+    assert count_adapters(pipe.unet) == 0
 
 
 @pytest.mark.parametrize(
@@ -314,10 +314,10 @@ def test_other_kinds_are_called_by_their_names(
     pipe: KosmosGPipeline, tmp_path: Path, part: str, kind: str
 ) -> None:
     layer = "lora_unet_" + LAYERS[0].replace(".", "_")
-    tensors = loras.kohya(make_factors(pipe.decoder.unet)) | {f"{layer}.{part}": torch.ones(4, 4)}
+    tensors = loras.kohya(make_factors(pipe.unet)) | {f"{layer}.{part}": torch.ones(4, 4)}
     file = write(tmp_path / "x.safetensors", tensors)
     with pytest.raises(LoRAError, match=kind) as refused:
-        read_lora(LoRA(file=file), pipe.decoder.unet)
+        read_lora(LoRA(file=file), pipe.unet)
     assert "base model" not in str(refused.value)
 
 
@@ -338,10 +338,10 @@ def test_other_kinds_are_called_by_their_names(
 def test_settings_that_cannot_be_used(
     pipe: KosmosGPipeline, tmp_path: Path, settings: Any, message: str
 ) -> None:
-    file = write_with_settings(tmp_path, make_factors(pipe.decoder.unet), settings)
-    with pytest.raises(LoRAError, match=message), attached(pipe.decoder.unet, LoRA(file=file)):
+    file = write_with_settings(tmp_path, make_factors(pipe.unet), settings)
+    with pytest.raises(LoRAError, match=message), attached(pipe.unet, LoRA(file=file)):
         pass
-    assert count_adapters(pipe.decoder.unet) == 0
+    assert count_adapters(pipe.unet) == 0
 
 
 class Program:
@@ -366,13 +366,13 @@ def test_pickles_are_not_opened(pipe: KosmosGPipeline, tmp_path: Path) -> None:
 
 def test_a_length_that_begins_like_a_pickle(pipe: KosmosGPipeline, tmp_path: Path) -> None:
     """Safetensors files begin with the length of their header."""
-    tensors = loras.peft(make_factors(pipe.decoder.unet))
+    tensors = loras.peft(make_factors(pipe.unet))
     for filling in range(256):
         file = write(tmp_path / "x.safetensors", tensors, {"note": "x" * filling})
         if file.read_bytes().startswith(b"\x80"):
             break
     assert file.read_bytes().startswith(b"\x80")
-    factors, _ = read_lora(LoRA(file=file), pipe.decoder.unet)
+    factors, _ = read_lora(LoRA(file=file), pipe.unet)
     assert len(factors) == 2 * len(LAYERS)
 
 

@@ -30,7 +30,7 @@ def seeded() -> torch.Generator:
 
 
 def test_animate_diff(pipe: KosmosGPipeline, embeds: dict[str, torch.Tensor]) -> None:
-    unet = pipe.decoder.unet
+    unet = pipe.unet
     adapter = MotionAdapter(
         block_out_channels=tuple(unet.config.block_out_channels),
         motion_layers_per_block=unet.config.layers_per_block,
@@ -38,7 +38,7 @@ def test_animate_diff(pipe: KosmosGPipeline, embeds: dict[str, torch.Tensor]) ->
         motion_num_attention_heads=2,
     )
     parts: dict[str, Any] = {"text_encoder": None, "tokenizer": None}
-    parts |= {name: pipe.decoder.components[name] for name in ("vae", "unet", "scheduler")}
+    parts |= {name: getattr(pipe, name) for name in ("vae", "unet", "scheduler")}
     animate: Any = AnimateDiffPipeline(**parts, motion_adapter=adapter)
     animate.set_progress_bar_config(disable=True)
     frames = animate(**embeds, num_frames=4, generator=seeded(), **SETTINGS).frames[0]
@@ -48,11 +48,11 @@ def test_animate_diff(pipe: KosmosGPipeline, embeds: dict[str, torch.Tensor]) ->
 
 def test_instruct_pix2pix(pipe: KosmosGPipeline, embeds: dict[str, torch.Tensor]) -> None:
     """Its U-Net takes the picture's latents beside the noise."""
-    config = {**pipe.decoder.unet.config, "in_channels": 8}
+    config = {**pipe.unet.config, "in_channels": 8}
     torch.manual_seed(0)
     unet = UNet2DConditionModel.from_config(config)
-    edit: Any = StableDiffusionInstructPix2PixPipeline(
-        **{**pipe.decoder.components, "unet": unet}, requires_safety_checker=False
+    edit: Any = StableDiffusionInstructPix2PixPipeline.from_pipe(
+        pipe, text_encoder=None, tokenizer=None, unet=unet
     )
     edit.set_progress_bar_config(disable=True)
     steps = {"num_inference_steps": 2}
@@ -61,7 +61,9 @@ def test_instruct_pix2pix(pipe: KosmosGPipeline, embeds: dict[str, torch.Tensor]
 
 
 def test_a_pipeline_of_another_kind(pipe: KosmosGPipeline, embeds: dict[str, torch.Tensor]) -> None:
-    guided: Any = StableDiffusionPAGPipeline.from_pipe(pipe.decoder, pag_applied_layers=["mid"])
+    guided: Any = StableDiffusionPAGPipeline.from_pipe(
+        pipe, text_encoder=None, tokenizer=None, pag_applied_layers=["mid"]
+    )
     guided.set_progress_bar_config(disable=True)
     one, other = (
         guided(**embeds, pag_scale=scale, generator=seeded(), **SETTINGS).images[0]

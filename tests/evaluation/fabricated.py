@@ -140,14 +140,12 @@ def write_stable_diffusion(folder: Path) -> None:
         eos_token_id=words.eos_token_id,
         pad_token_id=words.pad_token_id,
     )
-    checker = tiny.make_safety_checker(flag_all=True)
     parts: dict[str, Any] = {name: getattr(decoder, name) for name in ("unet", "vae", "scheduler")}
     StableDiffusionPipeline(
         **parts,
         text_encoder=CLIPTextModel(config),
         tokenizer=words,
-        safety_checker=checker.model,
-        feature_extractor=checker.processor,
+        **tiny.make_safety_checker(flag_all=True),
     ).save_pretrained(folder)
 
 

@@ -111,7 +111,7 @@ def test_what_would_be_black_is_no_image(
         network, generate = getattr(pipeline, part), diffusers_generator(pipeline, sampling)
     else:
         pipeline = KosmosGPipeline.from_pretrained(tiny_weights, device="cpu")
-        network, generate = getattr(pipeline.decoder, part), kosmosg_generator(pipeline, sampling)
+        network, generate = getattr(pipeline, part), kosmosg_generator(pipeline, sampling)
     with torch.no_grad():
         (network.conv_out if part == "unet" else network.decoder.conv_out).bias.fill_(float("nan"))
     with pytest.raises(WeightsError, match="not finite"):

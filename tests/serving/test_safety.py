@@ -5,7 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from kosmosg.errors import PromptError, UnsafeImageError
 from kosmosg.serving.inputs import Drawing
@@ -37,14 +39,16 @@ def test_all_flagged(strict_weights: Path, tmp_path: Path) -> None:
 class Checker:
     """Gives the verdicts that it is told to."""
 
+    dtype, device = torch.float32, torch.device("cpu")
+
     def __init__(self, *verdicts: bool):
         self.verdicts = list(verdicts)
         self.asked = 0
 
-    def flagged(self, images: list) -> list[bool]:
+    def __call__(self, images: np.ndarray, clip_input: torch.Tensor) -> tuple[Any, list[bool]]:
         self.asked += 1
-        assert len(images) == len(self.verdicts)
-        return self.verdicts
+        assert len(images) == len(clip_input) == len(self.verdicts)
+        return images, self.verdicts
 
 
 def drawing(**changes: Any) -> Drawing:
@@ -77,6 +81,7 @@ def run(service: Service, *verdicts: bool, **changes: Any) -> tuple[list[Path], 
     metrics: dict[str, float] = {}
     pipeline: Any = service.pipeline
     pipeline.safety_checker = Checker(*verdicts)
+    pipeline.feature_extractor = tiny.make_safety_checker()["feature_extractor"]
     return service.run([], drawing(**changes), metrics.__setitem__), metrics
 
 

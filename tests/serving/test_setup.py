@@ -236,7 +236,7 @@ def test_convolutions_are_laid_out_where_it_helps(
 ) -> None:
     for dtype, last in (("bfloat16", True), ("float32", False)):
         monkeypatch.setenv(DTYPE, dtype)
-        kernel = Service.open(copy).pipeline.decoder.unet.conv_in.weight
+        kernel = Service.open(copy).pipeline.unet.conv_in.weight
         assert kernel.is_contiguous(memory_format=torch.channels_last) == last
 
 

@@ -26,7 +26,7 @@ PICTURE = url(photo(size=(48, 48)))
 
 @pytest.fixture(scope="module")
 def unet(weights: Path) -> Any:
-    return KosmosGPipeline.from_pretrained(weights).decoder.unet
+    return KosmosGPipeline.from_pretrained(weights).unet
 
 
 @pytest.fixture(scope="module")

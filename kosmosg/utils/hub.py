@@ -1,0 +1,52 @@
+"""The Hugging Face Hub: which names are repositories there, and what its client's errors mean."""
+
+from pathlib import Path
+
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+
+
+def is_repository_id(source: str | Path) -> bool:
+    """Tell whether a name is that of a repository (``owner/name``) and not of a folder here."""
+    if not isinstance(source, str) or source.count("/") != 1 or Path(source).is_dir():
+        return False
+    try:
+        validate_repo_id(source)
+    except HFValidationError:
+        return False
+    return True
+
+
+def explain(error: Exception, repository: str) -> str:
+    """Say in one sentence why the Hub's client failed, and what to do about it."""
+    if isinstance(error, GatedRepoError):
+        return (
+            f"{repository} is open only to who has agreed to its terms. Agree on its page, log in "
+            "(hf auth login), or give a token."
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"{repository} is neither a folder here nor a repository on {constants.ENDPOINT} that "
+            "can be seen without a token of its owner. Check the name, log in (hf auth login), or "
+            "give a token."
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"{repository} has no such revision. Name a branch, a tag or a whole commit hash."
+    if isinstance(error, LocalEntryNotFoundError):
+        return (
+            f"{repository} is neither a folder here nor in the cache, and {constants.ENDPOINT} "
+            "cannot be reached. Check the name, the connection, HF_ENDPOINT and HF_HUB_OFFLINE."
+        )
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
+        reason = f"{constants.ENDPOINT} refuses it: {error.server_message or reason}"
+        return f"{repository}: {reason}. Log in (hf auth login) or give a token that may do this."
+    return f"{repository}: {reason.rstrip('.')}."
