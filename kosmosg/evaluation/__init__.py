@@ -1,1 +1,1 @@
-"""Measuring what a trained model draws (paper, section 4)."""
+"""Measuring what a trained model generates (paper, section 4)."""

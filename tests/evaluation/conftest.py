@@ -1,6 +1,9 @@
 """What the tests of evaluation share."""
 
+import json
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from accelerate import PartialState
@@ -27,6 +30,16 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 def alone() -> PartialState:
     """The only process of a run."""
     return find_processes(cpu=True)
+
+
+@pytest.fixture(scope="session")
+def small_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of images of 64 pixels, whose attention takes a 256th of the time."""
+    folder = tmp_path_factory.mktemp("small") / "weights"
+    shutil.copytree(tiny_weights, folder)
+    file = folder / "unet" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"sample_size": 8}))
+    return folder
 
 
 @pytest.fixture(scope="session")

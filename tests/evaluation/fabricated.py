@@ -37,7 +37,7 @@ class Fabricated:
     Attributes:
         subjects: DreamBooth's folder, with ``SUBJECTS``.
         captions: COCO's JSON.
-        photographs: COCO's pictures.
+        photographs: COCO's images.
         dino: A ViT.
         clip: A CLIP with its tokenizer.
         pipeline: A Stable Diffusion.
@@ -97,8 +97,8 @@ def write_coco(captions: Path, photographs: Path) -> None:
     photographs.mkdir(parents=True)
     images = [{"id": n, "file_name": f"COCO_val2014_{n:012d}.jpg"} for n in range(PHOTOGRAPHS)]
     for n, image in enumerate(images):
-        picture = photograph(100 + n, (90 + 7 * n, 120 - 5 * n))
-        picture.convert("L" if n == 2 else "RGB").save(photographs / str(image["file_name"]))
+        made = photograph(100 + n, (90 + 7 * n, 120 - 5 * n))
+        made.convert("L" if n == 2 else "RGB").save(photographs / str(image["file_name"]))
     annotations = [
         {"id": n, "image_id": n % PHOTOGRAPHS, "caption": f"a dog number {n} on the beach"}
         for n in range(PHOTOGRAPHS * CAPTIONS_OF_EACH)
@@ -132,6 +132,7 @@ def write_clip(folder: Path) -> None:
 def write_stable_diffusion(folder: Path) -> None:
     """Write a small Stable Diffusion in the layout of diffusers, with a safety checker."""
     decoder = tiny.make_random_decoder(cross_attention_dim=32)
+    decoder.unet.register_to_config(sample_size=8)  # images of 64 pixels
     words: Any = tiny.write_clip_tokenizer(folder / "tokenizer")
     config = CLIPTextConfig(
         **TOWER,
@@ -150,7 +151,7 @@ def write_stable_diffusion(folder: Path) -> None:
 
 
 def enliven(model: Any) -> Any:
-    """Scale up the linear layers: as initialised, a picture hardly moves the features."""
+    """Scale up the linear layers: as initialised, an image hardly moves the features."""
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
             torch.nn.init.normal_(module.weight, std=module.in_features**-0.5)

@@ -84,7 +84,7 @@ def test_the_jobs_of_the_paper() -> None:
     jobs = all_jobs()
     assert len(jobs) == len({job.name for job in jobs}) == 3000
     assert len({(job.subject, job.prompt) for job in jobs}) == 750
-    # A batch of the authors': five prompts, the first picture of each, then the second, …
+    # A batch of the authors': five prompts, the first image of each, then the second, …
     assert [job.seed for job in jobs[:20]] == [
         *(0, 5, 10, 15, 1, 6, 11, 16, 2, 7, 12, 17, 3, 8, 13, 18, 4, 9, 14, 19)
     ]

@@ -24,18 +24,18 @@ from tests.training.processes import run_together
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    fabricated: Fabricated, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
+    fabricated: Fabricated, small_weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """Both evaluations, in one process from beginning to end."""
     folders = {}
     for name in ("dreambench", "coco"):
         folders[name] = tmp_path_factory.mktemp("undisturbed") / name
-        assert main(words_of(name, fabricated, folders[name], model=tiny_weights)) == 0
+        assert main(words_of(name, fabricated, folders[name], model=small_weights)) == 0
     return folders
 
 
 def test_dreambench(
-    undisturbed: dict[str, Path], fabricated: Fabricated, tiny_weights: Path
+    undisturbed: dict[str, Path], fabricated: Fabricated, small_weights: Path
 ) -> None:
     folder = undisturbed["dreambench"]
     found = contents(folder)
@@ -64,17 +64,17 @@ def test_dreambench(
     assert wanted in told
     table = found["table.md"].decode()
     assert "| KOSMOS-G (paper, table 1) | 0.694 | 0.847 | 0.287 |" in table
-    assert f"**{tiny_weights}**, measured" in table
+    assert f"**{small_weights}**, measured" in table
 
 
 def test_images_are_those_of_the_pipeline(
-    undisturbed: dict[str, Path], fabricated: Fabricated, tiny_weights: Path
+    undisturbed: dict[str, Path], fabricated: Fabricated, small_weights: Path
 ) -> None:
     file = undisturbed["dreambench"] / "images" / "cat" / "10-0.png"
     recipe = read_recipe(file)
     assert recipe["prompt"] == "<i> wearing a red hat"
     assert recipe["steps"] == 1
-    pipeline = KosmosGPipeline.from_pretrained(tiny_weights, device="cpu")
+    pipeline = KosmosGPipeline.from_pretrained(small_weights, device="cpu")
     expected = pipeline(
         recipe["prompt"],
         [Image.open(fabricated.subjects / "cat" / "04.jpg")],
@@ -101,10 +101,10 @@ def test_coco(undisturbed: dict[str, Path]) -> None:
 
 
 def test_two_killed_processes_are_followed_by_one(
-    undisturbed: dict[str, Path], fabricated: Fabricated, tiny_weights: Path, tmp_path: Path
+    undisturbed: dict[str, Path], fabricated: Fabricated, small_weights: Path, tmp_path: Path
 ) -> None:
     """And one that is killed by two."""
-    words = words_of("coco", fabricated, tmp_path / "run", model=tiny_weights)
+    words = words_of("coco", fabricated, tmp_path / "run", model=small_weights)
     ended = run_together(evaluate_where_the_first_dies, words, "between images of a batch")
     assert ended[0] == -9
     assert 0 < len([*(tmp_path / "run" / "images").rglob("*.png")]) < 20
@@ -119,7 +119,7 @@ def test_two_killed_processes_are_followed_by_one(
 def test_a_finished_run_is_scored_again_without_its_model(
     undisturbed: dict[str, Path],
     fabricated: Fabricated,
-    tiny_weights: Path,
+    small_weights: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -127,7 +127,7 @@ def test_a_finished_run_is_scored_again_without_its_model(
 
     monkeypatch.setattr(runs.KosmosGPipeline, "from_pretrained", fail)
     before = contents(undisturbed["dreambench"])
-    words = words_of("dreambench", fabricated, undisturbed["dreambench"], model=tiny_weights)
+    words = words_of("dreambench", fabricated, undisturbed["dreambench"], model=small_weights)
     assert main(words) == 0
     assert contents(undisturbed["dreambench"]) == before
 
@@ -162,12 +162,12 @@ def run_recipe(name: str, *arguments: Any, **environment: str) -> subprocess.Com
 
 
 def test_the_recipe_of_dreambench_on_two_processes(
-    undisturbed: dict[str, Path], fabricated: Fabricated, tiny_weights: Path, tmp_path: Path
+    undisturbed: dict[str, Path], fabricated: Fabricated, small_weights: Path, tmp_path: Path
 ) -> None:
     """Through accelerate's own launcher: nothing is stood in for."""
     more = words_of("dreambench", fabricated, tmp_path / "run", "--device", "cpu")[2:]
     done = run_recipe(
-        *("dreambench", tiny_weights, fabricated.subjects, tmp_path / "run", *more),
+        *("dreambench", small_weights, fabricated.subjects, tmp_path / "run", *more),
         PYTHON=sys.executable,
         CONFIG="runs/accelerate/cpu.yaml",
     )

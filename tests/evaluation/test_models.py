@@ -40,7 +40,7 @@ def test_stable_diffusion_begins_with_the_noise_of_kosmosg(fabricated: Fabricate
     pipeline.scheduler = make_scheduler("DDIM", pipeline.scheduler.config)
     expected = pipeline(
         PROMPTS,
-        latents=draw_noise([4, 9], 4, 32, 32),
+        latents=draw_noise([4, 9], 4, 8, 8),
         num_inference_steps=2,
         guidance_scale=3.0,
     ).images
@@ -51,14 +51,14 @@ def test_stable_diffusion_begins_with_the_noise_of_kosmosg(fabricated: Fabricate
 
 @pytest.mark.parametrize("diffusers", [True, False])
 def test_noise_on_the_way_comes_from_the_seed_too(
-    fabricated: Fabricated, tiny_weights: Path, diffusers: bool
+    fabricated: Fabricated, small_weights: Path, diffusers: bool
 ) -> None:
     """An image is the same beside others and alone, and another with another seed."""
     sampling = Sampling(steps=3, guidance_scale=3.0, scheduler="EulerAncestral")
     if diffusers:
         generate = diffusers_generator(load_diffusers(fabricated.pipeline, **ON_CPU), sampling)
     else:
-        pipeline = KosmosGPipeline.from_pretrained(tiny_weights, device="cpu")
+        pipeline = KosmosGPipeline.from_pretrained(small_weights, device="cpu")
         generate = kosmosg_generator(pipeline, sampling)
     _, beside, other = generate(["a dog", "a cat", "a cat"], [(), (), ()], [4, 9, 5])
     (alone,) = generate(["a cat"], [()], [9])
@@ -66,10 +66,10 @@ def test_noise_on_the_way_comes_from_the_seed_too(
     assert largest_difference(alone, other) > 10
 
 
-def test_steps_that_a_sampler_does_not_take(fabricated: Fabricated, tiny_weights: Path) -> None:
+def test_steps_that_a_sampler_does_not_take(fabricated: Fabricated, small_weights: Path) -> None:
     sampling = Sampling(steps=100, guidance_scale=1.0, scheduler="LCM")
     plain = load_diffusers(fabricated.pipeline, **ON_CPU)
-    ours = KosmosGPipeline.from_pretrained(tiny_weights, device="cpu")
+    ours = KosmosGPipeline.from_pretrained(small_weights, device="cpu")
     with pytest.raises(SettingError, match="LCM takes at most"):
         diffusers_generator(plain, sampling)
     with pytest.raises(SettingError, match="LCM takes at most"):
@@ -102,7 +102,7 @@ def test_any_other_samples_from_generators_of_its_own() -> None:
 @pytest.mark.parametrize("part", ["unet", "vae"])
 @pytest.mark.parametrize("diffusers", [True, False])
 def test_what_would_be_black_is_no_image(
-    fabricated: Fabricated, tiny_weights: Path, diffusers: bool, part: str
+    fabricated: Fabricated, small_weights: Path, diffusers: bool, part: str
 ) -> None:
     sampling = Sampling(steps=1, guidance_scale=3.0)
     pipeline: Any
@@ -110,7 +110,7 @@ def test_what_would_be_black_is_no_image(
         pipeline = load_diffusers(fabricated.pipeline, **ON_CPU)
         network, generate = getattr(pipeline, part), diffusers_generator(pipeline, sampling)
     else:
-        pipeline = KosmosGPipeline.from_pretrained(tiny_weights, device="cpu")
+        pipeline = KosmosGPipeline.from_pretrained(small_weights, device="cpu")
         network, generate = getattr(pipeline, part), kosmosg_generator(pipeline, sampling)
     with torch.no_grad():
         (network.conv_out if part == "unet" else network.decoder.conv_out).bias.fill_(float("nan"))
