@@ -13,19 +13,16 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DiffusionPipeline,
-    StableDiffusionPipeline,
     UNet2DConditionModel,
 )
 from diffusers.image_processor import VaeImageProcessor
-from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
 from transformers import CLIPTextModel
 
 from kosmosg.checkpoints.loading import load_component
 from kosmosg.checkpoints.stable_diffusion import load_clip_tokenizer, load_scheduler, make_decoder
 from kosmosg.diffusion.pipelines import generators_after
-from kosmosg.diffusion.sampling import Request, draw_noise, sample
+from kosmosg.diffusion.sampling import draw_noise
 from kosmosg.diffusion.schedulers import make_scheduler
 from kosmosg.diffusion.settings import DEFAULT_SAMPLER
 from kosmosg.errors import WeightsError
@@ -81,28 +78,16 @@ def clip_generator(
     Raises:
         WeightsError: If a part is missing or damaged.
     """
-    config = load_scheduler(directory / "scheduler").config
     decoder = make_decoder(
         load_component(UNet2DConditionModel, directory / "unet", dtype=dtype),
         load_component(AutoencoderKL, directory / "vae", dtype=dtype),
-        make_scheduler(sampling.scheduler, config, sampling.steps),
+        load_scheduler(directory / "scheduler"),
     )
     decoder.register_modules(
         text_encoder=load_component(CLIPTextModel, directory / "text_encoder", dtype=dtype),
         tokenizer=load_clip_tokenizer(directory / "clip_tokenizer"),
     )
-    decoder.to(device)
-
-    @torch.inference_mode()
-    def generate(
-        prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], seeds: Sequence[int]
-    ) -> list[Image.Image]:
-        assert not any(images), "CLIP's text encoder takes no images"
-        condition, negative = decoder.encode_prompt(list(prompts), device, 1, True)
-        assert negative is not None, "guidance was asked for"
-        return _sample(decoder, condition, negative, seeds, sampling)
-
-    return generate
+    return diffusers_generator(decoder.to(device), sampling)
 
 
 def load_diffusers(source: str | Path, *, device: torch.device, dtype: torch.dtype) -> Any:
@@ -133,7 +118,6 @@ def load_diffusers(source: str | Path, *, device: torch.device, dtype: torch.dty
         ) from error
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None
-    pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 
 
@@ -147,6 +131,7 @@ def diffusers_generator(pipeline: Any, sampling: Sampling) -> Generate:
         pipeline: Such as ``StableDiffusionPipeline``, on its device.
         sampling: How to sample.
     """
+    pipeline.set_progress_bar_config(disable=True)
     unet = getattr(pipeline, "unet", None)
     if unet is not None:
         pipeline.scheduler = make_scheduler(
@@ -188,23 +173,3 @@ def diffusers_generator(pipeline: Any, sampling: Sampling) -> Generate:
         return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(pixels))
 
     return generate
-
-
-@torch.inference_mode()
-def _sample(
-    decoder: StableDiffusionPipeline,
-    condition: Float[Tensor, "batch queries dim"],
-    negative: Float[Tensor, "batch queries dim"],
-    seeds: Sequence[int],
-    sampling: Sampling,
-) -> list[Image.Image]:
-    config = decoder.unet.config
-    request = Request(
-        condition=condition,
-        negative=negative,
-        noise=draw_noise(seeds, config.in_channels, config.sample_size, config.sample_size),
-        steps=sampling.steps,
-        guidance_scale=sampling.guidance_scale,
-        seeds=seeds,
-    )
-    return sample(decoder, request)[0]
