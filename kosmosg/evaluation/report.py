@@ -82,16 +82,29 @@ def to_json(report: EvaluationReport) -> dict[str, Any]:
         for key in path:
             entry = entry.setdefault(first, {})
             first = key
-        entry[first] = _finite(asdict(estimate))
+        entry[first] = finite(asdict(estimate))
     return {
         "evaluation": report.evaluation,
         "model": report.model,
         "settings": dict(report.settings),
         "conventions": list(report.conventions),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": library_versions(),
         "scores": scores,
         "published": published(report.evaluation),
         "images": [dict(image) for image in report.images],
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Say which versions of the libraries made the numbers."""
+    return {name: version(name) for name in LIBRARIES}
+
+
+def finite(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Put null in the place of what JSON has no number for."""
+    return {
+        key: None if isinstance(number, float) and not math.isfinite(number) else number
+        for key, number in numbers.items()
     }
 
 
@@ -151,14 +164,6 @@ def _row(*cells: str) -> str:
 def _plain(text: str) -> str:
     """Keep a name from ending a cell or a line."""
     return " ".join(text.split()).replace("|", "\\|")
-
-
-def _finite(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """Put null in the place of what JSON has no number for."""
-    return {
-        key: None if isinstance(number, float) and not math.isfinite(number) else number
-        for key, number in numbers.items()
-    }
 
 
 def dreambench_conventions(

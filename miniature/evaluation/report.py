@@ -4,18 +4,18 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from kosmosg.evaluation.metrics import Estimate
+from kosmosg.evaluation.report import finite, library_versions
+from kosmosg.utils.files import atomic_file
 from miniature.evaluation.image_grids import Cell, lay_out
 from miniature.evaluation.tables import Row, RowResult
 
 RESULTS_FILE, TABLE_FILE = "results.json", "table.md"
-LIBRARIES = ("torch", "diffusers", "transformers", "pillow")
 SHEET_CASES, SHEET_COLUMNS = 40, 5
 NOT_MEASURED = {
     **{"value": None, "low": None, "high": None, "samples": 0},
@@ -44,13 +44,14 @@ def write_report(
     Returns:
         The table.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     table = make_table(results, left_out, settings)
     content = json.dumps(to_json(results, left_out, settings), indent=2, ensure_ascii=False)
-    (directory / RESULTS_FILE).write_text(content + "\n", encoding="utf-8")
-    (directory / TABLE_FILE).write_text(table, encoding="utf-8")
+    for name, text in ((RESULTS_FILE, content + "\n"), (TABLE_FILE, table)):
+        with atomic_file(directory / name) as file:
+            file.write_text(text, encoding="utf-8")
     for result in results:
-        make_sheet(result).save(directory / f"{result.row.key}.png")
+        with atomic_file(directory / f"{result.row.key}.png") as file:
+            make_sheet(result).save(file, format="PNG")
     return table
 
 
@@ -60,7 +61,7 @@ def to_json(
     """Collect all numbers."""
     return {
         "settings": dict(settings),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": library_versions(),
         "rows": [_row_to_json(result) for result in results],
         "left_out": dict(left_out),
     }
@@ -131,7 +132,7 @@ def _row_to_json(result: RowResult) -> dict[str, Any]:
     row = result.row
     measured = {
         name: {
-            **_finite(asdict(estimate)),
+            **finite(asdict(estimate)),
             "asked": row.asked.get(name),
             "reached": is_reached(row, name, estimate),
             "true_pictures": ceiling.value if (ceiling := result.ceiling.get(name)) else None,
@@ -150,12 +151,4 @@ def _row_to_json(result: RowResult) -> dict[str, Any]:
             {"prompt": case.prompt, "right": right}
             for case, right in zip(result.cases, result.verdicts, strict=True)
         ],
-    }
-
-
-def _finite(numbers: dict[str, Any]) -> dict[str, Any]:
-    """Put null in the place of what JSON has no number for."""
-    return {
-        key: None if isinstance(number, float) and math.isnan(number) else number
-        for key, number in numbers.items()
     }
