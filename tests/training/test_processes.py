@@ -1,6 +1,7 @@
 """Two processes and one: the same global batch gives the same losses, stage by stage."""
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,19 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from kosmosg.errors import TrainingError
+from kosmosg.training.options import LoopOptions
 from tests.training import killers
 from tests.training.killers import train_by_words_and_die
 from tests.training.logs import assert_same_losses, read_log
 from tests.training.processes import run_together
 from tests.training.toy import (
-    assert_same_run,
     toy_options,
     train_in_process,
-    train_toy,
     weights,
 )
-from tests.training.uneven import train_uneven, train_where_one_cannot_draw
+from tests.training.uneven import train_uneven, train_where_one_cannot_sample
 from tests.training.world import World, train, train_by_words, words_of
 
 STAGES: dict[str, tuple[list[Any], tuple[str, ...]]] = {
@@ -61,8 +60,7 @@ def test_a_killed_stage_goes_on_as_if_undisturbed(world: World, tmp_path: Path) 
     arguments: list[Any] = ["--weights", world.start, "--tokens", 48, "--save-every", 1]
     arguments += [*world.data("documents"), *world.data("text"), "--ema-decay", 0.9]
     parts, whole = (words_of("lm", tmp_path / run, *arguments) for run in ("parts", "whole"))
-    for moment in ("first", "between files"):
-        assert -9 in run_together(train_by_words_and_die, parts, moment)
+    assert -9 in run_together(train_by_words_and_die, parts, "between files")
     for words in (parts, whole):
         assert run_together(train_by_words, words) == [0, 0]
     assert read_log(tmp_path / "parts") == read_log(tmp_path / "whole")
@@ -70,33 +68,27 @@ def test_a_killed_stage_goes_on_as_if_undisturbed(world: World, tmp_path: Path) 
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("stage", "sharded"),
-    [("lm", False), ("instruct", False), ("instruct", True)],
-    ids=["lm", "instruct", "instruct-on-shards"],
-)
-def test_a_process_without_pictures_does_not_hang_the_other(
-    quiet: Path, tmp_path: Path, stage: str, sharded: bool
-) -> None:
-    """Nor while sample images are drawn, of prompts with pictures here and without there."""
-    options = partial(toy_options, steps=3, batch_size=4, micro_batch_size=None, learning_rate=1e-3)
-    for name in ("two", "one"):
-        (tmp_path / name).mkdir()
-    two = options(tmp_path / "two", sample_every=2)
-    assert run_together(train_uneven, quiet, stage, two, sharded) == [0, 0]
-    train_uneven(quiet, stage, options(tmp_path / "one"))
+def test_a_process_without_images_does_not_hang_the_other(quiet: Path, tmp_path: Path) -> None:
+    options = uneven_options(tmp_path)
+    assert run_together(train_uneven, quiet, "lm", options(tmp_path / "two")) == [0, 0]
+    train_uneven(quiet, "lm", options(tmp_path / "one"))
     assert_same_losses(tmp_path / "two", tmp_path / "one")
-    assert (tmp_path / "two" / "samples").exists() == (stage == "instruct")
 
 
-def test_a_process_that_cannot_draw_does_not_hang_the_other(quiet: Path, tmp_path: Path) -> None:
-    """Though both gather shards while they do."""
-    (tmp_path / "run").mkdir()
-    options = toy_options(
-        tmp_path / "run", steps=2, batch_size=2, sample_every=1, learning_rate=1e-3
-    )
-    assert run_together(train_where_one_cannot_draw, quiet, options) == [0, 0]
-    assert len([*(tmp_path / "run" / "samples").iterdir()]) == 2
+def test_on_shards_neither_does_one_that_cannot_sample(quiet: Path, tmp_path: Path) -> None:
+    """Nor while samples are made, of prompts with images here and without there: twice."""
+    options = uneven_options(tmp_path)
+    two = options(tmp_path / "two", sample_every=1)
+    assert run_together(train_where_one_cannot_sample, quiet, two) == [0, 0]
+    train_uneven(quiet, "instruct", options(tmp_path / "one"))
+    assert_same_losses(tmp_path / "two", tmp_path / "one")
+    assert len([*(tmp_path / "two" / "samples").iterdir()]) == 2
+
+
+def uneven_options(folder: Path) -> Callable[..., LoopOptions]:
+    for name in ("two", "one"):
+        (folder / name).mkdir()
+    return partial(toy_options, steps=2, batch_size=4, micro_batch_size=None, learning_rate=1e-3)
 
 
 # ------------------------------------------------------------------ a toy
@@ -106,12 +98,8 @@ def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
     for name in ("two", "one"):
         (tmp_path / name).mkdir()
     changes: dict[str, Any] = {"micro_batch_size": 2}
-    assert run_together(
-        killers.train_without_dropout, toy_options(tmp_path / "two", **changes)
-    ) == [
-        0,
-        0,
-    ]
+    two = toy_options(tmp_path / "two", **changes)
+    assert run_together(killers.train_without_dropout, two) == [0, 0]
     killers.train_without_dropout(toy_options(tmp_path / "one", **changes))
     found, wanted = read_log(tmp_path / "two"), read_log(tmp_path / "one")
     for name in ("loss", "double", "gradient"):
@@ -121,24 +109,7 @@ def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
             torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, atol=1e-5, rtol=0)
 
 
-def test_two_killed_processes_go_on_as_if_undisturbed(tmp_path: Path) -> None:
-    """With dropout, which differs between processes, and is the same again."""
-    for name in ("parts", "whole"):
-        (tmp_path / name).mkdir()
-    parts, whole = toy_options(tmp_path / "parts"), toy_options(tmp_path / "whole")
-    assert -9 in run_together(killers.train_and_die, parts, "update")
-    assert -9 in run_together(killers.train_and_die, parts, "before the rename")
-    assert run_together(train_in_process, parts) == [0, 0]
-    assert run_together(train_in_process, whole) == [0, 0]
-    assert_same_run(parts.output, whole.output)
-
-
-def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
-    options = toy_options(tmp_path / "run")
-    options.output.mkdir()
-    assert -9 in run_together(killers.train_and_die, options, "update")
-    with pytest.raises(TrainingError, match="processes was 2 and is 1"):
-        train_toy(options)
-    assert 1 in run_together(train_in_process, toy_options(tmp_path / "run", batch_size=9))
-    message = json.loads((options.output / "0-error.txt").read_text())
-    assert message.startswith("A batch of 9 cannot be shared out evenly among 2 processes")
+def test_another_number_of_processes_is_refused(run: Path) -> None:
+    assert 1 in run_together(train_in_process, toy_options(run))
+    message = json.loads((run / "0-error.txt").read_text())
+    assert "processes was 1 and is 2" in message

@@ -1,4 +1,4 @@
-"""Training on batches in which one process has pictures and the other has none."""
+"""Training on batches in which one process has images and the other has none."""
 
 import os
 from collections.abc import Sequence
@@ -29,23 +29,23 @@ class Alternating(ToyStream):
         return self._samples[super().__next__() % len(self._samples)]
 
 
-def train_where_one_cannot_draw(weights: Path, options: LoopOptions) -> None:
-    """Train on shards, of which one process draws pictures that are not finite."""
+def train_where_one_cannot_sample(weights: Path, options: LoopOptions) -> None:
+    """Train on shards, of which one process makes images that are not finite, the first time."""
 
     def denoise(*arguments: Any) -> Any:
         latents = original(*arguments)
-        if os.environ["RANK"] == "1":
-            raise WeightsError("not finite")
+        if failures and os.environ["RANK"] == "1":
+            raise failures.pop()
         return latents
 
-    original = sampling.denoise
+    original, failures = sampling.denoise, [WeightsError("not finite")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sampling, "denoise", denoise)
         train_uneven(weights, "instruct", options, sharded=True)
 
 
 def train_uneven(weights: Path, stage: str, options: LoopOptions, sharded: bool = False) -> None:
-    """Train on texts at even places and on pictures at odd ones."""
+    """Train on texts at even places and on images at odd ones."""
     start = StartingWeights(directory=weights)
     folder = StartingWeights(directory=weights.parent / "start")  # beside which the data are
     if stage == "lm":
