@@ -27,7 +27,8 @@ from kosmosg.diffusion.sampling import draw_noise
 from kosmosg.diffusion.schedulers import make_scheduler
 from kosmosg.diffusion.settings import DEFAULT_GUIDANCE, DEFAULT_SAMPLER, DEFAULT_STEPS
 from kosmosg.prompts.batch import collate
-from kosmosg.prompts.images import clip_pixels, open_image, to_rgb
+from kosmosg.prompts.colours import to_rgb
+from kosmosg.prompts.images import clip_pixels, open_image
 from kosmosg.prompts.prompt import Prompt, parse_prompt, parse_text
 
 PROMPT, NEGATIVE, SEED = "<i> on the beach", "a red hat in the snow at night", 7

@@ -125,7 +125,7 @@ def _read_techniques(options: argparse.Namespace) -> dict[str, Any]:
     from kosmosg.prompts.images import open_image
 
     def opened(path: Path | None) -> "Image.Image | None":
-        return None if path is None else open_image(path, str(path))
+        return None if path is None else open_image(path, str(path), keep_alpha=True)
 
     found: dict[str, Any] = {}
     if options.lora:

@@ -14,10 +14,10 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from PIL import Image
 
 from kosmosg.checkpoints.loading import load_component
-from kosmosg.diffusion.control_maps import MapMaker, make_map, open_map_maker
+from kosmosg.diffusion.control_maps import MapMaker, make_map, open_map_maker, read_map
 from kosmosg.diffusion.settings import CONTROL_SCALE, CONTROL_TYPES
 from kosmosg.errors import ControlError, SettingError, WeightsError
-from kosmosg.prompts.images import to_rgb
+from kosmosg.prompts.colours import normalise, to_rgb
 from kosmosg.utils.checks import check_number
 
 FOLDER = "controlnet"
@@ -28,12 +28,13 @@ SHARED = ("in_channels", "block_out_channels", "layers_per_block", "cross_attent
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """A picture that fixes the layout.
+    """An image that fixes the layout.
 
     Attributes:
         kind: One of ``settings.CONTROL_TYPES``.
-        image: A picture, or with ``preprocess=False`` a control map, as the network was trained on.
-        preprocess: Derive the map from the picture.
+        image: Any image, on white where it is transparent; or with ``preprocess=False`` a control
+            map, as the network was trained on, on black where it is transparent.
+        preprocess: Derive the map from the image.
         scale: Strength, 0 to 2.
         start: Share of the steps after which it begins to act.
         end: Share of the steps after which it no longer acts.
@@ -51,9 +52,13 @@ class Control:
             raise SettingError(
                 f"control_type {self.kind!r} is unknown. Choose one of {', '.join(CONTROL_TYPES)}."
             )
-        check_number("control_scale", self.scale, 0, 2)
-        check_number("the control's start", self.start, 0, 1)
-        check_number("the control's end", self.end, 0, 1)
+        object.__setattr__(self, "image", normalise(self.image))
+        for name, called, high in (
+            ("scale", "control_scale", 2),
+            ("start", "the control's start", 1),
+            ("end", "the control's end", 1),
+        ):  # plain numbers, for the metadata
+            object.__setattr__(self, name, check_number(called, getattr(self, name), 0, high))
         if self.start >= self.end:
             raise SettingError(
                 f"The control starts at {self.start:g} and ends at {self.end:g} of the steps. Let "
@@ -79,27 +84,26 @@ class ControlMap:
     def arguments(self) -> dict[str, Any]:
         """How strongly and when it acts, in the words of diffusers' pipelines."""
         return {
-            "controlnet_conditioning_scale": float(self.control.scale),
-            "control_guidance_start": float(self.control.start),
-            "control_guidance_end": float(self.control.end),
+            "controlnet_conditioning_scale": self.control.scale,
+            "control_guidance_start": self.control.start,
+            "control_guidance_end": self.control.end,
         }
 
 
 def prepare(
     control: Control, size: tuple[int, int], controlnets: "ControlNets", unet: UNet2DConditionModel
 ) -> ControlMap:
-    """Bring a control picture to the size of the result, derive its map, and find its network.
+    """Bring a control image to the size of the result, derive its map, and find its network.
 
     Raises:
         ControlError: If the map cannot be made, or there is no network that fits.
     """
-    image = to_rgb(control.image)
     network = controlnets.get(control.kind, unet)
     if control.preprocess:
-        image = make_map(controlnets.map_maker(control.kind, unet.device), image, size)
-    elif image.size != size:
-        # Sharp colours and lines mean something; in between there is nothing to mean.
-        image = image.resize(size, Image.Resampling.NEAREST)
+        maker = controlnets.map_maker(control.kind, unet.device)
+        image = make_map(control.kind, maker, to_rgb(control.image), size)
+    else:
+        image = read_map(control.kind, control.image, size)
     return ControlMap(network=network, image=image, control=control)
 
 

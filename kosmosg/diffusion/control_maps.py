@@ -19,6 +19,8 @@ from torch import nn
 
 from kosmosg.checkpoints.loading import load_component
 from kosmosg.errors import ControlError, WeightsError
+from kosmosg.prompts.colours import to_rgb
+from kosmosg.prompts.images import pool
 
 CANNY_THRESHOLDS = (100, 200)  # as in the authors' demo
 SHUFFLE_CELL = 256  # pixels over which the flow of a shuffled image turns
@@ -38,6 +40,21 @@ _DIGITS = (
 )
 PALETTE: UInt8[np.ndarray, "150 3"] = np.frombuffer(bytes.fromhex(_DIGITS), np.uint8).reshape(-1, 3)
 
+
+# What lines of a map are called that is black elsewhere; the others fill the whole map.
+FEATURES = {
+    "canny": "edge",
+    "scribble": "line",
+    "softedge": "edge",
+    "lineart": "line",
+    "lineart_anime": "line",
+    "mlsd": "straight line",
+    "openpose": "person",
+    "depth": "difference in depth",
+}
+BLACK_OR_WHITE = ("canny", "scribble", "mlsd")
+DARK = 16  # below, of 255, there is nothing in a map
+MOST_WHITE = 2 / 3  # of a map of lines
 MapMaker = Callable[[Image.Image], Image.Image]  # RGB in, a map of any mode and size out
 
 
@@ -63,10 +80,81 @@ def open_map_maker(kind: str, folder: Path, device: torch.device) -> MapMaker:
     return WITH_NETWORKS[kind](folder, device)
 
 
-def make_map(maker: MapMaker, image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Derive a control map of a size, in pixels, from an RGB image."""
-    made = maker(image.resize(size, Image.Resampling.LANCZOS))
-    return made.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+def make_map(kind: str, maker: MapMaker, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Derive a control map of a size, in pixels, from an RGB image.
+
+    Raises:
+        ControlError: If nothing was found in the image.
+    """
+    made = maker(image.resize(size, Image.Resampling.LANCZOS)).convert("RGB")
+    made = resize_map(kind, made, size)
+    if is_empty(kind, made):
+        raise ControlError(
+            f"No {FEATURES[kind]} was found in control_image, so it would fix nothing. Give one "
+            "that is brighter or has more contrast, or another control_type, or none."
+        )
+    return made
+
+
+def read_map(kind: str, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Take a map that is ready, and bring it to a size in pixels.
+
+    Args:
+        kind: One of ``settings.CONTROL_TYPES``.
+        image: RGB, or RGBA: lines on a transparent ground.
+        size: Width and height.
+
+    Raises:
+        ControlError: If it cannot be a map of this kind.
+    """
+    if kind in ("normal", "segmentation") and image.mode == "RGBA":
+        raise ControlError(
+            f"control_image has transparent parts, and a map of kind '{kind}' has a colour "
+            "everywhere. Save it without transparency."
+        )
+    found = resize_map(kind, to_rgb(image, "black" if kind in FEATURES else "white"), size)
+    if is_empty(kind, found):
+        told = " on its transparent ground" if image.mode == "RGBA" else ""
+        raise ControlError(
+            f"control_image has no {FEATURES[kind]}{told}: as a map of kind '{kind}' it is all "
+            "black. Give white lines on black, or have the map derived (control_preprocess)."
+        )
+    if kind in FEATURES and kind != "depth":
+        white = (np.asarray(found.convert("L")) >= 128).mean()
+        if white > MOST_WHITE:
+            raise ControlError(
+                f"control_image is white to {white:.0%}; a map of kind '{kind}' is black where "
+                "there is nothing. Invert it, or have the map derived (control_preprocess)."
+            )
+    return found
+
+
+def resize_map(kind: str, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Bring an RGB map to a size so that what counts in it stays.
+
+    Lines keep their brightness where they get thinner than a pixel: the average of what falls into
+    a pixel is raised by how much the map shrinks, up to the brightest of it.
+    """
+    if image.size == size:
+        return image
+    if kind not in FEATURES or kind == "depth":
+        labels = kind == "segmentation"  # between two of them there is nothing to mean
+        how = Image.Resampling.NEAREST if labels else Image.Resampling.LANCZOS
+        return image.resize(size, how)
+    values = np.asarray(image, dtype=np.float32)
+    brightest = pool(values, size, np.maximum)
+    covered = pool(np.ones((*values.shape[:2], 1), np.float32), size, np.add)
+    average = pool(values, size, np.add) / covered
+    times = max(1.0, image.width / size[0], image.height / size[1])
+    raised = np.minimum(average * times, brightest)
+    if kind in BLACK_OR_WHITE:
+        raised = np.where(raised >= 128, 255, 0)
+    return Image.fromarray(raised.round().astype(np.uint8))
+
+
+def is_empty(kind: str, image: Image.Image) -> bool:
+    """Tell whether an RGB map of a kind that is black where there is nothing is so all over."""
+    return kind in FEATURES and int(np.asarray(image).max()) < DARK
 
 
 # ------------------------------------------------------------------ without networks

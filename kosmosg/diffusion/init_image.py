@@ -1,6 +1,6 @@
-"""A picture to start from, and a mask that says what of it may change.
+"""An image to start from, and a mask that says what of it may change.
 
-Image to image after SDEdit (arXiv 2108.01073): the picture is noised up to a point of the schedule
+Image to image after SDEdit (arXiv 2108.01073): the image is noised up to a point of the schedule
 and denoised from there. Inpainting after RePaint's simplest form, as diffusers does it for U-Nets
 without a mask input: after every step, what must stay is put back with the noise of that step.
 """
@@ -11,28 +11,34 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from kosmosg.diffusion.settings import PROMPT_STRENGTH
 from kosmosg.errors import ImageError, SettingError
-from kosmosg.prompts.images import to_rgb
+from kosmosg.prompts.colours import normalise, to_rgb
+from kosmosg.prompts.images import pool
 from kosmosg.utils.checks import check_number
 
 WHITE = 128  # from here on, of 255, a mask is white
-ASPECT_TOLERANCE = 0.02  # between a picture and its mask
+# A mask on a transparent ground: at most this share of what is painted may be grey or coloured.
+MOST_OTHERS = 0.25
+NEARLY = 64  # levels from black or from white
+ASPECT_TOLERANCE = 0.02  # between an image and its mask
 
 
 @dataclass(frozen=True, kw_only=True)
 class InitImage:
-    """A picture to start from instead of noise.
+    """An image to start from instead of noise.
 
     Attributes:
-        image: Any picture; its proportions become those of the result.
-        mask: White where the picture may change; all of it by default.
-        strength: 0 to 1, how far to move away; 1 ignores the picture but for what a mask keeps.
+        image: Any image; its proportions become those of the result. On white where it is
+            transparent.
+        mask: White where the image may change; all of it by default. What is transparent is not
+            painted, and so black.
+        strength: 0 to 1, how far to move away; 1 ignores the image but for what a mask keeps.
     """
 
     image: Image.Image
@@ -40,20 +46,19 @@ class InitImage:
     strength: float = PROMPT_STRENGTH
 
     def __post_init__(self) -> None:
-        check_number("prompt_strength", self.strength, 0, 1)
+        strength = check_number("prompt_strength", self.strength, 0, 1)
+        object.__setattr__(self, "strength", strength)  # a plain number, for the metadata
+        object.__setattr__(self, "image", normalise(self.image))
         if self.mask is None:
             return
+        object.__setattr__(self, "mask", normalise(self.mask))
         ratio = (self.mask.width * self.image.height) / (self.mask.height * self.image.width)
         if abs(ratio - 1) > ASPECT_TOLERANCE:
             raise ImageError(
                 f"init_mask has {self.mask.width} × {self.mask.height} pixels, and init_image "
                 f"{self.image.width} × {self.image.height}. Give a mask of the same proportions."
             )
-        if not np.any(np.asarray(self.mask.convert("L")) >= WHITE):
-            raise ImageError(
-                "init_mask has no white part, so nothing of init_image may change. Paint white "
-                "what to repaint."
-            )
+        read_mask(self.mask)
 
     def check_steps(self, steps: int) -> None:
         """Check that at least one step is left to take.
@@ -71,17 +76,17 @@ class InitImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """An initial picture, prepared for one size.
+    """An initial image, prepared for one size.
 
     Attributes:
-        picture: RGB, of the size of the result.
-        latents: The picture as the VAE's encoder sees it.
-        pixel_mask: White where the result counts, as ``picture`` in size; or ``None``.
+        image: RGB, of the size of the result.
+        latents: The image as the VAE's encoder sees it.
+        pixel_mask: White where the result counts, as ``image`` in size; or ``None``.
         latent_mask: 1 where latents may change, else 0.
         strength: Share of the schedule to go through.
     """
 
-    picture: Image.Image
+    image: Image.Image
     latents: Float[Tensor, "1 channels height width"]
     pixel_mask: Image.Image | None
     latent_mask: Float[Tensor, "1 1 height width"] | None
@@ -99,35 +104,64 @@ class Start:
         return mask * latents + (1 - mask) * known
 
     def finish(self, drawn: Image.Image) -> Image.Image:
-        """Put what must not change back into a picture, untouched by the VAE."""
+        """Put what must not change back into an image, untouched by the VAE."""
         if self.pixel_mask is None:
             return drawn
-        return Image.composite(drawn, self.picture, self.pixel_mask)
+        return Image.composite(drawn, self.image, self.pixel_mask)
+
+
+def read_mask(mask: Image.Image) -> Bool[np.ndarray, "height width"]:
+    """Find where a mask is white.
+
+    Args:
+        mask: RGB, or RGBA: white strokes on a transparent ground.
+
+    Raises:
+        ImageError: If nothing is white, or transparency leaves it open what is.
+    """
+    values = np.asarray(mask.convert("RGBA"))
+    grey, alpha = np.asarray(mask.convert("RGB").convert("L")), values[..., 3]
+    white = grey * (alpha / 255.0) >= WHITE
+    if mask.mode == "RGBA":
+        painted = values[alpha >= WHITE][:, :3]
+        others = (painted.max(axis=1) >= NEARLY) & (painted.min(axis=1) <= 255 - NEARLY)
+        if not white.any() or others.mean() > MOST_OTHERS:
+            raise ImageError(
+                "init_mask has transparent parts, and the others are not white strokes: what may "
+                "change cannot be told. Save it without transparency, white where to repaint and "
+                "black elsewhere."
+            )
+    if not white.any():
+        raise ImageError(
+            "init_mask has no white part, so nothing of init_image may change. Paint white what "
+            "to repaint."
+        )
+    return white
 
 
 @torch.inference_mode()
 def prepare(init: InitImage, size: tuple[int, int], vae: Any, scale: int) -> Start:
-    """Bring a picture and its mask to the size of the result, and encode it.
+    """Bring an image and its mask to the size of the result, and encode it.
 
     Args:
-        init: The picture.
+        init: The image.
         size: Width and height in pixels.
         vae: Its encoder is used.
         scale: Pixels per latent.
     """
-    picture = to_rgb(init.image).resize(size, Image.Resampling.LANCZOS)
+    image = to_rgb(init.image).resize(size, Image.Resampling.LANCZOS)
     parameter = next(vae.parameters())
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1.0
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 127.5 - 1.0
     encoded = vae.encode(pixels.to(parameter)).latent_dist.mode()
     pixel_mask, latent_mask = None, None
     if init.mask is not None:
-        resized = init.mask.convert("L").resize(size, Image.Resampling.NEAREST)
-        white = np.asarray(resized) >= WHITE
+        # A scratch thinner than a pixel of the result is still to be repainted.
+        white = pool(read_mask(init.mask), size, np.logical_or)
         pixel_mask = Image.fromarray(white)
         # A latent may change if any of its pixels may.
         latent_mask = F.max_pool2d(torch.from_numpy(white)[None, None].float(), scale)
     return Start(
-        picture=picture,
+        image=image,
         latents=encoded * vae.config.scaling_factor,
         pixel_mask=pixel_mask,
         latent_mask=latent_mask,

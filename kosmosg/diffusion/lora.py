@@ -76,7 +76,8 @@ class LoRA:
     name: str = "lora"
 
     def __post_init__(self) -> None:
-        check_number(f"{self.name}'s scale", self.scale, -STRONGEST, STRONGEST)
+        scale = check_number(f"{self.name}'s scale", self.scale, -STRONGEST, STRONGEST)
+        object.__setattr__(self, "scale", scale)  # a plain number, for the metadata
 
 
 @contextmanager

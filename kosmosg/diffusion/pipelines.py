@@ -79,7 +79,7 @@ def choose_pipeline(
         assert control is not None
         pipeline = _derive(StableDiffusionControlNetPipeline, decoder, control)
         return pipeline, {"latents": noise, "image": control.image, **sides, **control.arguments}
-    arguments: dict[str, Any] = {"image": start.picture, "strength": start.strength}
+    arguments: dict[str, Any] = {"image": start.image, "strength": start.strength}
     if control is None:
         pipeline = _derive(ImageToImage, decoder)
     else:

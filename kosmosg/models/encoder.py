@@ -15,7 +15,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from kosmosg.errors import PromptError, SettingError, WeightsError
 from kosmosg.models.kosmosg import KosmosG
 from kosmosg.prompts.batch import collate
-from kosmosg.prompts.images import clip_pixels, to_rgb
+from kosmosg.prompts.colours import to_rgb
+from kosmosg.prompts.images import clip_pixels
 from kosmosg.prompts.prompt import Prompt, parse_prompt, parse_text
 from kosmosg.prompts.tokenizer import KosmosGTokenizer
 from kosmosg.utils.checks import check_number

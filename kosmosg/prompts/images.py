@@ -1,74 +1,80 @@
-"""Whatever picture a user hands in → the pixels that CLIP was trained on.
+"""Whatever image a user hands in → the pixels that CLIP was trained on.
 
-Opening is tolerant (any common format, mode, orientation or transparency) but bounded: the size
-is read from the header before anything is decoded. The transform itself follows the authors'
-(``int()`` for the longer side, half-even rounding of the crop, float64 arithmetic), because the
-released weights were trained through it.
+Opening is tolerant (any common format, mode, orientation, colour profile or transparency) but
+bounded: the size is read from the header before anything is decoded. The transform itself follows
+the authors' (``int()`` for the longer side, half-even rounding of the crop, float64 arithmetic),
+because the released weights were trained through it.
 """
 
 import hashlib
 import os
+import struct
 import warnings
+import zlib
 from functools import cache
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from pillow_heif import register_heif_opener
 
 from kosmosg.errors import ImageError
+from kosmosg.prompts.colours import normalise, to_rgb
 
 # Normalisation of CLIP's input, per channel in RGB order, for pixels in [0, 1].
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 # Raster formats only: PostScript and its like start other programs.
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "ICO")
+FORMATS = ("JPEG", "PNG", "WEBP", "HEIF", "AVIF", "GIF", "BMP", "TIFF", "PPM", "ICO")
 FILE_DIGEST = "file_digest"  # attribute of what ``open_image`` returns
 # Of images in formats that are not read here: they are told from files that are no images.
 UNREAD_SUFFIXES = frozenset(
     f".{name}"
     for name in (
-        *("arw", "cr2", "cr3", "dng", "eps", "heic", "heif", "hif", "jp2", "jxl", "nef", "orf"),
+        *("arw", "cr2", "cr3", "dng", "eps", "jp2", "jxl", "nef", "orf"),
         *("psd", "qoi", "raf", "rw2", "svg", "tga"),
     )
 )
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; the largest phone cameras stay below it
 MAX_BYTES = 200_000_000
 MAX_ASPECT = 50  # the shorter side becomes 224 pixels, so the longer one stays below 11 200
+MAX_PROFILE = 2**24  # bytes; those of measured displays and printers have some millions
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_IMAGE = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # chunks; the others are about the image
 
 
-def open_image(source: str | os.PathLike | bytes, name: str = "image") -> Image.Image:
-    """Open a picture as the user sees it: upright, on white, three channels of eight bits.
+def open_image(
+    source: str | os.PathLike | bytes, name: str = "image", *, keep_alpha: bool = False
+) -> Image.Image:
+    """Open an image as the user sees it: upright, in sRGB, on white, three channels of eight bits.
 
     An animation gives its first frame.
 
     Args:
         source: Path of a file, or a file's content.
         name: What to call it in an error, such as ``image1``.
+        keep_alpha: Give RGBA where something is transparent, for readers to which transparency
+            means something else: masks and control maps.
 
     Returns:
-        An RGB image of its own size.
+        An image of its own size.
 
     Raises:
-        ImageError: If it is empty, damaged, not a picture, too large or too narrow.
+        ImageError: If it is empty, damaged, not an image, too large or too narrow.
     """
     data = source if isinstance(source, bytes) else _read(Path(source), name)
     if not data:
-        raise ImageError(f"{name} is an empty file. Send a picture (JPEG, PNG, WebP, …).")
+        raise ImageError(f"{name} is an empty file. Send an image (JPEG, PNG, WebP, …).")
     try:
-        # Pillow warns of large pictures and odd metadata; the bounds here decide alone.
+        # Pillow warns of large images and odd metadata; the bounds here decide alone.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(BytesIO(data), formats=_known_formats())
-            _check_size(image.size, name)
-            image.seek(0)
-            image.load()
-            opened = to_rgb(image)
-        setattr(opened, FILE_DIGEST, hashlib.sha256(data).hexdigest())
-        return opened
-    except ImageError:
+            image = _decode(data, name)
+            opened = normalise(image) if keep_alpha else to_rgb(image)
+    except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(
@@ -76,35 +82,16 @@ def open_image(source: str | os.PathLike | bytes, name: str = "image") -> Image.
         ) from error
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"{name} is not a picture that can be read here. Send it as JPEG, PNG, WebP, GIF, BMP "
-            "or TIFF (SVG and other drawings must be exported to one of them first)."
+            f"{name} is not an image that can be read here. Send it as JPEG, PNG, WebP, HEIC, GIF, "
+            "BMP or TIFF (SVG and other drawings must be exported to one of them first)."
         ) from error
-    except MemoryError:
-        raise
     except Exception as error:
         # The decoders fail on damaged data with OSError, SyntaxError, struct.error, KeyError, …
         raise ImageError(
             f"{name} is damaged or cut off ({error}). Save it again and resend it."
         ) from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Bring a picture of any mode upright, onto white, and to 8-bit RGB."""
-    # A broken EXIF block says nothing about the picture itself.
-    try:
-        image = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError, OverflowError):
-        image = image.copy()
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _to_eight_bits(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image if image.mode == "RGB" else image.convert("RGB")  # a copy in either case
-    # A profile of other colours, comments, thumbnails: they belonged to the file, and a copy of
-    # them in every picture made of this one could be larger than the picture, or refused.
-    image.info = {}
-    return image
+    setattr(opened, FILE_DIGEST, hashlib.sha256(data).hexdigest())
+    return opened
 
 
 def identify(image: Image.Image) -> str:
@@ -119,14 +106,28 @@ def identify(image: Image.Image) -> str:
     return f"pixels-sha256:{hashlib.sha256(plain.tobytes()).hexdigest()}"
 
 
+def pool(values: np.ndarray, size: tuple[int, int], reduce: np.ufunc) -> np.ndarray:
+    """Shrink an array so that each value of the result is reduced from a block of its own.
+
+    Args:
+        values: ``(height, width, …)``. A side that grows is repeated.
+        size: Width and height of the result.
+        reduce: Such as ``np.maximum``, with which nothing that is marked gets lost.
+    """
+    for axis, target in enumerate(reversed(size)):
+        starts = np.arange(target) * values.shape[axis] // target
+        values = reduce.reduceat(values, starts, axis=axis)
+    return values
+
+
 def clip_pixels(image: Image.Image, size: int) -> Float64[np.ndarray, "3 size size"]:
-    """Resize, crop and normalise a picture for the vision tower.
+    """Resize, crop and normalise an image for the vision tower.
 
     The shorter side becomes ``size`` (bicubic), the centre is cut out, and each channel is
     normalised with CLIP's mean and deviation.
 
     Args:
-        image: RGB picture of any size.
+        image: RGB image of any size.
         size: Side of the square that the vision tower takes (224).
 
     Returns:
@@ -181,8 +182,10 @@ def image_suffixes() -> frozenset[str]:
     )
 
 
+@cache
 def _known_formats() -> list[str]:
     """Leave out what this build of Pillow cannot read; naming it would be a KeyError."""
+    register_heif_opener(thumbnails=False)
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
@@ -196,6 +199,46 @@ def _read(path: Path, name: str) -> bytes:
     if len(data) > MAX_BYTES:
         raise ImageError(f"{name} is larger than {MAX_BYTES // 10**6} MB. Scale it down first.")
     return data
+
+
+def _decode(data: bytes, name: str) -> Image.Image:
+    try:
+        image = Image.open(BytesIO(data), formats=_known_formats())
+        _check_size(image.size, name)
+        image.seek(0)
+        image.load()
+        return image
+    except (ImageError, MemoryError, Image.DecompressionBombError):
+        raise
+    except Exception:
+        # Pillow gives an image up for a text or profile that is larger than it allows.
+        bare, profile = _without_metadata(data)
+        if bare == data:
+            raise
+    image = _decode(bare, name)
+    if profile:
+        image.info["icc_profile"] = profile
+    return image
+
+
+def _without_metadata(data: bytes) -> tuple[bytes, bytes]:
+    """Leave out the chunks of a PNG that are about the image; its colour profile apart."""
+    if not data.startswith(PNG_SIGNATURE):
+        return data, b""
+    kept, profile, place = [PNG_SIGNATURE], b"", len(PNG_SIGNATURE)
+    while place + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        chunk = data[place : place + 12 + length]
+        if kind in PNG_IMAGE:
+            kept.append(chunk)
+        elif kind == b"iCCP":
+            packed = chunk[8:-4].partition(b"\0")[2][1:]  # behind its name and the method
+            try:
+                profile = zlib.decompressobj().decompress(packed, MAX_PROFILE)
+            except zlib.error:
+                profile = b""
+        place += len(chunk)
+    return b"".join(kept), profile
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
@@ -214,17 +257,3 @@ def _check_aspect(size: tuple[int, int], name: str) -> None:
             f"{name} has {size[0]} × {size[1]} pixels: one side is more than {MAX_ASPECT} times "
             "the other. Cut it closer to a square; only the central square is used."
         )
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit, 32-bit and floating-point grey to eight bits; Pillow would clip at 255."""
-    values = np.asarray(image)
-    if image.mode.startswith("I;16") or image.mode == "I":
-        scale = 1.0 / 257.0  # 65535 → 255; 32-bit files hold 16-bit values in practice
-    else:
-        scale = 255.0 if values.size and np.nanmax(values) <= 1.0 else 1.0
-    scaled = np.empty(values.shape, dtype=np.uint8)
-    # Row by row: in double precision a whole picture would take many times its own memory.
-    for row, line in zip(scaled, values, strict=True):
-        row[:] = np.nan_to_num(line.astype(np.float64) * scale).clip(0, 255).round()
-    return Image.fromarray(scaled)

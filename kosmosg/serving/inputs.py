@@ -63,14 +63,14 @@ def read_images(images: Iterable[Any]) -> list[Image.Image]:
     return [image for image in opened if image is not None]
 
 
-def read_image(name: str, value: Any) -> Image.Image | None:
-    """Open one image of a request, if it was given.
+def read_image(name: str, value: Any, *, keep_alpha: bool = False) -> Image.Image | None:
+    """Open one image of a request, if it was given; see ``open_image``.
 
     Raises:
-        ImageError: If the value is no file, or the file no picture.
+        ImageError: If the value is no file, or the file no image.
     """
     file = find_file(name, value)
-    return None if file is None else open_image(file, name)
+    return None if file is None else open_image(file, name, keep_alpha=keep_alpha)
 
 
 def find_file(name: str, value: Any, error: type[KosmosGError] = ImageError) -> Path | None:
@@ -109,9 +109,9 @@ def read_techniques(drawing: Drawing) -> Techniques:
         LoRAError: If the LoRA is no file.
     """
     lora = find_file("lora_weights", drawing.lora_weights, LoRAError)
-    control = read_image("control_image", drawing.control_image)
-    init = read_image("init_image", drawing.init_image)
-    mask = read_image("init_mask", drawing.init_mask)
+    control = read_image("control_image", drawing.control_image, keep_alpha=True)
+    init = read_image("init_image", drawing.init_image, keep_alpha=True)
+    mask = read_image("init_mask", drawing.init_mask, keep_alpha=True)
     if lora is None:
         _refuse_alone("lora_weights", lora_scale=(drawing.lora_scale, LORA_SCALE))
     if control is None:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from kosmosg.checkpoints.loading import REMEDY, check_config, load_module, save_module
 from kosmosg.errors import WeightsError
-from kosmosg.prompts.images import resize_and_crop, to_rgb
+from kosmosg.prompts.colours import to_rgb
+from kosmosg.prompts.images import resize_and_crop
 from miniature.evaluation.probe_labels import FIGURE_ATTRIBUTES, HEADS, SLOTS, Reading, from_labels
 
 SIDE = 64  # of a picture of the world, in pixels

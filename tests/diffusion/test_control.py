@@ -16,7 +16,7 @@ from diffusers import (
     StableDiffusionControlNetPipeline,
     UNet2DConditionModel,
 )
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 from transformers import (
     DepthAnythingConfig,
     DepthAnythingForDepthEstimation,
@@ -29,7 +29,13 @@ from transformers import (
 
 from kosmosg import Control, InitImage, KosmosGPipeline, LoRA
 from kosmosg.diffusion.control import ControlNets
-from kosmosg.diffusion.control_maps import PALETTE, make_map, open_map_maker
+from kosmosg.diffusion.control_maps import (
+    FEATURES,
+    PALETTE,
+    make_map,
+    open_map_maker,
+    read_map,
+)
 from kosmosg.diffusion.settings import CONTROL_TYPES
 from kosmosg.errors import ControlError, SettingError
 from tests.diffusion import loras
@@ -239,7 +245,7 @@ CPU = torch.device("cpu")
 
 
 def make(kind: str, image: Image.Image, size: tuple[int, int], folder: Path) -> Image.Image:
-    return make_map(open_map_maker(kind, folder, CPU), image, size)
+    return make_map(kind, open_map_maker(kind, folder, CPU), image, size)
 
 
 def test_canny_draws_edges(tmp_path: Path) -> None:
@@ -325,6 +331,79 @@ def test_segmentation_paints_in_the_colours_of_classes(tmp_path: Path) -> None:
 def test_a_map_whose_network_is_not_there(tmp_path: Path, kind: str) -> None:
     with pytest.raises(ControlError, match=f"download controlnet {kind}"):
         make(kind, PICTURE, (64, 64), tmp_path / kind)
+
+
+# ------------------------------------------------------------------ maps that are ready
+
+LINES = [kind for kind in FEATURES if kind != "depth"]
+
+
+def outlines(side: int) -> Image.Image:
+    """White lines, one pixel wide, on black."""
+    image, s = Image.new("L", (side, side)), side / 64
+    drawing = ImageDraw.Draw(image)
+    drawing.ellipse((14 * s, 20 * s, 46 * s, 54 * s), outline=255)
+    drawing.line((0, 57 * s, side, 57 * s), fill=255)
+    return image
+
+
+def on_transparent(lines: Image.Image) -> Image.Image:
+    return Image.merge("RGBA", (lines, lines, lines, lines))
+
+
+@pytest.mark.parametrize("kind", FEATURES)
+def test_lines_on_a_transparent_ground_are_lines_on_black(kind: str) -> None:
+    size = (64, 64)
+    layer = read_map(kind, on_transparent(outlines(64)), size)
+    assert difference(layer, read_map(kind, outlines(64).convert("RGB"), size)) == 0
+
+
+@pytest.mark.parametrize("kind", ["normal", "segmentation"])
+def test_maps_that_have_a_colour_everywhere(kind: str) -> None:
+    with pytest.raises(ControlError, match=r"transparent parts.* without transparency"):
+        read_map(kind, on_transparent(outlines(64)), (64, 64))
+
+
+@pytest.mark.parametrize("kind", LINES)
+@pytest.mark.parametrize("side", [128, 256, 1000])
+def test_lines_stay_lines_when_a_map_shrinks(kind: str, side: int) -> None:
+    small = read_map(kind, outlines(64).convert("RGB"), (64, 64))
+    shrunk = read_map(kind, outlines(side).convert("RGB"), (64, 64))
+    there, wanted = (np.asarray(each)[..., 0] >= 128 for each in (shrunk, small))
+    near = np.stack([np.roll(there, shift, axis) for axis in (0, 1) for shift in (-1, 0, 1)])
+    assert near.max(axis=0)[wanted].mean() > 0.95  # every line is there,
+    assert there.sum() < 1.5 * wanted.sum()  # and about as wide
+
+
+def test_labels_are_not_mixed() -> None:
+    sheet = Image.fromarray(PALETTE[np.arange(144).reshape(12, 12)]).resize((120, 120), 0)
+    found = read_map("segmentation", sheet, (64, 64))
+    colours = {tuple(colour) for colour in pixels(found).reshape(-1, 3)}
+    assert colours <= {tuple(colour) for colour in PALETTE.astype(int)}
+
+
+@pytest.mark.parametrize("kind", FEATURES)
+def test_a_map_without_anything(kind: str) -> None:
+    with pytest.raises(ControlError, match=f"no {FEATURES[kind]}: .* all black"):
+        read_map(kind, Image.new("RGB", (64, 64)), (64, 64))
+    black_lines = Image.new("RGBA", (64, 64), "black")
+    black_lines.putalpha(outlines(64))
+    with pytest.raises(ControlError, match=f"no {FEATURES[kind]} on its transparent ground"):
+        read_map(kind, black_lines, (64, 64))
+
+
+@pytest.mark.parametrize("kind", LINES)
+def test_black_lines_on_white(kind: str) -> None:
+    with pytest.raises(ControlError, match=r"is white to 9\d%.* Invert it"):
+        read_map(kind, ImageOps.invert(outlines(64)).convert("RGB"), (64, 64))
+
+
+def test_an_image_without_edges(controlled: KosmosGPipeline) -> None:
+    with pytest.raises(ControlError, match="No edge was found in control_image"):
+        draw(controlled, control=Control(kind="canny", image=Image.new("RGB", (64, 64), "teal")))
+
+
+# ------------------------------------------------------------------ what makes maps
 
 
 def test_what_makes_maps_is_read_once(pipe: KosmosGPipeline, folder: Path, tmp_path: Path) -> None:

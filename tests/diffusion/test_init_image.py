@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from kosmosg import InitImage, KosmosGPipeline
+from kosmosg.diffusion.init_image import prepare
 from kosmosg.diffusion.schedulers import SAMPLERS
 from kosmosg.errors import ImageError, SettingError
 from tests.diffusion.drawing import difference, draw, noise_picture, pixels
@@ -178,6 +179,77 @@ def test_a_speck_of_white_is_repainted(pipe: KosmosGPipeline) -> None:
 def test_an_empty_mask() -> None:
     with pytest.raises(ImageError, match="no white part"):
         InitImage(image=SCENE, mask=Image.new("RGB", (64, 64), (90, 90, 90)))
+
+
+def on_transparent(strokes: Image.Image, colour: str = "white") -> Image.Image:
+    """Strokes of a colour where an image is white, and nothing elsewhere."""
+    painted = Image.new("RGBA", strokes.size, colour)
+    painted.putalpha(strokes)
+    return painted
+
+
+@pytest.mark.parametrize("form", ["RGBA", "LA", "palette"])
+def test_white_strokes_on_a_transparent_ground(pipe: KosmosGPipeline, form: str) -> None:
+    """As a paint program exports a layer."""
+    mask = on_transparent(half_mask())
+    if form == "palette":
+        mask = mask.quantize(2)
+        assert mask.has_transparency_data
+    elif form == "LA":
+        mask = mask.convert("LA")
+    plain = draw(pipe, init=InitImage(image=SCENE, mask=half_mask(), strength=0.5))
+    layer = draw(pipe, init=InitImage(image=SCENE, mask=mask, strength=0.5))
+    assert difference(plain, layer) == 0
+
+
+def erased_photograph() -> Image.Image:
+    image = SCENE.convert("RGBA")
+    image.putalpha(half_mask())
+    return image
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        on_transparent(half_mask(), "black"),
+        on_transparent(half_mask(), "red"),
+        on_transparent(Image.new("L", (64, 64))),
+        erased_photograph(),
+    ],
+    ids=["black", "coloured", "empty", "a photograph with a hole"],
+)
+def test_transparency_that_leaves_it_open_what_may_change(mask: Image.Image) -> None:
+    with pytest.raises(ImageError, match=r"init_mask has transparent parts.*without transparency"):
+        InitImage(image=SCENE, mask=mask)
+
+
+def test_a_thin_mask_covers_all_that_it_touches(pipe: KosmosGPipeline) -> None:
+    """A scratch of 6 pixels in an image eight times as wide as what is drawn."""
+    mask = Image.new("L", (512, 512))
+    ImageDraw.Draw(mask).line((30, 256, 480, 250), fill=255, width=6)
+    scene = SCENE.resize((512, 512))
+    start = prepare(InitImage(image=scene, mask=mask), (64, 64), pipe.decoder.vae, 8)
+    assert start.pixel_mask is not None
+    touched = np.asarray(mask).reshape(64, 8, 64, 8).max(axis=(1, 3)) > 0
+    assert touched.sum() > 80
+    assert (np.asarray(start.pixel_mask) == touched).all()
+
+
+def test_a_photograph_that_lies_on_its_side(pipe: KosmosGPipeline) -> None:
+    """Its size is that of what the user sees, with the mask likewise."""
+    lying, exif = noise_picture(64, 32), Image.Exif()
+    exif[0x0112] = 6
+    lying.info["exif"] = exif.tobytes()
+    init = InitImage(image=lying, mask=half_mask(32, 64), strength=0.5)
+    drawn = pixels(draw(pipe, init=init))
+    upright = lying.transpose(Image.Transpose.ROTATE_270)
+    assert (drawn[:, 16:] == pixels(upright.resize((32, 64)))[:, 16:]).all()
+
+
+@pytest.mark.parametrize("image", ["cat.png", np.zeros((8, 8, 3)), None])
+def test_what_is_no_image(image: Any) -> None:
+    with pytest.raises(ImageError, match=r"not an image of Pillow.*PIL\.Image\.open"):
+        InitImage(image=image)
 
 
 def test_a_mask_of_other_proportions() -> None:

@@ -1,4 +1,4 @@
-"""Pictures as users have them."""
+"""Images as users have them."""
 
 import hashlib
 import io
@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
 
 from kosmosg.errors import ImageError
+from kosmosg.prompts.colours import to_rgb
 from kosmosg.prompts.images import (
     CLIP_MEAN,
     CLIP_STD,
@@ -24,13 +25,12 @@ from kosmosg.prompts.images import (
     open_image,
     resize_and_crop,
     target_pixels,
-    to_rgb,
 )
 
 # Left half red, right half blue, with a green top row: every orientation looks different.
-PICTURE = Image.new("RGB", (40, 20), "red")
-PICTURE.paste("blue", (20, 0, 40, 20))
-PICTURE.paste("green", (0, 0, 40, 4))
+IMAGE = Image.new("RGB", (40, 20), "red")
+IMAGE.paste("blue", (20, 0, 40, 20))
+IMAGE.paste("green", (0, 0, 40, 4))
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -51,18 +51,18 @@ def assert_same(found: Image.Image, wanted: Image.Image, tolerance: int = 0) -> 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "PPM"])
 def test_lossless_formats(kind: str) -> None:
-    assert_same(open_image(encoded(PICTURE, kind)), PICTURE)
+    assert_same(open_image(encoded(IMAGE, kind)), IMAGE)
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
 def test_lossless_modern_formats(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {"quality": 100, "subsampling": "4:4:4"}
-    assert_same(open_image(encoded(PICTURE, kind, **options)), PICTURE, tolerance=6)
+    assert_same(open_image(encoded(IMAGE, kind, **options)), IMAGE, tolerance=6)
 
 
 def test_path_and_bytes_give_the_same(tmp_path: Path) -> None:
     path = tmp_path / "no suffix needed"
-    path.write_bytes(encoded(PICTURE, "PNG"))
+    path.write_bytes(encoded(IMAGE, "PNG"))
     assert_same(open_image(path), open_image(path.read_bytes()))
 
 
@@ -78,23 +78,23 @@ def test_exif_orientation(orientation: int) -> None:
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_270,
     }
-    stored = PICTURE.transpose(undo[orientation]) if orientation in undo else PICTURE
+    stored = IMAGE.transpose(undo[orientation]) if orientation in undo else IMAGE
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert_same(open_image(encoded(stored, "PNG", exif=exif)), PICTURE)
+    assert_same(open_image(encoded(stored, "PNG", exif=exif)), IMAGE)
 
 
 def test_broken_exif_does_not_matter() -> None:
-    data = encoded(PICTURE, "JPEG", exif=b"Exif\x00\x00garbage", quality=95)
-    assert open_image(data).size == PICTURE.size
+    data = encoded(IMAGE, "JPEG", exif=b"Exif\x00\x00garbage", quality=95)
+    assert open_image(data).size == IMAGE.size
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparency_becomes_white(mode: str) -> None:
-    clear = PICTURE.convert("RGBA")
-    clear.putalpha(Image.new("L", PICTURE.size, 0))
+    clear = IMAGE.convert("RGBA")
+    clear.putalpha(Image.new("L", IMAGE.size, 0))
     if mode == "P":
-        indexed = PICTURE.quantize(4)
+        indexed = IMAGE.quantize(4)
         found = open_image(encoded(indexed, "PNG", transparency=bytes([0, 0, 0, 0])))
     else:
         found = open_image(encoded(clear.convert(mode), "PNG"))
@@ -133,21 +133,95 @@ def test_cmyk() -> None:
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_the_first_frame_of_an_animation(kind: str) -> None:
-    frames = [PICTURE, Image.new("RGB", PICTURE.size, "white")]
+    frames = [IMAGE, Image.new("RGB", IMAGE.size, "white")]
     options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert getattr(Image.open(io.BytesIO(data)), "n_frames", 1) == 2
-    assert_same(open_image(data), PICTURE)
+    assert_same(open_image(data), IMAGE)
 
 
 def test_what_is_read_from_a_file_is_known_by_it(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
-    PICTURE.save(file)
+    IMAGE.save(file)
     opened = open_image(file)
     assert identify(opened) == f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
     assert identify(opened) == identify(open_image(file.read_bytes()))
     changed = opened.resize((20, 10))
     assert identify(changed) == f"pixels-sha256:{hashlib.sha256(changed.tobytes()).hexdigest()}"
+
+
+def test_deep_grey_with_a_transparent_level() -> None:
+    values = np.array([[0, 32896, 65535]], dtype=np.uint16)
+    data = encoded(Image.fromarray(values), "PNG", transparency=32896)
+    assert pixels(open_image(data))[0, :, 0].tolist() == [0, 255, 255]
+
+
+def test_transparency_can_be_kept() -> None:
+    half = Image.new("RGBA", (4, 4), (255, 0, 0, 128))
+    opened = open_image(encoded(half, "PNG"), keep_alpha=True)
+    assert (opened.mode, opened.getpixel((0, 0))) == ("RGBA", (255, 0, 0, 128))
+    opaque = open_image(encoded(IMAGE.convert("RGBA"), "PNG"), keep_alpha=True)
+    assert_same(opaque, IMAGE)
+
+
+def test_heic() -> None:
+    """As phones send it."""
+    data = encoded(IMAGE, "HEIF", quality=100)
+    assert_same(open_image(data), IMAGE, tolerance=16)
+    with pytest.raises(ImageError, match="image1"):
+        open_image(data[:-50], "image1")
+    with pytest.raises(ImageError, match="not an image that can be read here"):
+        open_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+
+
+# ------------------------------------------------------------------ colour profiles
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def red_for_green(spare: int = 0) -> bytes:
+    """A profile in which the first channel is green and the second red."""
+    swapped = SRGB.replace(b"rXYZ", b"????").replace(b"gXYZ", b"rXYZ").replace(b"????", b"gXYZ")
+    return struct.pack(">I", len(swapped) + spare) + swapped[4:] + bytes(spare)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "HEIF", "AVIF"])
+def test_a_profile_says_what_the_colours_are(kind: str) -> None:
+    options = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True}}.get(kind, {"quality": 100})
+    red = Image.new("RGB", (16, 16), "red")
+    found = open_image(encoded(red, kind, icc_profile=red_for_green(), **options))
+    assert_same(found, Image.new("RGB", (16, 16), "#00ff00"), tolerance=4)
+
+
+def test_a_profile_of_an_image_with_transparency() -> None:
+    half = Image.new("RGBA", (4, 4), (255, 0, 0, 128))
+    opened = open_image(encoded(half, "PNG", icc_profile=red_for_green()), keep_alpha=True)
+    assert opened.getpixel((0, 0)) == (0, 255, 0, 128)
+
+
+def test_the_usual_colours_keep_their_bits() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    assert_same(open_image(encoded(noise, "PNG", icc_profile=SRGB)), noise)
+
+
+@pytest.mark.parametrize("profile", [b"nonsense", SRGB[:200], SRGB[:-50], b"\0" * 4000])
+def test_a_broken_profile_does_not_count(profile: bytes) -> None:
+    assert_same(open_image(encoded(IMAGE, "PNG", icc_profile=profile)), IMAGE)
+
+
+def test_a_large_profile_counts() -> None:
+    """Pillow itself gives such a file up."""
+    data = encoded(Image.new("RGB", (8, 8), "red"), "PNG", icc_profile=red_for_green(1_500_000))
+    with pytest.raises(ValueError, match="MAX_TEXT_CHUNK"):
+        Image.open(io.BytesIO(data)).load()
+    assert_same(open_image(data), Image.new("RGB", (8, 8), "#00ff00"), tolerance=1)
+
+
+def test_large_and_broken_texts_do_not_count() -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("comment", "x" * 2_000_000, zip=True)
+    info.add(b"iTXt", b"no end of anything")
+    assert_same(open_image(encoded(IMAGE, "PNG", pnginfo=info)), IMAGE)
 
 
 # ------------------------------------------------------------------ what is refused
@@ -169,17 +243,17 @@ def png_of_size(width: int, height: int) -> bytes:
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><rect width="9" height="9"/></svg>'
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
 REFUSED = {
-    "empty": (b"", "picture is an empty file"),
-    "text": (b"hello", "not a picture that can be read.*JPEG"),
-    "svg": (SVG, "not a picture that can be read.*SVG"),
-    "postscript": (EPS, "not a picture"),
-    "truncated jpeg": (encoded(PICTURE.resize((400, 200)), "JPEG")[:900], "damaged or cut off"),
-    "truncated png": (encoded(PICTURE, "PNG")[:60], "damaged or cut off"),
-    "truncated webp": (encoded(PICTURE, "WEBP")[:40], "damaged or cut off|not a picture"),
+    "empty": (b"", "image is an empty file"),
+    "text": (b"hello", "not an image that can be read.*JPEG"),
+    "svg": (SVG, "not an image that can be read.*SVG"),
+    "postscript": (EPS, "not an image"),
+    "truncated jpeg": (encoded(IMAGE.resize((400, 200)), "JPEG")[:900], "damaged or cut off"),
+    "truncated png": (encoded(IMAGE, "PNG")[:60], "damaged or cut off"),
+    "truncated webp": (encoded(IMAGE, "WEBP")[:40], "damaged or cut off|not an image"),
     "bomb": (png_of_size(50_000, 50_000), "too large to open safely"),
     "large": (png_of_size(12_000, 12_000), "12000 × 12000 pixels, more than 100,000,000"),
     "narrow": (encoded(Image.new("RGB", (1, 60)), "PNG"), "1 × 60 pixels: one side"),
-    "no pixels": (png_of_size(0, 10), "picture"),
+    "no pixels": (png_of_size(0, 10), "image"),
 }
 
 
@@ -187,11 +261,11 @@ REFUSED = {
 def test_refused(name: str) -> None:
     data, message = REFUSED[name]
     with pytest.raises(ImageError, match=message) as caught:
-        open_image(data, "picture")
-    assert str(caught.value).startswith("picture")
+        open_image(data, "image")
+    assert str(caught.value).startswith("image")
 
 
-def test_large_but_allowed_pictures_do_not_warn() -> None:
+def test_large_but_allowed_images_do_not_warn() -> None:
     """The bound is ours alone; warnings are errors in these tests."""
     side = int(MAX_PIXELS**0.5)
     data = encoded(Image.new("1", (side, side)), "PNG")
@@ -205,7 +279,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 def test_a_file_without_end() -> None:
     with pytest.raises(ImageError, match="larger than 200 MB"):
-        open_image(Path("/dev/zero"), "picture")
+        open_image(Path("/dev/zero"), "image")
 
 
 def test_a_folder(tmp_path: Path) -> None:
@@ -219,8 +293,8 @@ def test_a_folder(tmp_path: Path) -> None:
     cut=st.floats(0, 1),
     noise=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=8),
 )
-def test_damaged_pictures_open_or_raise_ours(kind: str, cut: float, noise: list) -> None:
-    data = bytearray(encoded(PICTURE, kind))
+def test_damaged_images_open_or_raise_ours(kind: str, cut: float, noise: list) -> None:
+    data = bytearray(encoded(IMAGE, kind))
     for place, value in noise:
         data[int(place * (len(data) - 1))] = value
     try:
@@ -243,9 +317,9 @@ def test_planes_change_no_bit() -> None:
     np.testing.assert_array_equal(target_pixels(image, 16), target.transpose(2, 0, 1), strict=True)
 
 
-def test_an_upright_picture_is_copied() -> None:
-    assert to_rgb(PICTURE) is not PICTURE
-    assert_same(to_rgb(PICTURE), PICTURE)
+def test_an_upright_image_is_copied() -> None:
+    assert to_rgb(IMAGE) is not IMAGE
+    assert_same(to_rgb(IMAGE), IMAGE)
 
 
 @settings(max_examples=60, deadline=None)
