@@ -60,7 +60,7 @@ class Predictor(BasePredictor):
         output_quality: int = Input(description="Quality of the output images, 0 to 100. Not used for png.", default=90, ge=0, le=100),
         disable_safety_checker: bool = Input(description="Return images without checking them for unsafe content.", default=False),
     ) -> list[Path]:  # fmt: skip
-        """Draw pictures of the subjects in the input images."""
+        """Draw images of the subjects in the input images."""
         named = [("image1", image1), ("image2", image2), ("image3", image3), ("image4", image4)]
         named += [(f"images[{n}]", image) for n, image in enumerate(images or [])]
         drawing = Drawing(

@@ -10,7 +10,7 @@ from PIL import Image
 from kosmosg import Control, InitImage, KosmosGPipeline, LoRA
 from kosmosg.diffusion.control import ControlNets
 from tests.diffusion import loras
-from tests.diffusion.drawing import difference, draw, noise_picture
+from tests.diffusion.drawing import difference, draw, noise_image
 from tests.diffusion.test_control import write_controlnet
 from tests.reference import convert_checkpoint
 
@@ -36,7 +36,7 @@ def techniques(
     layers = [name for name, _ in unet.named_modules() if name.endswith(("to_k", "to_v"))]
     file = loras.write(folder / "x.safetensors", loras.kohya(loras.make_factors(unet, layers)))
     side = pipeline.default_size
-    picture: Image.Image = noise_picture(side, side)
+    picture: Image.Image = noise_image(side, side)
     each = {
         "lora": {"lora": LoRA(file=file, scale=0)},
         "control": {"control": Control(kind="canny", image=picture, scale=0)},

@@ -193,7 +193,7 @@ def _save(result: "KosmosGOutput", output: Path) -> None:
 
     if all(result.flagged):
         raise UnsafeImageError(
-            "The safety checker flagged every picture. Try another seed or prompt."
+            "The safety checker flagged every image. Try another seed or prompt."
         )
     output.parent.mkdir(parents=True, exist_ok=True)
     for index, (image, seed) in enumerate(zip(result.images, result.seeds, strict=True)):

@@ -1,4 +1,4 @@
-"""The size of the pictures, when others fix their layout."""
+"""The size of the images, when others fix their layout."""
 
 from collections.abc import Mapping
 
@@ -21,7 +21,7 @@ def choose_size(
 ) -> tuple[int, int]:
     """Choose width and height in pixels.
 
-    A side that is not given is ``default``, unless a picture fixes the layout: then the picture's
+    A side that is not given is ``default``, unless an image fixes the layout: then the image's
     proportions are kept, with ``default`` as the longer side if neither is given.
 
     Args:
@@ -29,7 +29,7 @@ def choose_size(
         height: Likewise.
         default: The side that the decoder was trained at.
         multiple: What both sides are a multiple of.
-        guides: Control and initial pictures, by what to call them in errors.
+        guides: Control and initial images, by what to call them in errors.
         largest: Bound of both sides, also of one that a guide gives.
 
     Raises:
@@ -56,7 +56,7 @@ def choose_size(
             )
         if abs(width - wanted[0]) > multiple or abs(height - wanted[1]) > multiple:
             raise SettingError(
-                f"{name} has {guide.width} × {guide.height} pixels, which does not fit pictures of "
+                f"{name} has {guide.width} × {guide.height} pixels, which does not fit images of "
                 f"{width} × {height}. Give sides of one proportion, such as {wanted[0]} × "
                 f"{wanted[1]}, or cut it to shape."
             )
@@ -66,7 +66,7 @@ def choose_size(
 def _fit(
     guide: Image.Image, width: int | None, height: int | None, default: int, multiple: int
 ) -> tuple[int, int]:
-    """Find the sides closest to a picture's proportions, with those that are given kept."""
+    """Find the sides closest to an image's proportions, with those that are given kept."""
 
     def near(side: float) -> int:
         return max(multiple, round(side / multiple) * multiple)

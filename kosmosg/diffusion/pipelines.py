@@ -24,9 +24,9 @@ from kosmosg.diffusion.init_image import Start
 class StartsFromLatents:
     """Takes the initial latents as they are given.
 
-    diffusers' own pipelines encode the picture once per row and draw noise behind that; here all
+    diffusers' own pipelines encode the image once per row and draw noise behind that; here all
     rows share one encoding, and the noise is the one that text to image would begin with. At full
-    strength that noise is all there is: theirs would keep seven hundredths of the picture.
+    strength that noise is all there is: theirs would keep seven hundredths of the image.
     """
 
     scheduler: Any
@@ -41,7 +41,7 @@ class StartsFromLatents:
         return self.scheduler.add_noise(latents, self.noise, timestep)
 
     def known_latents(self, step: int) -> Float[Tensor, "rows channels height width"]:
-        """The picture with the noise that it should have after a step."""
+        """The image with the noise that it should have after a step."""
         latents = self.start.latents.to(self.noise).expand_as(self.noise)
         timesteps = self.scheduler.timesteps[-self.num_timesteps :]  # type: ignore[attr-defined]
         if step + 1 == len(timesteps):

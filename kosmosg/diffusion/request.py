@@ -1,6 +1,6 @@
 """What Stable Diffusion v1.5 is used with, and KOSMOS-G's decoder too (paper, section 4.4).
 
-LoRA (``lora.py``), ControlNet (``control.py``, with its maps in ``control_maps.py``) and pictures
+LoRA (``lora.py``), ControlNet (``control.py``, with its maps in ``control_maps.py``) and images
 to start from (``init_image.py``). Everything is put together for one request and taken apart after
 it; the decoder's networks are never changed.
 """
@@ -30,12 +30,12 @@ class Techniques:
 
     @property
     def guides(self) -> dict[str, Image.Image]:
-        """The pictures that fix the proportions of the result, by their inputs' names."""
+        """The images that fix the proportions of the result, by their inputs' names."""
         named = {"control_image": self.control, "init_image": self.init}
         return {name: guide.image for name, guide in named.items() if guide is not None}
 
     def recipe(self) -> dict[str, Any]:
-        """What makes a picture again, for the metadata of its file; files by SHA-256."""
+        """What makes an image again, for the metadata of its file; files by SHA-256."""
         found: dict[str, Any] = {}
         if self.lora:
             with Path(self.lora.file).open("rb") as file:

@@ -1,7 +1,7 @@
-"""Conditions → pictures: noise from seeds, diffusers' denoising loop, the VAE, chunk by chunk.
+"""Conditions → images: noise from seeds, diffusers' denoising loop, the VAE, chunk by chunk.
 
-Nothing here depends on what else is in the batch: noise is drawn per picture on the CPU in
-float32, and the VAE decodes one latent after the other. A picture is the same alone, in a batch,
+Nothing here depends on what else is in the batch: noise is drawn per image on the CPU in
+float32, and the VAE decodes one latent after the other. An image is the same alone, in a batch,
 in chunks, and on any device, up to the rounding of that device's matrix products.
 """
 
@@ -30,12 +30,12 @@ Progress = Callable[[int, int], None]  # steps done, steps in all
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Everything that decides the pictures, one row per picture.
+    """Everything that decides the images, one row per image.
 
     Attributes:
         condition: Conditions, ``(rows, 77, 768)`` at full size.
         negative: What guidance leads away from; same shape.
-        noise: Initial latents, standard normal, with the pictures' sides over the VAE's scale.
+        noise: Initial latents, standard normal, with the images' sides over the VAE's scale.
         steps: Number of denoising steps.
         guidance_scale: 1 switches guidance off.
         seeds: What the noise was drawn from. Samplers that draw more of it on the way go on from
@@ -54,7 +54,7 @@ class Request:
     start: Start | None = None
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return len(self.noise)
 
     def part(self, rows: slice) -> "Request":
@@ -98,7 +98,7 @@ def sample(
         progress: Called after every step.
 
     Raises:
-        OutOfMemoryError: If not even a single picture fits.
+        OutOfMemoryError: If not even a single image fits.
         WeightsError: If U-Net or VAE yield values that are not finite.
     """
     progress = _forwards(progress) if progress else None
@@ -110,7 +110,7 @@ def sample(
         rows = slice(len(images), len(images) + chunk)
         report = _step_report(progress, done=rows.start, chunk=chunk, rows=len(request))
         try:
-            with reporting_out_of_memory(f"One picture of {width} × {height} pixels does not"):
+            with reporting_out_of_memory(f"One image of {width} × {height} pixels does not"):
                 start = time.perf_counter()
                 latents = denoise(decoder, request.part(rows), report)
                 synchronise(latents)
@@ -125,7 +125,7 @@ def sample(
             if chunk == 1:
                 raise
             chunk = -(-chunk // 2)
-            logger.warning("Out of memory: going on with %d pictures at a time.", chunk)
+            logger.warning("Out of memory: going on with %d images at a time.", chunk)
     return images, timings
 
 
@@ -169,7 +169,7 @@ def denoise(
 def decode(
     decoder: StableDiffusionPipeline, latents: Float[Tensor, "rows channels height width"]
 ) -> list[Image.Image]:
-    """Turn latents into pictures: unscale, decode, to [0, 1], eight bits.
+    """Turn latents into images: unscale, decode, to [0, 1], eight bits.
 
     Raises:
         WeightsError: If the VAE yields values that are not finite: they would become black.

@@ -87,5 +87,5 @@ def make_scheduler(
 
 
 def name_of(scheduler: str | SchedulerMixin) -> str:
-    """Name a scheduler as it stands in the metadata of a picture."""
+    """Name a scheduler as it stands in the metadata of an image."""
     return scheduler if isinstance(scheduler, str) else type(scheduler).__name__

@@ -28,7 +28,7 @@ CONTROL_TYPES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What decides a picture besides prompt, images and weights; all within bounds.
+    """What decides an image besides prompt, images and weights; all within bounds.
 
     Attributes:
         num_images_per_prompt: At least 1.

@@ -57,7 +57,7 @@ def read_images(images: Iterable[Any]) -> list[Image.Image]:
         images: Pairs of an input's name and its value. ``None`` and ``""`` are not given.
 
     Raises:
-        ImageError: If a value is no file, or the file no picture.
+        ImageError: If a value is no file, or the file no image.
     """
     opened = (read_image(name, value) for name, value in images)
     return [image for image in opened if image is not None]
@@ -101,7 +101,7 @@ def find_file(name: str, value: Any, error: type[KosmosGError] = ImageError) -> 
 
 
 def read_techniques(drawing: Drawing) -> Techniques:
-    """Bring together what belongs to LoRA, ControlNet and the initial picture.
+    """Bring together what belongs to LoRA, ControlNet and the initial image.
 
     Raises:
         SettingError: If a setting has nothing to act on.

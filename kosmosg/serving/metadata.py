@@ -1,4 +1,4 @@
-"""Pictures → files that say how they were made."""
+"""Images → files that say how they were made."""
 
 import json
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ MAX_TEXT = 4_000
 
 
 def save_image(image: Image.Image, path: Path, *, quality: int, recipe: Mapping[str, Any]) -> Path:
-    """Write a picture, with the recipe that made it in its metadata.
+    """Write an image, with the recipe that made it in its metadata.
 
     Args:
-        image: The picture.
+        image: The image.
         path: Where to; the suffix decides the format. The file appears whole or not at all.
         quality: 0 to 100; PNG loses nothing and ignores it.
         recipe: Prompt, seed and so on.
@@ -61,7 +61,7 @@ def check_format(path: Path) -> str:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """Read back the recipe of a picture that ``save_image`` wrote.
+    """Read back the recipe of an image that ``save_image`` wrote.
 
     Raises:
         ImageError: If it has none.

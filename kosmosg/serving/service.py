@@ -1,4 +1,4 @@
-"""A prediction request: files and numbers in, picture files out.
+"""A prediction request: files and numbers in, image files out.
 
 This is everything between the Cog surface (``predict.py``) and the pipeline that does not need
 Cog: what the log says, where the outputs lie and when they go.
@@ -28,7 +28,7 @@ from kosmosg.utils.memory import reporting_out_of_memory
 ALLOW_NO_CHECKER = "KOSMOSG_ALLOW_NO_SAFETY_CHECKER"
 DTYPE = "KOSMOSG_DTYPE"
 LARGEST_SIDE = 1024  # pixels: the bound of width and height in predict.py
-FULL_SIZE_PIXELS = 256  # a decoder trained on larger pictures draws what a checker should see
+FULL_SIZE_PIXELS = 256  # a decoder trained on larger images draws what a checker should see
 
 Metric = Callable[[str, float], Any]
 
@@ -69,7 +69,7 @@ class Service:
         return cls(pipeline)
 
     def run(self, images: Iterable[Any], drawing: Drawing, metric: Metric) -> list[Path]:
-        """Draw the pictures of a request.
+        """Draw the images of a request.
 
         Args:
             images: Pairs of an input's name and what came under it, in the order of the markers.
@@ -88,7 +88,7 @@ class Service:
             return self._run(images, drawing, metric)
 
     def _run(self, images: Iterable[Any], drawing: Drawing, metric: Metric) -> list[Path]:
-        pictures = read_images(images)
+        images = read_images(images)
         if not drawing.prompt.strip():
             raise PromptError("prompt is empty. Write what to draw, with <i> for an input image.")
         techniques = read_techniques(drawing)
@@ -106,7 +106,7 @@ class Service:
         )
         output = self.pipeline(
             drawing.prompt,
-            pictures,
+            images,
             drawing.negative_prompt,
             num_images_per_prompt=drawing.num_images,
             num_inference_steps=drawing.num_inference_steps,
@@ -131,14 +131,14 @@ class Service:
     def _save(self, output: KosmosGOutput, drawing: Drawing, quality: int) -> list[Path]:
         if all(output.flagged):
             raise UnsafeImageError(
-                "The safety checker flagged every picture. Try another seed or prompt."
+                "The safety checker flagged every image. Try another seed or prompt."
             )
         self._outputs = tempfile.TemporaryDirectory(prefix="kosmosg-")
         files = []
         for index, image in enumerate(output.images):
             seed = output.seeds[index]
             if output.flagged[index]:
-                print(f"picture {index} (seed {seed}) left out: flagged by the safety checker")
+                print(f"image {index} (seed {seed}) left out: flagged by the safety checker")
                 continue
             path = Path(self._outputs.name) / f"{index}-seed-{seed}.{drawing.output_format}"
             files.append(save_image(image, path, quality=quality, recipe=output.recipes[index]))

@@ -10,7 +10,7 @@ from tests import tiny
 
 @pytest.fixture(scope="package")
 def own_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With the VAE's real scale, which ControlNets are made for, and pictures of 64 pixels."""
+    """With the VAE's real scale, which ControlNets are made for, and images of 64 pixels."""
     return tiny.write_weights(tmp_path_factory.mktemp("techniques") / "weights", scale=8)
 
 

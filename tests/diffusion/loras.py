@@ -22,7 +22,7 @@ Factors = dict[str, tuple[Tensor, Tensor]]
 def make_factors(
     unet: UNet2DConditionModel, layers: Iterable[str] = LAYERS, rank: int = 4, seed: int = 0
 ) -> Factors:
-    """Draw both factors of some layers' corrections, strong enough to change a picture."""
+    """Draw both factors of some layers' corrections, strong enough to change an image."""
     generator = torch.Generator().manual_seed(seed)
     factors = {}
     for layer in layers:

@@ -1,4 +1,4 @@
-"""The size of pictures: what is asked for, and the proportions of what guides them."""
+"""The size of images: what is asked for, and the proportions of what guides them."""
 
 import pytest
 from PIL import Image

@@ -39,9 +39,9 @@ from kosmosg.diffusion.control_maps import (
 from kosmosg.diffusion.settings import CONTROL_TYPES
 from kosmosg.errors import ControlError, SettingError
 from tests.diffusion import loras
-from tests.diffusion.drawing import difference, draw, noise_picture, pixels
+from tests.diffusion.drawing import difference, draw, noise_image, pixels
 
-PICTURE = noise_picture()
+IMAGE = noise_image()
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
@@ -77,7 +77,7 @@ def controlled(
 
 def ready(kind: str = "depth", **options: Any) -> Control:
     """Make a control whose map is ready."""
-    return Control(kind=kind, image=PICTURE, preprocess=False, **options)
+    return Control(kind=kind, image=IMAGE, preprocess=False, **options)
 
 
 # ------------------------------------------------------------------ what it does
@@ -100,7 +100,7 @@ def test_it_is_the_pipeline_of_diffusers(controlled: KosmosGPipeline, folder: Pa
     )
     plain.set_progress_bar_config(disable=True)
     theirs = plain(
-        image=PICTURE,
+        image=IMAGE,
         prompt_embeds=condition,
         negative_prompt_embeds=negative,
         num_inference_steps=4,
@@ -126,7 +126,7 @@ def test_without_guidance(controlled: KosmosGPipeline) -> None:
     assert difference(plain, draw(controlled, guidance_scale=1, control=ready(scale=0))) == 0
 
 
-def test_with_several_prompts_and_pictures(controlled: KosmosGPipeline) -> None:
+def test_with_several_prompts_and_images(controlled: KosmosGPipeline) -> None:
     settings: dict[str, Any] = {"num_inference_steps": 2, "control": ready()}
     together = controlled(["a cat", "a dog"], seed=5, num_images_per_prompt=2, **settings).images
     alone = controlled("a dog", seed=8, **settings).images[0]
@@ -148,12 +148,12 @@ def test_with_a_lora_at_its_own_strength(controlled: KosmosGPipeline, tmp_path: 
     assert difference(base, draw(controlled, control=control)) == 0
 
 
-def test_with_a_picture_to_start_from(controlled: KosmosGPipeline) -> None:
-    init = InitImage(image=noise_picture(seed=1), strength=0.5)
+def test_with_a_image_to_start_from(controlled: KosmosGPipeline) -> None:
+    init = InitImage(image=noise_image(seed=1), strength=0.5)
     plain = draw(controlled, init=init)
     assert difference(plain, draw(controlled, init=init, control=ready(scale=0))) == 0
     assert difference(plain, draw(controlled, init=init, control=ready())) > 8
-    full = InitImage(image=noise_picture(seed=1), strength=1)
+    full = InitImage(image=noise_image(seed=1), strength=1)
     controlled_only = draw(controlled, control=ready())
     assert difference(controlled_only, draw(controlled, init=full, control=ready())) == 0
 
@@ -162,12 +162,12 @@ def test_the_recipe_says_how(controlled: KosmosGPipeline) -> None:
     result = controlled("a cat", num_inference_steps=1, control=ready(scale=0.5))
     assert result.recipes[0]["control_type"] == "depth"
     assert result.recipes[0]["control_scale"] == 0.5
-    pixels_of = hashlib.sha256(PICTURE.tobytes()).hexdigest()
+    pixels_of = hashlib.sha256(IMAGE.tobytes()).hexdigest()
     assert result.recipes[0]["control_image"] == f"pixels-sha256:{pixels_of}"
 
 
-def test_pictures_of_two_proportions(controlled: KosmosGPipeline) -> None:
-    tall = InitImage(image=noise_picture(32, 64))
+def test_images_of_two_proportions(controlled: KosmosGPipeline) -> None:
+    tall = InitImage(image=noise_image(32, 64))
     with pytest.raises(SettingError, match="init_image has 32 × 64"):
         draw(controlled, init=tall, control=ready())
 
@@ -191,7 +191,7 @@ def test_weights_may_bring_their_own(
     shutil.copytree(own_weights, weights)
     shutil.copytree(folder / "canny", weights / "controlnet" / "canny")
     own = KosmosGPipeline.from_pretrained(weights)
-    control = Control(kind="canny", image=PICTURE)
+    control = Control(kind="canny", image=IMAGE)
     assert difference(draw(own), draw(own, control=control)) > 8
 
 
@@ -235,7 +235,7 @@ def test_one_that_is_cut_off(pipe: KosmosGPipeline, folder: Path, tmp_path: Path
 )
 def test_settings_out_of_bounds(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
-        Control(image=PICTURE, **options)
+        Control(image=IMAGE, **options)
 
 
 # ------------------------------------------------------------------ maps
@@ -249,9 +249,9 @@ def make(kind: str, image: Image.Image, size: tuple[int, int], folder: Path) -> 
 
 
 def test_canny_draws_edges(tmp_path: Path) -> None:
-    picture = Image.new("RGB", (128, 64))
-    picture.paste("white", (64, 0, 128, 64))
-    drawn = pixels(make("canny", picture, (64, 32), tmp_path))
+    image = Image.new("RGB", (128, 64))
+    image.paste("white", (64, 0, 128, 64))
+    drawn = pixels(make("canny", image, (64, 32), tmp_path))
     edge = np.flatnonzero(drawn.sum(axis=(0, 2)))
     assert drawn.shape == (32, 64, 3)
     assert edge.size
@@ -259,24 +259,24 @@ def test_canny_draws_edges(tmp_path: Path) -> None:
 
 
 def test_canny_needs_no_download(controlled: KosmosGPipeline) -> None:
-    control = Control(kind="canny", image=PICTURE)
+    control = Control(kind="canny", image=IMAGE)
     assert difference(draw(controlled), draw(controlled, control=control)) > 8
 
 
-def test_instruct_pix2pix_reads_the_picture_itself(tmp_path: Path) -> None:
-    assert difference(make("ip2p", PICTURE, (64, 64), tmp_path), PICTURE) == 0
+def test_instruct_pix2pix_reads_the_image_itself(tmp_path: Path) -> None:
+    assert difference(make("ip2p", IMAGE, (64, 64), tmp_path), IMAGE) == 0
 
 
 def test_shuffle_keeps_colours_and_loses_the_layout(tmp_path: Path) -> None:
-    picture = Image.new("RGB", (256, 256), "red")
-    picture.paste("blue", (128, 0, 256, 256))
-    shuffled, again = (make("shuffle", picture, (256, 256), tmp_path) for _ in "ab")
+    image = Image.new("RGB", (256, 256), "red")
+    image.paste("blue", (128, 0, 256, 256))
+    shuffled, again = (make("shuffle", image, (256, 256), tmp_path) for _ in "ab")
     assert difference(shuffled, again) == 0
     values = pixels(shuffled)
     assert (values[..., 1] <= 8).all()
     assert values[..., 0].max() > 240
     assert values[..., 2].max() > 240
-    assert np.abs(values - pixels(picture)).mean() > 20
+    assert np.abs(values - pixels(image)).mean() > 20
 
 
 def write_depth(folder: Path) -> None:
@@ -304,8 +304,8 @@ def write_depth(folder: Path) -> None:
 
 def test_depth_is_between_black_and_white(tmp_path: Path) -> None:
     write_depth(tmp_path)
-    assert open_map_maker("depth", tmp_path, CPU)(PICTURE).getextrema() == (0, 255)
-    made = make("depth", PICTURE, (96, 64), tmp_path)
+    assert open_map_maker("depth", tmp_path, CPU)(IMAGE).getextrema() == (0, 255)
+    made = make("depth", IMAGE, (96, 64), tmp_path)
     assert (made.size, made.mode) == ((96, 64), "RGB")
 
 
@@ -321,7 +321,7 @@ def test_segmentation_paints_in_the_colours_of_classes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     UperNetForSemanticSegmentation(config).eval().save_pretrained(tmp_path)
     SegformerImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
-    made = open_map_maker("segmentation", tmp_path, CPU)(PICTURE)
+    made = open_map_maker("segmentation", tmp_path, CPU)(IMAGE)
     colours = {tuple(colour) for colour in pixels(made).reshape(-1, 3)}
     assert colours <= {tuple(colour) for colour in PALETTE.astype(int)}
     assert len(colours) > 1
@@ -330,7 +330,7 @@ def test_segmentation_paints_in_the_colours_of_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["depth", "segmentation"])
 def test_a_map_whose_network_is_not_there(tmp_path: Path, kind: str) -> None:
     with pytest.raises(ControlError, match=f"download controlnet {kind}"):
-        make(kind, PICTURE, (64, 64), tmp_path / kind)
+        make(kind, IMAGE, (64, 64), tmp_path / kind)
 
 
 # ------------------------------------------------------------------ maps that are ready
@@ -413,7 +413,7 @@ def test_what_makes_maps_is_read_once(pipe: KosmosGPipeline, folder: Path, tmp_p
     first = nets.map_maker("depth", CPU)
     shutil.rmtree(tmp_path / "annotators")
     assert nets.map_maker("depth", CPU) is first
-    assert first(PICTURE).size == (56, 56)
+    assert first(IMAGE).size == (56, 56)
     assert nets.map_maker("canny", CPU) is not first
     with pytest.raises(ControlError, match="download controlnet depth"):
         nets.map_maker("depth", CPU)
@@ -460,13 +460,13 @@ def test_detectors_read_tensors_alone_and_change_no_surroundings(
     (folder := tmp_path / "openpose").mkdir()
     torch.save({"weight": torch.ones(1)}, folder / "body.pth")
     surroundings = dict(os.environ)
-    assert difference(make("openpose", PICTURE, (64, 64), folder), PICTURE) == 0
+    assert difference(make("openpose", IMAGE, (64, 64), folder), IMAGE) == 0
     assert dict(os.environ) == surroundings
     torch.save({"weight": Program(tmp_path / "ran")}, folder / "body.pth")
     with pytest.raises(
         ControlError, match=r"cannot be loaded from .* download controlnet openpose"
     ):
-        make("openpose", PICTURE, (64, 64), folder)
+        make("openpose", IMAGE, (64, 64), folder)
     assert not (tmp_path / "ran").exists()
 
 

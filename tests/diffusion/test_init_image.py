@@ -13,9 +13,9 @@ from kosmosg import InitImage, KosmosGPipeline
 from kosmosg.diffusion.init_image import prepare
 from kosmosg.diffusion.schedulers import SAMPLERS
 from kosmosg.errors import ImageError, SettingError
-from tests.diffusion.drawing import difference, draw, noise_picture, pixels
+from tests.diffusion.drawing import difference, draw, noise_image, pixels
 
-SCENE = noise_picture()
+SCENE = noise_image()
 
 
 def half_mask(width: int = 64, height: int = 64) -> Image.Image:
@@ -46,7 +46,7 @@ def test_less_strength_stays_closer(pipe: KosmosGPipeline) -> None:
 
 
 def _round_trip(pipe: KosmosGPipeline, image: Image.Image) -> np.ndarray:
-    """What the VAE makes of a picture: the least that image to image changes."""
+    """What the VAE makes of an image: the least that image to image changes."""
     vae: Any = pipe.vae
     values = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.inference_mode():
@@ -81,7 +81,7 @@ def _ddim(pipe: KosmosGPipeline) -> DDIMScheduler:
     return made
 
 
-def test_several_pictures_are_those_of_seeds_that_follow(pipe: KosmosGPipeline) -> None:
+def test_several_images_are_those_of_seeds_that_follow(pipe: KosmosGPipeline) -> None:
     init = InitImage(image=SCENE, strength=0.5)
     settings: dict[str, Any] = {"num_inference_steps": 4, "init": init}
     together = pipe("a cat", seed=5, num_images_per_prompt=3, **settings).images
@@ -90,8 +90,8 @@ def test_several_pictures_are_those_of_seeds_that_follow(pipe: KosmosGPipeline) 
     assert difference(*together[:2]) > 8
 
 
-def test_the_proportions_are_those_of_the_picture(pipe: KosmosGPipeline) -> None:
-    wide = InitImage(image=noise_picture(90, 45), strength=0.5)
+def test_the_proportions_are_those_of_the_image(pipe: KosmosGPipeline) -> None:
+    wide = InitImage(image=noise_image(90, 45), strength=0.5)
     assert draw(pipe, init=wide).size == (64, 32)
     with pytest.raises(SettingError, match="init_image has 90 × 45"):
         draw(pipe, init=wide, width=64, height=64)
@@ -99,8 +99,8 @@ def test_the_proportions_are_those_of_the_picture(pipe: KosmosGPipeline) -> None
 
 @pytest.mark.parametrize("size", [(1, 1), (8000, 8000)])
 def test_the_smallest_and_the_largest(pipe: KosmosGPipeline, size: tuple[int, int]) -> None:
-    picture = Image.new("RGB", size, "teal")
-    assert draw(pipe, init=InitImage(image=picture, strength=0.5)).size == (64, 64)
+    image = Image.new("RGB", size, "teal")
+    assert draw(pipe, init=InitImage(image=image, strength=0.5)).size == (64, 64)
 
 
 def test_a_strength_that_leaves_no_step(pipe: KosmosGPipeline) -> None:
@@ -237,7 +237,7 @@ def test_a_thin_mask_covers_all_that_it_touches(pipe: KosmosGPipeline) -> None:
 
 def test_a_photograph_that_lies_on_its_side(pipe: KosmosGPipeline) -> None:
     """Its size is that of what the user sees, with the mask likewise."""
-    lying, exif = noise_picture(64, 32), Image.Exif()
+    lying, exif = noise_image(64, 32), Image.Exif()
     exif[0x0112] = 6
     lying.info["exif"] = exif.tobytes()
     init = InitImage(image=lying, mask=half_mask(32, 64), strength=0.5)

@@ -13,9 +13,9 @@ from kosmosg.cli import main as cli
 from kosmosg.diffusion.interpolation import interpolate
 from kosmosg.errors import SettingError
 from kosmosg.serving.metadata import read_recipe
-from tests.diffusion.drawing import difference, draw, noise_picture
+from tests.diffusion.drawing import difference, draw, noise_image
 
-ONE, OTHER = noise_picture(seed=1), noise_picture(seed=2)
+ONE, OTHER = noise_image(seed=1), noise_image(seed=2)
 GREY = Image.new("RGB", (64, 64), (123, 117, 104))  # CLIP's mean colour
 
 
@@ -47,7 +47,7 @@ def test_weights_count_over_all_prompts(pipe: KosmosGPipeline) -> None:
         assert distance(both[row : row + 1], alone) < 1e-5
 
 
-def test_weights_reach_the_picture_and_its_recipe(pipe: KosmosGPipeline) -> None:
+def test_weights_reach_the_image_and_its_recipe(pipe: KosmosGPipeline) -> None:
     result = pipe("<i>", [ONE], num_inference_steps=4, seed=5, image_weights=[0])
     assert result.recipes[0]["image_weights"] == [0]
     assert difference(result.images[0], draw(pipe, "<i>", images=[ONE])) > 0
@@ -83,10 +83,10 @@ def test_a_strip_begins_with_one_and_ends_with_the_other(
     assert capsys.readouterr().out == f"{output} (seed 5)\n"
     strip = Image.open(output)
     assert strip.size == (4 * 64, 64)
-    pictures = [strip.crop((64 * n, 0, 64 * (n + 1), 64)) for n in range(4)]
-    for picture, image in ((pictures[0], ONE), (pictures[3], OTHER)):
-        assert difference(picture, draw(pipe, "<i>", images=[image])) <= 1
-    assert len({np.asarray(picture).tobytes() for picture in pictures}) == 4
+    frames = [strip.crop((64 * n, 0, 64 * (n + 1), 64)) for n in range(4)]
+    for frame, image in ((frames[0], ONE), (frames[3], OTHER)):
+        assert difference(frame, draw(pipe, "<i>", images=[image])) <= 1
+    assert len({np.asarray(frame).tobytes() for frame in frames}) == 4
     recipe = read_recipe(output)
     assert (recipe["prompt"], recipe["seed"], recipe["frames"]) == ("<i>", 5, 4)
     found = [hashlib.sha256(Path(end).read_bytes()).hexdigest() for end in ends]

@@ -14,14 +14,14 @@ from diffusers import (
 )
 
 from kosmosg import KosmosGPipeline
-from tests.diffusion.drawing import noise_picture
+from tests.diffusion.drawing import noise_image
 
 SETTINGS: dict[str, Any] = {"num_inference_steps": 2, "width": 64, "height": 64}
 
 
 @pytest.fixture
 def embeds(pipe: KosmosGPipeline) -> dict[str, torch.Tensor]:
-    condition, negative = pipe.encode_prompt("<i> on the beach", [noise_picture()])
+    condition, negative = pipe.encode_prompt("<i> on the beach", [noise_image()])
     return {"prompt_embeds": condition, "negative_prompt_embeds": negative}
 
 
@@ -47,7 +47,7 @@ def test_animate_diff(pipe: KosmosGPipeline, embeds: dict[str, torch.Tensor]) ->
 
 
 def test_instruct_pix2pix(pipe: KosmosGPipeline, embeds: dict[str, torch.Tensor]) -> None:
-    """Its U-Net takes the picture's latents beside the noise."""
+    """Its U-Net takes the image's latents beside the noise."""
     config = {**pipe.unet.config, "in_channels": 8}
     torch.manual_seed(0)
     unet = UNet2DConditionModel.from_config(config)
@@ -56,7 +56,7 @@ def test_instruct_pix2pix(pipe: KosmosGPipeline, embeds: dict[str, torch.Tensor]
     )
     edit.set_progress_bar_config(disable=True)
     steps = {"num_inference_steps": 2}
-    drawn = edit(**embeds, image=noise_picture(seed=1), generator=seeded(), **steps).images[0]
+    drawn = edit(**embeds, image=noise_image(seed=1), generator=seeded(), **steps).images[0]
     assert np.asarray(drawn).std() > 0
 
 

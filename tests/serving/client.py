@@ -71,7 +71,7 @@ class Server(LocalServer):
         return answer
 
     def draw(self, **inputs: Any) -> np.ndarray:
-        """Like ``answer``; gives the pixels, ``(pictures, height, width, 3)``."""
+        """Like ``answer``; gives the pixels, ``(images, height, width, 3)``."""
         return pixels(self.answer(**inputs))
 
     def refuse(self, **inputs: Any) -> str:
@@ -126,21 +126,21 @@ def files(answer: dict[str, Any]) -> list[bytes]:
 
 
 def pixels(answer: dict[str, Any]) -> np.ndarray:
-    """The output pictures of an answer, which all have one size."""
+    """The output images of an answer, which all have one size."""
     images = [Image.open(io.BytesIO(content)).convert("RGB") for content in files(answer)]
     return np.stack([np.asarray(image) for image in images])
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    """Write a picture into a file."""
+    """Write an image into a file."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
-def url(picture: Image.Image | bytes, name: str = "image.png") -> str:
-    """Write a picture, or a file's content, as a data URL."""
-    return data_url(picture if isinstance(picture, bytes) else encode(picture), name)
+def url(image: Image.Image | bytes, name: str = "image.png") -> str:
+    """Write an image, or a file's content, as a data URL."""
+    return data_url(image if isinstance(image, bytes) else encode(image), name)
 
 
 def photo(seed: int = 0, size: tuple[int, int] = (48, 40)) -> Image.Image:

@@ -1,4 +1,4 @@
-"""What callers may send besides pictures: prompts, numbers, names, and files that are none."""
+"""What callers may send besides images: prompts, numbers, names, and files that are none."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import pytest
 
 from tests.serving.client import SMALL, Server, files, photo, url
 
-PICTURE = url(photo())
+IMAGE = url(photo())
 PASSWORDS = Path("/etc/passwd")
 
 
@@ -23,7 +23,7 @@ def contains(message: str, words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "pictures", "words"),
+    ("prompt", "images", "words"),
     [
         ("<i>", 0, ("1 <i> marker,", "0 input images")),
         ("a cat", 1, ("0 <i> markers", "1 input image ")),
@@ -32,16 +32,16 @@ def contains(message: str, words: tuple[str, ...]) -> None:
         ("<I> < i >", 1, ("0 <i> markers", "1 input image ")),
     ],
 )
-def test_markers_and_pictures_differ(
-    server: Server, prompt: str, pictures: int, words: tuple[str, ...]
+def test_markers_and_images_differ(
+    server: Server, prompt: str, images: int, words: tuple[str, ...]
 ) -> None:
-    named = {f"image{n + 1}": PICTURE for n in range(pictures)}
+    named = {f"image{n + 1}": IMAGE for n in range(images)}
     contains(server.refuse(prompt=prompt, **named), (*words, "once for each image"))
 
 
-def test_picture_under_an_unknown_name(server: Server) -> None:
+def test_image_under_an_unknown_name(server: Server) -> None:
     """Cog drops inputs that it does not know, so the message is all that the caller hears."""
-    message = server.refuse(prompt="<i>", image=PICTURE)
+    message = server.refuse(prompt="<i>", image=IMAGE)
     contains(message, ("1 <i> marker", "0 input images", "image1"))
     assert re.search("other name|unknown|ignored|dropped", message), message
 
@@ -121,8 +121,8 @@ def test_long_prompts_fit_into_a_jpeg(server: Server, filling: str) -> None:
         ({"output_format": "gif"}, ("output_format", "webp", "jpg", "png")),
         ({"prompt": 5}, ("prompt", "string")),
         ({"image1": 5}, ("image1", "string")),
-        ({"image1": [PICTURE]}, ("image1", "string")),
-        ({"images": PICTURE}, ("images", "array")),
+        ({"image1": [IMAGE]}, ("image1", "string")),
+        ({"images": IMAGE}, ("images", "array")),
         ({"images": [None]}, ("images/0", "string")),
     ],
     ids=lambda case: json.dumps(case)[:40],
@@ -151,7 +151,7 @@ def test_malformed_body(server: Server, body: str) -> None:
         ({"text_guidance_scale": 6}, {"text_guidance_scale": 6.0}),
         ({"output_quality": 0}, {}),  # has no say in PNG
         ({"output_quality": 100}, {}),
-        ({"image": PICTURE, "image5": PICTURE, "steps": "many", "": None}, {}),  # unknown names
+        ({"image": IMAGE, "image5": IMAGE, "steps": "many", "": None}, {}),  # unknown names
         ({"negative_prompt": "  "}, {"negative_prompt": ""}),
         ({"images": []}, {}),
     ],
@@ -183,11 +183,11 @@ def test_schedulers(server: Server, scheduler: str, steps: int) -> None:
 
 
 def test_inputs_have_an_effect(server: Server) -> None:
-    """Each of them changes the picture, so that equal pictures mean something."""
+    """Each of them changes the image, so that equal images mean something."""
     changes: list[dict[str, Any]] = [
         {},
         {"prompt": "a dog"},
-        {"prompt": "a <i>", "image1": PICTURE},
+        {"prompt": "a <i>", "image1": IMAGE},
         {"negative_prompt": "snow"},
         {"text_guidance_scale": 1},
         {"text_guidance_scale": 20},
@@ -228,8 +228,8 @@ def test_empty_text_counts_as_not_given(server: Server, inputs: dict[str, Any]) 
     contains(server.refuse(prompt="<i>", **inputs), ("0 input images",))
 
 
-@pytest.mark.parametrize("images", [["", PICTURE], [PICTURE, ""]])
-def test_empty_text_beside_a_picture(server: Server, images: list[str]) -> None:
+@pytest.mark.parametrize("images", [["", IMAGE], [IMAGE, ""]])
+def test_empty_text_beside_an_image(server: Server, images: list[str]) -> None:
     """Cog fetches nothing of a list in which one entry is no URL."""
     message = server.refuse(prompt="<i>", images=images)
     contains(message, ("images[", "did not arrive as a file", "Leave empty entries out"))
@@ -239,5 +239,5 @@ def test_empty_text_beside_a_picture(server: Server, images: list[str]) -> None:
 def test_address_named_like_a_file_of_the_server(server: Server, address: str) -> None:
     """An address that Cog did not fetch is not taken for a path in the working directory."""
     message = server.refuse(prompt="<i>", images=["", address])
-    assert "not a picture" not in message
+    assert "not an image" not in message
     assert "directory" not in message

@@ -14,7 +14,7 @@ from tests.serving.client import SMALL, Server, encode, photo, pixels, url
 
 UNLIMITED = (-1, -1)
 LARGE = {"width": 1024, "height": 1024, "num_images": 8}
-# With these weights one picture of this size takes 16 MB more than a small one, four more than 40.
+# With these weights one image of this size takes 16 MB more than a small one, four more than 40.
 SPLIT = {"width": 128, "height": 128, "num_images": 4}
 SPLIT_MEGABYTES = 28
 
@@ -23,7 +23,7 @@ SPLIT_MEGABYTES = 28
 def narrow(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose memory is going to be limited.
 
-    Its latents are half as wide as the pictures, so that the U-Net, which draws all rows at once,
+    Its latents are half as wide as the images, so that the U-Net, which draws all rows at once,
     takes more memory than the VAE. What is freed goes back to the system at once, so that the
     limit means what it says. And it runs on one thread: where a thread cannot be started for lack
     of memory, OpenMP ends the process.
@@ -62,12 +62,12 @@ def test_out_of_memory(narrow: Server, megabytes: int) -> None:
 
 
 def test_out_of_memory_for_four_but_not_for_fewer(narrow: Server) -> None:
-    """The request is split, the log says so, and the pictures are those of a single batch."""
+    """The request is split, the log says so, and the images are those of a single batch."""
     whole = narrow.draw(**SPLIT)
     with limited(narrow.worker, SPLIT_MEGABYTES):
         response = narrow.post({"input": SMALL | SPLIT}).json()
     assert response["status"] == "succeeded", response.get("error")
-    counts = [int(n) for n in re.findall(r"going on with (\d) pictures?", response["logs"])]
+    counts = [int(n) for n in re.findall(r"going on with (\d) images?", response["logs"])]
     assert counts in ([2], [2, 1])
     chunks = 4 // counts[-1]
     assert response["logs"].endswith(f" {chunks}/{chunks}\n")
@@ -77,14 +77,14 @@ def test_out_of_memory_for_four_but_not_for_fewer(narrow: Server) -> None:
 
 # ------------------------------------------------------------------ many requests
 
-PICTURE = url(photo())
+IMAGE = url(photo())
 GOOD: list[dict[str, Any]] = [
-    {"prompt": "<i>", "image1": PICTURE},
+    {"prompt": "<i>", "image1": IMAGE},
     {"num_images": 3},
     {"output_format": "webp"},
     {"output_format": "jpg", "width": 128},
     {"scheduler": "PNDM"},
-    {"negative_prompt": "snow", "prompt": "<i> <i>", "images": [PICTURE, url(photo(1))]},
+    {"negative_prompt": "snow", "prompt": "<i> <i>", "images": [IMAGE, url(photo(1))]},
 ]
 BAD: list[dict[str, Any]] = [
     {"prompt": ""},
@@ -93,7 +93,7 @@ BAD: list[dict[str, Any]] = [
     {"width": 100},
     {"seed": -1},
     {"prompt": "<i>", "image1": "/etc/passwd"},
-    {"prompt": "<i> <i>", "image1": PICTURE, "image2": url(encode(photo())[:99])},
+    {"prompt": "<i> <i>", "image1": IMAGE, "image2": url(encode(photo())[:99])},
 ]
 
 

@@ -52,7 +52,7 @@ def test_default_format(server: Server) -> None:
 
 @pytest.mark.parametrize("output_format", ["webp", "jpg"])
 def test_quality(server: Server, output_format: str) -> None:
-    """More quality takes more bytes and comes closer to the lossless picture."""
+    """More quality takes more bytes and comes closer to the lossless image."""
     exact = server.draw(width=128, height=128).astype(int)
     sizes, errors = [], []
     for quality in (0, 50, 100):
@@ -65,7 +65,7 @@ def test_quality(server: Server, output_format: str) -> None:
     assert errors == sorted(set(errors), reverse=True)
 
 
-def test_recipe_makes_the_picture_again(server: Server, tmp_path: Path) -> None:
+def test_recipe_makes_the_image_again(server: Server, tmp_path: Path) -> None:
     answer = server.answer(
         prompt="a dog in snow",
         negative_prompt="hat",
@@ -108,16 +108,16 @@ def test_recipe_names_the_files_that_were_sent(server: Server, tmp_path: Path) -
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31, MAX_SEED - 1, MAX_SEED])
 @pytest.mark.parametrize("sent", [{}, {"prompt": "<i>", "image1": url(photo())}], ids=["", "image"])
-def test_picture_n_has_seed_plus_n(server: Server, seed: int, sent: dict[str, Any]) -> None:
+def test_image_n_has_seed_plus_n(server: Server, seed: int, sent: dict[str, Any]) -> None:
     """Alone or in a batch: matrix products of other shapes round differently, by a level at most.
 
     On the machines tried so far the pixels were equal.
     """
     together = server.draw(num_images=3, seed=seed, num_inference_steps=2, **sent)
-    assert len({picture.tobytes() for picture in together}) == 3
-    for number, picture in enumerate(together):
+    assert len({image.tobytes() for image in together}) == 3
+    for number, image in enumerate(together):
         alone = server.draw(seed=(seed + number) % 2**32, num_inference_steps=2, **sent)
-        assert np.abs(picture.astype(int) - alone[0]).max() <= 1
+        assert np.abs(image.astype(int) - alone[0]).max() <= 1
 
 
 def test_seeds_begin_again_at_zero(server: Server, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_same_request_again(server: Server) -> None:
 
 
 def test_random_seed(server: Server, tmp_path: Path) -> None:
-    """Without a seed the pictures differ, and log and metadata say how to get them again."""
+    """Without a seed the images differ, and log and metadata say how to get them again."""
     inputs = {key: value for key, value in SMALL.items() if key != "seed"}
     answers = [server.post({"input": inputs}).json() for _ in range(3)]
     seeds = [int(re.findall(r"^seed: (\d+)$", answer["logs"], re.M)[0]) for answer in answers]

@@ -1,4 +1,4 @@
-"""The safety checker: some pictures flagged, or all."""
+"""The safety checker: some images flagged, or all."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -29,7 +29,7 @@ def test_all_flagged(strict_weights: Path, tmp_path: Path) -> None:
         response = server.post({"input": {"prompt": "a cat", "num_inference_steps": 1}})
         answer = response.json()
         assert answer["status"] == "failed"
-        assert "safety checker flagged every picture" in answer["error"]
+        assert "safety checker flagged every image" in answer["error"]
         assert "Try another seed or prompt" in answer["error"]
         assert "output" not in answer
         assert not server.leftovers()
@@ -98,7 +98,7 @@ def test_some_flagged(service: Service, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_every_one_flagged(service: Service) -> None:
     files, _ = run(service, False, False, False)
-    with pytest.raises(UnsafeImageError, match="every picture"):
+    with pytest.raises(UnsafeImageError, match="every image"):
         run(service, True, True, True)
     assert not any(file.exists() for file in files)  # those of the request before
 

@@ -244,7 +244,7 @@ def test_convolutions_are_laid_out_where_it_helps(
 
 
 def enlarge(weights: Path, pixels: int) -> None:
-    """Make a decoder of larger pictures out of one of 64 pixels."""
+    """Make a decoder of larger images out of one of 64 pixels."""
     file = weights / "unet" / "config.json"
     config = json.loads(file.read_text())
     file.write_text(json.dumps(config | {"sample_size": pixels // 8}))

@@ -1,4 +1,4 @@
-"""LoRA, ControlNet and initial pictures through the running server."""
+"""LoRA, ControlNet and initial images through the running server."""
 
 import io
 import pickle
@@ -21,7 +21,7 @@ from tests.serving.client import SMALL, Server, encode, photo, url
 from tests.serving.test_inputs import contains
 from tests.serving.test_protocol import LONG, cancel, start_long
 
-PICTURE = url(photo(size=(48, 48)))
+IMAGE = url(photo(size=(48, 48)))
 
 
 @pytest.fixture(scope="module")
@@ -84,22 +84,22 @@ def test_parts_for_a_text_encoder_are_told_in_the_log(drawn: Server, unet: Any) 
 
 def test_a_control_by_edges(drawn: Server) -> None:
     base = drawn.draw()
-    controlled = drawn.draw(control_image=PICTURE)
+    controlled = drawn.draw(control_image=IMAGE)
     assert (base != controlled).any()
-    np.testing.assert_array_equal(base, drawn.draw(control_image=PICTURE, control_scale=0))
+    np.testing.assert_array_equal(base, drawn.draw(control_image=IMAGE, control_scale=0))
     np.testing.assert_array_equal(base, drawn.draw())
 
 
 def test_a_map_that_is_ready(drawn: Server) -> None:
     settings = {"control_type": "depth", "control_preprocess": False}
-    assert (drawn.draw() != drawn.draw(control_image=PICTURE, **settings)).any()
+    assert (drawn.draw() != drawn.draw(control_image=IMAGE, **settings)).any()
 
 
-def test_a_picture_to_start_from(drawn: Server) -> None:
+def test_a_image_to_start_from(drawn: Server) -> None:
     steps = {"num_inference_steps": 4}
     base = drawn.draw(**steps)
-    assert (base != drawn.draw(init_image=PICTURE, prompt_strength=0.5, **steps)).any()
-    full = drawn.draw(init_image=PICTURE, prompt_strength=1, **steps)
+    assert (base != drawn.draw(init_image=IMAGE, prompt_strength=0.5, **steps)).any()
+    full = drawn.draw(init_image=IMAGE, prompt_strength=1, **steps)
     np.testing.assert_array_equal(base, full)
 
 
@@ -113,8 +113,8 @@ def test_everything_at_once(drawn: Server, style: str) -> None:
     drawn.draw(
         lora_weights=style,
         lora_scale=0.5,
-        control_image=PICTURE,
-        init_image=PICTURE,
+        control_image=IMAGE,
+        init_image=IMAGE,
         init_mask=mask(512, 512),
         scheduler="EulerAncestral",
         num_inference_steps=4,
@@ -132,7 +132,7 @@ def test_every_scheduler(drawn: Server, scheduler: str) -> None:
 
 
 @pytest.mark.parametrize("side", [1, 8000])
-def test_initial_pictures_of_any_size(drawn: Server, side: int) -> None:
+def test_initial_images_of_any_size(drawn: Server, side: int) -> None:
     drawn.draw(init_image=square(side), num_inference_steps=4)
 
 
@@ -140,8 +140,8 @@ def test_sides_follow_a_guide(drawn: Server) -> None:
     wide = url(encode(Image.new("RGB", (200, 100), "teal")))
     inputs = {key: value for key, value in SMALL.items() if key not in ("width", "height")}
     response = drawn.post({"input": inputs | {"init_image": wide, "num_inference_steps": 4}})
-    (picture,) = response.json()["output"]
-    size = Image.open(io.BytesIO(read_data_url(picture)[0])).size
+    (image,) = response.json()["output"]
+    size = Image.open(io.BytesIO(read_data_url(image)[0])).size
     assert size[0] == 2 * size[1]
 
 
@@ -163,7 +163,7 @@ def bad_loras(unet: Any) -> dict[str, tuple[str, tuple[str, ...]]]:
     return {
         "cut off": (url(whole[:-50]), ("lora_weights", "cut off")),
         "pickle": (url(pickle.dumps({"a": 1})), ("lora_weights is a pickle",)),
-        "picture": (PICTURE, ("lora_weights is not a safetensors file",)),
+        "image": (IMAGE, ("lora_weights is not a safetensors file",)),
         "empty": (url(b""), ("lora_weights",)),
         "SDXL": (lora(sdxl), ("another base model", "Stable Diffusion v1.5")),
         "rank 0": (lora(empty), ("rank 0",)),
@@ -174,7 +174,7 @@ def bad_loras(unet: Any) -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 @pytest.mark.parametrize(
-    "case", ["cut off", "pickle", "picture", "empty", "SDXL", "rank 0", "NaN", "huge", "path"]
+    "case", ["cut off", "pickle", "image", "empty", "SDXL", "rank 0", "NaN", "huge", "path"]
 )
 def test_loras_that_cannot_be_used(drawn: Server, unet: Any, case: str) -> None:
     sent, words = bad_loras(unet)[case]
@@ -189,20 +189,20 @@ def test_loras_that_cannot_be_used(drawn: Server, unet: Any, case: str) -> None:
         ({"control_scale": 0.5}, ("control_scale is 0.5", "no control_image")),
         ({"control_type": "depth"}, ("control_type is depth", "no control_image")),
         ({"control_preprocess": False}, ("control_preprocess is False", "no control_image")),
-        ({"control_type": "edges", "control_image": PICTURE}, ("control_type",)),
+        ({"control_type": "edges", "control_image": IMAGE}, ("control_type",)),
         ({"prompt_strength": 0.5}, ("prompt_strength is 0.5", "no init_image")),
         ({"init_mask": mask()}, ("init_mask is given", "no init_image")),
-        ({"init_image": PICTURE, "init_mask": mask(white=False)}, ("no white part",)),
+        ({"init_image": IMAGE, "init_mask": mask(white=False)}, ("no white part",)),
         ({"init_image": square(64), "init_mask": mask(64, 32)}, ("init_mask has 64 × 32",)),
         ({"init_image": square(64), "prompt_strength": 0}, ("leaves no step to take",)),
         ({"init_image": "/etc/passwd"}, ("init_image must be sent as a file",)),
         ({"control_image": "/etc/passwd"}, ("control_image must be sent as a file",)),
         ({"init_mask": "/etc/passwd"}, ("init_mask must be sent as a file",)),
-        ({"init_image": url(b"nonsense")}, ("init_image is not a picture",)),
+        ({"init_image": url(b"nonsense")}, ("init_image is not an image",)),
         ({"control_image": mask(64, 32)}, ("control_image has 64 × 32", "64 × 64")),
         ({"control_image": mask(640, 64)}, ("control_image", "more than 8 times")),
         ({"scheduler": "LCM", "num_inference_steps": 51}, ("LCM takes at most 50",)),
-        ({"control_image": PICTURE, "control_type": "mlsd"}, ("download controlnet mlsd",)),
+        ({"control_image": IMAGE, "control_type": "mlsd"}, ("download controlnet mlsd",)),
     ],
 )
 def test_inputs_that_do_not_go_together(
@@ -221,7 +221,7 @@ def test_a_side_that_an_image_gives_is_bounded_too(drawn: Server, name: str) -> 
 
 def test_a_map_that_cannot_be_made_here(drawn: Server) -> None:
     """The ControlNet is there, but not the network that makes its map."""
-    message = drawn.refuse(control_image=PICTURE, control_type="depth")
+    message = drawn.refuse(control_image=IMAGE, control_type="depth")
     contains(message, ("download controlnet depth", "control_preprocess=false"))
 
 
@@ -235,5 +235,5 @@ def test_a_cancelled_request_leaves_no_lora(drawn: Server, style: str) -> None:
 
 def test_all_kinds_are_known(drawn: Server) -> None:
     for kind in CONTROL_TYPES[2:]:
-        message = drawn.refuse(control_image=PICTURE, control_type=kind)
+        message = drawn.refuse(control_image=IMAGE, control_type=kind)
         contains(message, (f"download controlnet {kind}",))

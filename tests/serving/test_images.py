@@ -1,4 +1,4 @@
-"""Input pictures of every kind, good and bad, through the running server."""
+"""Input images of every kind, good and bad, through the running server."""
 
 import io
 import struct
@@ -46,16 +46,16 @@ def bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "name", "words"),
     [
-        (b"", "a.png", ("empty file", "Send a picture")),
+        (b"", "a.png", ("empty file", "Send an image")),
         (half(encode(noise(), "JPEG")), "a.jpg", ("damaged or cut off", "resend")),
         (half(encode(noise(), "PNG")), "a.png", ("damaged or cut off", "resend")),
         (half(encode(noise(), "WEBP")), "a.webp", ("Save it again", "resend")),
         (encode(noise(), "PNG")[:20], "a.png", ("image1",)),
-        (encode(noise(), "JPEG")[:3], "a.jpg", ("not a picture", "Send it as JPEG")),
-        (b"a cat on the beach\n", "a.txt", ("not a picture", "Send it as JPEG")),
-        (b"a cat on the beach\n", "a.png", ("not a picture", "Send it as JPEG")),
-        (SVG, "a.svg", ("not a picture", "SVG", "exported")),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a.eps", ("not a picture",)),
+        (encode(noise(), "JPEG")[:3], "a.jpg", ("not an image", "Send it as JPEG")),
+        (b"a cat on the beach\n", "a.txt", ("not an image", "Send it as JPEG")),
+        (b"a cat on the beach\n", "a.png", ("not an image", "Send it as JPEG")),
+        (SVG, "a.svg", ("not an image", "SVG", "exported")),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a.eps", ("not an image",)),
         (bomb(50_000, 50_000), "a.png", ("too large", "100,000,000 pixels")),
         (bomb(11_000, 11_000), "a.png", ("11000 × 11000", "100,000,000", "Scale it down")),
         (encode(noise(), "AVIF")[:-200], "a.avif", ("damaged or cut off", "resend")),
@@ -94,7 +94,7 @@ def animation(kind: str) -> bytes:
 
 
 def turned(kind: str, **options: Any) -> bytes:
-    """A picture that lies on its side, with a note of how to turn it."""
+    """An image that lies on its side, with a note of how to turn it."""
     exif = Image.Exif()
     exif[ORIENTATION] = 6  # a quarter turn clockwise makes it upright
     lying = photo().transpose(Image.Transpose.ROTATE_90)
@@ -115,30 +115,30 @@ def grey_16() -> Image.Image:
 
 def transparent() -> Image.Image:
     """Half of it is transparent, with colours beneath."""
-    picture = photo().convert("RGBA")
-    alpha = np.zeros((picture.height, picture.width), dtype=np.uint8)
+    image = photo().convert("RGBA")
+    alpha = np.zeros((image.height, image.width), dtype=np.uint8)
     alpha[:, ::2] = 255
-    alpha[: picture.height // 2] = 255
-    picture.putalpha(Image.fromarray(alpha))
-    return picture
+    alpha[: image.height // 2] = 255
+    image.putalpha(Image.fromarray(alpha))
+    return image
 
 
 def palette() -> bytes:
-    """A palette picture in which one colour is transparent."""
-    picture = photo().quantize(8)
-    return encode(picture, transparency=picture.getpixel((0, 0)))
+    """A palette image in which one colour is transparent."""
+    image = photo().quantize(8)
+    return encode(image, transparency=image.getpixel((0, 0)))
 
 
 def palette_on(colour: str) -> Image.Image:
-    picture = photo().quantize(8)
-    values = np.asarray(picture)
-    drawn = np.array(picture.convert("RGB"))
+    image = photo().quantize(8)
+    values = np.asarray(image)
+    drawn = np.array(image.convert("RGB"))
     drawn[values == values[0, 0]] = Image.new("RGB", (1, 1), colour).getpixel((0, 0))
     return Image.fromarray(drawn)
 
 
-def on(colour: str, picture: Image.Image) -> Image.Image:
-    return Image.alpha_composite(Image.new("RGBA", picture.size, colour), picture).convert("RGB")
+def on(colour: str, image: Image.Image) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", image.size, colour), image).convert("RGB")
 
 
 def decoded(content: bytes) -> Image.Image:
@@ -224,7 +224,7 @@ SEEN: dict[
 
 @pytest.mark.parametrize("case", SEEN)
 def test_seen_rightly(server: Server, case: str) -> None:
-    """The output is exactly that of the lossless picture, and not that of the mistake."""
+    """The output is exactly that of the lossless image, and not that of the mistake."""
     content, right, wrong = (make() for make in SEEN[case])
     drawn = server.draw(prompt="<i>", image1=url(content, "image.bin"))
     np.testing.assert_array_equal(drawn, server.draw(prompt="<i>", image1=url(right)))
@@ -240,16 +240,16 @@ def test_type_in_the_url_does_not_matter(server: Server) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-# ------------------------------------------------------------------ several pictures
+# ------------------------------------------------------------------ several images
 
 EIGHT = [url(photo(seed)) for seed in range(8)]
 MARKERS = " and ".join(["<i>"] * 8)
 
 
-def spread(pictures: list[str], named: int) -> dict[str, Any]:
-    """Send some pictures as image1, image2, … and the others as a list."""
-    sent: dict[str, Any] = {f"image{n + 1}": pictures[n] for n in range(named)}
-    return {**sent, "images": pictures[named:]} if pictures[named:] else sent
+def spread(images: list[str], named: int) -> dict[str, Any]:
+    """Send some images as image1, image2, … and the others as a list."""
+    sent: dict[str, Any] = {f"image{n + 1}": images[n] for n in range(named)}
+    return {**sent, "images": images[named:]} if images[named:] else sent
 
 
 @pytest.mark.parametrize("named", [0, 1, 2, 3])
@@ -260,25 +260,25 @@ def test_order(server: Server, named: int) -> None:
 
 
 @pytest.mark.parametrize(("one", "other"), [(0, 1), (1, 2), (3, 4), (6, 7), (0, 7)])
-def test_swapping_two_pictures(server: Server, one: int, other: int) -> None:
+def test_swapping_two_images(server: Server, one: int, other: int) -> None:
     swapped = list(EIGHT)
     swapped[one], swapped[other] = swapped[other], swapped[one]
     straight = server.draw(prompt=MARKERS, **spread(EIGHT, 4))
     assert (server.draw(prompt=MARKERS, **spread(swapped, 4)) != straight).any()
 
 
-def test_equal_pictures_may_be_swapped(server: Server) -> None:
-    pictures = [EIGHT[0], EIGHT[1], EIGHT[0], EIGHT[1]]
-    swapped = [pictures[2], pictures[3], pictures[0], pictures[1]]
+def test_equal_images_may_be_swapped(server: Server) -> None:
+    images = [EIGHT[0], EIGHT[1], EIGHT[0], EIGHT[1]]
+    swapped = [images[2], images[3], images[0], images[1]]
     prompt = "<i> <i> <i> <i>"
     np.testing.assert_array_equal(
-        server.draw(prompt=prompt, **spread(pictures, 4)),
+        server.draw(prompt=prompt, **spread(images, 4)),
         server.draw(prompt=prompt, **spread(swapped, 2)),
     )
 
 
 def test_gap_between_the_names(server: Server) -> None:
-    """Pictures are counted by their order, not by their numbers."""
+    """Images are counted by their order, not by their numbers."""
     np.testing.assert_array_equal(
         server.draw(prompt="<i> <i>", image2=EIGHT[0], image4=EIGHT[1]),
         server.draw(prompt="<i> <i>", image1=EIGHT[0], image2=EIGHT[1]),
