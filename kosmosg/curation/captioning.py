@@ -2,21 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from transformers import (
-    AutoImageProcessor,
-    AutoTokenizer,
-    Blip2ForConditionalGeneration,
-    GenerationConfig,
-)
 
-from kosmosg.checkpoints.pretrained import load_preprocessor
 from kosmosg.curation.images import all_opened
 from kosmosg.curation.models import choose_dtype, find_model, load_model
 from kosmosg.curation.records import Draft, Outcome, Rejected, one_by_one
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
 
 Captioner = Callable[[Sequence[Image.Image]], list[str]]
 
@@ -39,6 +35,11 @@ class Blip2Captioner:
         Raises:
             WeightsError: If it cannot be had.
         """
+        # Here, since it takes seconds: workers that only read or cut do without.
+        from transformers import AutoImageProcessor, AutoTokenizer, Blip2ForConditionalGeneration
+
+        from kosmosg.checkpoints.pretrained import load_preprocessor
+
         folder = find_model(name)
         return cls(
             load_model(Blip2ForConditionalGeneration, name, folder, choose_dtype()),
@@ -73,12 +74,14 @@ class Caption:
         return one_by_one(lambda draft: _with_caption(draft, next(captions)), drafts)
 
 
-def greedy(model: Any, tokenizer: Any, tokens: int) -> GenerationConfig:
+def greedy(model: Any, tokenizer: Any, tokens: int) -> "GenerationConfig":
     """Return the settings by which a model always says the same.
 
     Those that come with a model are passed over, but for its ends of a text: they draw by chance,
     or keep it from repeating words, which is what it is to do here.
     """
+    from transformers import GenerationConfig
+
     ends = model.generation_config.eos_token_id
     ends = tokenizer.eos_token_id if ends is None else ends
     padding = tokenizer.pad_token_id

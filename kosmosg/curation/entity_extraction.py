@@ -10,9 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from kosmosg.checkpoints.pretrained import load_preprocessor
 from kosmosg.curation.captioning import greedy
 from kosmosg.curation.models import choose_dtype, find_model, load_model
 from kosmosg.curation.records import Draft, EntityRule, Outcome, Rejected, set_aside
@@ -80,6 +78,10 @@ class LanguageModel:
         Raises:
             WeightsError: If it cannot be had.
         """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from kosmosg.checkpoints.pretrained import load_preprocessor
+
         folder = find_model(name)
         return cls(
             load_model(AutoModelForCausalLM, name, folder, choose_dtype(wide=True)),

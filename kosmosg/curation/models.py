@@ -1,15 +1,11 @@
 """Pretrained models by folder or Hub id: JSON and safetensors alone, no code, no pickles."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kosmosg.checkpoints.pretrained import load_pretrained
 from kosmosg.errors import WeightsError
-
-logger = logging.getLogger(__name__)
 
 # Of a repository nothing else is fetched; vocabularies of tokenizers come as text or as .model.
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
@@ -48,6 +44,8 @@ def load_model(kind: Any, name: str, folder: Path, dtype: torch.dtype) -> Any:
     Raises:
         WeightsError: If it is damaged, or of another class.
     """
+    from kosmosg.checkpoints.pretrained import load_pretrained
+
     return load_pretrained(kind, folder, dtype=dtype, name=name).to(choose_device())
 
 

@@ -8,9 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float16
 from PIL import Image
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPSegForImageSegmentation
 
-from kosmosg.checkpoints.pretrained import load_preprocessor
 from kosmosg.curation.images import all_opened
 from kosmosg.curation.models import choose_dtype, find_model, load_model
 from kosmosg.curation.records import Draft, Outcome
@@ -33,6 +31,10 @@ class ClipSegSegmenter:
         Raises:
             WeightsError: If it cannot be had.
         """
+        from transformers import AutoImageProcessor, AutoTokenizer, CLIPSegForImageSegmentation
+
+        from kosmosg.checkpoints.pretrained import load_preprocessor
+
         folder = find_model(name)
         return cls(
             load_model(CLIPSegForImageSegmentation, name, folder, choose_dtype()),

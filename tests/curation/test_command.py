@@ -16,8 +16,8 @@ from kosmosg.cli import curate
 from kosmosg.cli import main as cli
 from kosmosg.curation import pipelines as recipes
 from kosmosg.curation.pipelines import Compositional
+from tests.curation.folders import shards, write_edits
 from tests.curation.test_img2dataset import sample, write_tars
-from tests.curation.test_openimages import shards
 from tests.curation.tiny_models import write_blip2, write_clipseg, write_qwen2
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,25 +25,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run(*words: object) -> int:
     return cli.main(["curate", *map(str, words)])
-
-
-def write_edits(root: Path, count: int) -> Path:
-    """A set of edits in which every second folder has two pairs."""
-    seeds = []
-    for number in range(count):
-        folder = root / f"{number:07d}"
-        folder.mkdir(parents=True)
-        prompt = {"input": f"picture {number}", "edit": "make it blue"}
-        (folder / "prompt.json").write_text(json.dumps(prompt))
-        names = [str(100 * number + n) for n in range(1 + number % 2)]
-        seeds.append([folder.name, names])
-        for name in names:
-            for half in (0, 1):
-                values = np.random.default_rng(int(name) + half).integers(0, 256, (32, 32, 3))
-                image = Image.fromarray(values.astype(np.uint8))
-                image.save(folder / f"{name}_{half}.jpg")
-    (root / "seeds.json").write_text(json.dumps(seeds))
-    return root
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,8 @@
 """Ray Data as the engine: the same bytes as without it, also when workers die."""
 
 import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,11 @@ from kosmosg.curation.engine import (
 from kosmosg.curation.output import Ledger
 from kosmosg.curation.pipelines import Recipe, make_instructpix2pix, make_openimages
 from kosmosg.curation.records import Draft, Outcome
-from kosmosg.curation.steps import Stage, Step
+from kosmosg.curation.steps import Stage
 from kosmosg.errors import CurationError, WeightsError
-from tests.curation.test_command import write_edits
-from tests.curation.test_openimages import make, shards
+from tests.curation.folders import shards, write_edits
+from tests.curation.mortal import OnFire, make_mortal
+from tests.curation.test_openimages import make
 from tests.curation.world import OPTIONS, oracles, write_pictures
 
 COUNT, PER_SHARD = 20, 4
@@ -80,33 +79,6 @@ def run(recipe: Recipe, ledger: Ledger, cluster: dict[str, float]) -> list[int]:
     return sorted(run_on_ray(jobs_of(recipe, ledger), recipe.stages, ledger, workers))
 
 
-class Mortal:
-    """A step that takes its process with it when it comes to a sample: once, or always."""
-
-    def __init__(self, make: Callable[[], Step], key: str, marker: Path | None = None):
-        self._step, self._key, self._marker = make(), key, marker
-        self.name, self.batch = self._step.name, self._step.batch
-
-    def __call__(self, drafts: Sequence[Draft]) -> Sequence[Outcome]:
-        if any(draft.key == self._key for draft in drafts):
-            if self._marker is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            elif not self._marker.exists():
-                self._marker.write_text(str(os.getpid()))
-                os.kill(os.getpid(), signal.SIGKILL)
-        return self._step(drafts)
-
-
-def make_mortal(recipe: Recipe, step: str, key: str, marker: Path | None = None) -> Recipe:
-    stages = (
-        replace(stage, make=partial(Mortal, stage.make, key, marker))
-        if stage.name == step
-        else stage
-        for stage in recipe.stages
-    )
-    return replace(recipe, stages=tuple(stages))
-
-
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_although_workers_die(
     pictures: Path,
@@ -149,16 +121,6 @@ def without_times(ledger: Ledger) -> list[dict[str, Any]]:
         for step in record["steps"]:
             del step["seconds"]
     return records
-
-
-class OnFire:
-    """A step that fails for whatever comes."""
-
-    name = "read"
-    batch = 64
-
-    def __call__(self, drafts: Sequence[Draft]) -> Sequence[Outcome]:
-        raise RuntimeError("the graphics card is on fire")
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from kosmosg.curation.sources import open_images
 from kosmosg.data.schema import CaptionRules
 from kosmosg.data.shards import TarShard, open_shards
 from kosmosg.errors import CurationError
-from tests.curation.test_command import write_edits
+from tests.curation.folders import write_edits
 from tests.curation.test_img2dataset import jpeg, sample, write_tars
 from tests.data.test_shards import write_tar
 

@@ -22,6 +22,7 @@ from kosmosg.data.preprocessing import PromptPreparer
 from kosmosg.data.schema import CompositionalSample, open_picture
 from kosmosg.data.shards import open_shards
 from kosmosg.prompts.tokenizer import KosmosGTokenizer
+from tests.curation.folders import shards
 from tests.curation.world import OPTIONS, draw, oracles, write_pictures
 
 COUNT, PER_SHARD = 24, 10
@@ -143,10 +144,6 @@ def test_counts(made: Ledger) -> None:
 def test_the_same_bytes_again(made: Ledger, pictures: Path, tmp_path: Path) -> None:
     again = make(recipe_of(pictures), tmp_path / "again")
     assert shards(again.directory) == shards(made.directory)
-
-
-def shards(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(directory.glob("*.tar"))}
 
 
 def say(answers: dict[str, str], captions: list[str]) -> list[Answer]:

@@ -12,7 +12,8 @@ import pytest
 from kosmosg.cli import curate
 from kosmosg.cli import main as cli
 from kosmosg.curation.pipelines import Compositional
-from tests.curation.test_command import ROOT, write_edits
+from tests.curation.folders import write_edits
+from tests.curation.test_command import ROOT
 from tests.curation.test_img2dataset import sample, write_tars
 
 SOURCES = ("pictures", "edits", "downloads", "tokenizer", "output")
