@@ -1,33 +1,248 @@
-"""``python -m miniature``."""
+"""``python -m miniature``: data and vocabulary of a drawn world, training, the paper's tables."""
 
-import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from kosmosg.cli.main import make_parser, run_command
-from kosmosg.cli.train import run_stage
-from miniature.cli import data, evaluate, train, train_adapters
+from tyro.conf import Positional, subcommand
 
-DESCRIPTION = "A small KOSMOS-G in a drawn world: its data, what it takes from others, its tables."
+from kosmosg.cli.main import Program, run_program
+from kosmosg.diffusion.settings import MAX_SEED
+from kosmosg.errors import SettingError
+from kosmosg.utils.checks import check_integer, check_number
+from miniature.train import TrainPart
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command of ``python -m miniature``."""
-    return run_command(build_parser(), arguments)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser with one subparser per command."""
-    add_parsers = [data.add_parsers, _add_train, evaluate.add_parser]
-    return make_parser("miniature", DESCRIPTION, add_parsers)
+if TYPE_CHECKING:
+    from kosmosg.evaluation.models import Generate, Sampling
+    from miniature.evaluation.tables import RowResult
 
 
-def _add_train(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("train", help="train what KOSMOS-G takes from others, or a probe")
-    parser.set_defaults(run=run_stage)
-    stages = parser.add_subparsers(title="stages", required=True, metavar="STAGE")
-    train.add_parsers(stages)
-    train_adapters.add_parsers(stages)
+@dataclass(frozen=True, kw_only=True)
+class WriteData:
+    """Write training data as WebDataset shards.
+
+    Attributes:
+        directory: Folder to write; a stopped run is continued.
+        seed: Decides all samples.
+        scale: Share of the samples.
+        processes: Processes that draw.
+    """
+
+    directory: Positional[Path]
+    seed: int = 0
+    scale: float = 1.0
+    processes: int = 2
+
+    def run(self) -> None:
+        """Write the data set."""
+        from tqdm import tqdm
+
+        from miniature.world.dataset import write_dataset
+
+        with tqdm(desc="draw", unit="sample") as bar:
+
+            def progress(done: int, total: int) -> None:
+                if bar.total is None:
+                    bar.initial = done  # written by an earlier run, so no part of the speed
+                bar.total, bar.n = total, done
+                bar.refresh()
+
+            write_dataset(
+                self.directory,
+                seed=self.seed,
+                scale=self.scale,
+                processes=self.processes,
+                progress=progress,
+            )
+        print(self.directory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteVocabulary:
+    """Write the tokenizers of the language model and CLIP.
+
+    Attributes:
+        directory: Where to write the folders tokenizer and clip_tokenizer.
+    """
+
+    directory: Positional[Path]
+
+    def run(self) -> None:
+        """Write both tokenizers."""
+        from miniature.world.vocabulary import write_clip_tokenizer, write_tokenizer
+
+        folders = (self.directory / "tokenizer", self.directory / "clip_tokenizer")
+        for folder, write in zip(folders, (write_tokenizer, write_clip_tokenizer), strict=True):
+            print(f"{folder}: {len(write(folder))} tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FillTables:
+    """Fill the paper's tables.
+
+    Attributes:
+        weights: Weights folder after stage 3; else KOSMOSG_WEIGHTS, else weights/kosmos-g.
+        after_align: Weights folder after stage 2, for its rows.
+        end_to_end: Weights folder trained without stage 2.
+        probe: Folder of what reads images; else probe in the weights folder.
+        prompts: Prompts of each row.
+        steps: Denoising steps, 1 to 999.
+        guidance_scale: Strength of the guidance; 1 switches it off.
+        seed: Of prompts and images, 0 to 4294967295.
+        batch: Images generated at once.
+        device: Such as cpu or cuda:1; else cuda if there is one, else cpu.
+        output: Folder of results, table and sheets.
+        sheet: Image file that shows examples of each skill.
+    """
+
+    weights: str | None = None
+    after_align: Path | None = None
+    end_to_end: Path | None = None
+    probe: Path | None = None
+    prompts: int = 200
+    steps: int = 30
+    guidance_scale: float = 5.0
+    seed: int = 0
+    batch: int = 25
+    device: str | None = None
+    output: Path | None = None
+    sheet: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.output and not self.sheet:
+            raise SettingError("Nothing to do: name --output for the table, --sheet, or both.")
+        check_integer("--prompts", self.prompts, 1, 100_000)
+        check_integer("--batch", self.batch, 1, 10_000)
+        check_integer("--steps", self.steps, 1, 999)
+        check_integer("--seed", self.seed, 0, MAX_SEED - self.prompts)
+        check_number("--guidance-scale", self.guidance_scale, 1, 1000)
+
+    def run(self) -> None:
+        """Fill the table, show the examples, or both."""
+        from kosmosg.checkpoints.folder import find_weights
+        from kosmosg.evaluation.models import Sampling
+        from kosmosg.serving.metadata import check_format
+
+        if self.sheet:
+            check_format(self.sheet)
+        weights = find_weights(self.weights)
+        for folder in filter(None, (self.after_align, self.end_to_end)):
+            find_weights(folder)
+        sampling = Sampling(steps=self.steps, guidance_scale=self.guidance_scale)
+        if self.output:
+            self._measure(weights, sampling, self.output)
+        if self.sheet:
+            self._show_skills(weights, sampling, self.sheet)
+
+    def _measure(self, weights: Path, sampling: "Sampling", output: Path) -> None:
+        from tqdm import tqdm
+
+        from kosmosg.pipeline import choose_device
+        from miniature.evaluation.probe import Probe
+        from miniature.evaluation.report import write_report
+        from miniature.evaluation.tables import FIRST_ROW, RATIO, ROWS, RowEvaluator
+
+        device = choose_device(self.device)
+        probe = Probe.from_pretrained(self.probe or weights / "probe").to(device)
+        results: dict[str, RowResult] = {}
+        left_out: dict[str, str] = {}
+        models: dict[str, Generate | str] = {}
+        for row in ROWS:
+            if row.model not in models:
+                models[row.model] = self._open(row.model, weights, sampling)
+            generate = models[row.model]
+            if isinstance(generate, str):
+                left_out[row.key] = generate
+                continue
+            compared = results.get(FIRST_ROW) if RATIO in row.shown else None
+            with tqdm(desc=row.key, unit="image", total=self.prompts) as bar:
+
+                def progress(done: int, total: int, bar: tqdm = bar) -> None:
+                    bar.update(done - bar.n)
+
+                evaluator = RowEvaluator(
+                    row=row,
+                    read=probe.read,
+                    prompts=self.prompts,
+                    seed=self.seed,
+                    batch=self.batch,
+                    compared=compared,
+                    progress=progress,
+                )
+                results[row.key] = evaluator.measure(generate)
+        settings = self._settings(weights, sampling, str(device))
+        print(write_report([*results.values()], left_out, settings, output), end="")
+
+    def _show_skills(self, weights: Path, sampling: "Sampling", sheet: Path) -> None:
+        from miniature.evaluation.skills import draw_skills
+        from miniature.evaluation.tables import FINAL
+
+        generate: Any = self._open(FINAL, weights, sampling)
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        draw_skills(generate, seed=self.seed).save(sheet)
+        print(sheet)
+
+    def _open(self, model: str, weights: Path, sampling: "Sampling") -> "Generate | str":
+        """Open a model, or say why it is not there."""
+        import torch
+
+        from kosmosg.evaluation.models import clip_generator, kosmosg_generator
+        from kosmosg.pipeline import KosmosGPipeline, choose_device
+        from miniature.evaluation.tables import AFTER_ALIGN, CLIP, END_TO_END
+
+        device = choose_device(self.device)
+        if model == CLIP:
+            parts = [weights / name for name in ("text_encoder", "clip_tokenizer")]
+            if missing := [part.name for part in parts if not part.is_dir()]:
+                return f"{weights} has no {' and no '.join(missing)}"
+            dtype = torch.float16 if device.type == "cuda" else torch.float32
+            return clip_generator(weights, sampling, device=device, dtype=dtype)
+        others = {AFTER_ALIGN: self.after_align, END_TO_END: self.end_to_end}
+        folder = others.get(model, weights)
+        if folder is None:
+            return (
+                f"no weights given by --{'after-align' if model == AFTER_ALIGN else 'end-to-end'}"
+            )
+        return kosmosg_generator(KosmosGPipeline.from_pretrained(folder, device=device), sampling)
+
+    def _settings(self, weights: Path, sampling: "Sampling", device: str) -> dict[str, Any]:
+        """List what decides the numbers, to be written beside them."""
+        folders = {"weights": weights} | {
+            name: getattr(self, name) for name in ("after_align", "end_to_end", "probe")
+        }
+        return {
+            "prompts": self.prompts,
+            "steps": sampling.steps,
+            "guidance_scale": sampling.guidance_scale,
+            "scheduler": sampling.scheduler,
+            "seed": self.seed,
+            "batch": self.batch,
+            "device": device,
+            **{name: str(folder) for name, folder in folders.items() if folder},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiniatureProgram(Program):
+    """A small KOSMOS-G in a drawn world: its data, what it takes from others, its tables."""
+
+    command: (
+        Annotated[WriteData, subcommand("data")]
+        | Annotated[WriteVocabulary, subcommand("vocabulary")]
+        | Annotated[TrainPart, subcommand("train")]
+        | Annotated[FillTables, subcommand("evaluate")]
+    )
+
+    def run(self) -> None:
+        """Run the command."""
+        self.command.run()
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command of ``python -m miniature``; see ``run_program``."""
+    return run_program(MiniatureProgram, "miniature", words)
 
 
 if __name__ == "__main__":

@@ -1,204 +1,289 @@
-"""``generate``: draw pictures for a prompt."""
+"""``generate`` and ``mix``: images for a prompt, and a strip from one image to another."""
 
-import argparse
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tyro.conf import Positional
+
 from kosmosg.diffusion.settings import (
     CONTROL_SCALE,
-    CONTROL_TYPES,
     DEFAULT_GUIDANCE,
     DEFAULT_SAMPLER,
     DEFAULT_STEPS,
     LORA_SCALE,
-    MAX_SEED,
     PROMPT_STRENGTH,
-    SAMPLER_NAMES,
+    ControlType,
+    SamplerName,
 )
-from kosmosg.errors import SettingError, UnsafeImageError
-from kosmosg.models.config import DTYPES
+from kosmosg.errors import PromptError, SettingError, UnsafeImageError
+from kosmosg.models.config import Dtype
+from kosmosg.utils.checks import check_integer
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from kosmosg.pipeline import KosmosGOutput
+    from kosmosg.pipeline import KosmosGOutput, KosmosGPipeline
+
+MOST_FRAMES = 64
+ALL_FLAGGED = "The safety checker flagged every image. Try another seed or prompt."
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Add the command's parser."""
-    parser = commands.add_parser("generate", help="draw pictures")
-    parser.set_defaults(run=run)
-    parser.add_argument("--prompt", required=True, help="text, with <i> for each input image")
-    parser.add_argument(
-        "--image", action="append", default=[], type=Path, help="input image; repeat it in order"
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("out.png"),
-        metavar="FILE",
-        help=".png, .webp or .jpg, numbered if there are several; default: out.png",
-    )
-    parser.add_argument("--negative-prompt", default="", help="what should not appear")
-    parser.add_argument("--num-images", type=int, default=1, metavar="N", help="default: 1")
-    parser.add_argument(
-        "--steps", type=int, default=DEFAULT_STEPS, metavar="N", help=f"default: {DEFAULT_STEPS}"
-    )
-    parser.add_argument(
-        "--guidance-scale",
-        type=float,
-        default=DEFAULT_GUIDANCE,
-        metavar="X",
-        help=f"1 switches guidance off; default: {DEFAULT_GUIDANCE:g}",
-    )
-    parser.add_argument("--width", type=int, metavar="PIXELS", help="default: as trained")
-    parser.add_argument("--height", type=int, metavar="PIXELS", help="default: as trained")
-    parser.add_argument(
-        "--scheduler",
-        default=DEFAULT_SAMPLER,
-        choices=SAMPLER_NAMES,
-        metavar="NAME",
-        help=f"{', '.join(SAMPLER_NAMES)}; default: {DEFAULT_SAMPLER}",
-    )
-    parser.add_argument("--seed", type=int, metavar="N", help=f"0 to {MAX_SEED}; default: random")
-    _add_techniques(parser)
-    parser.add_argument(
-        "--weights", metavar="DIR", help="default: KOSMOSG_WEIGHTS or weights/kosmos-g"
-    )
-    parser.add_argument("--device", help="default: cuda if there is one, else cpu")
-    parser.add_argument("--dtype", choices=DTYPES, help="default: float16 on cuda, else float32")
-    parser.add_argument(
-        "--no-safety-checker", action="store_true", help="do not ask the safety checker"
-    )
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What generates, and where.
 
+    Attributes:
+        weights: Weights folder; else KOSMOSG_WEIGHTS, else weights/kosmos-g.
+        device: Such as cpu or cuda:1; else cuda if there is one, else cpu.
+        dtype: Precision; else float16 on cuda and float32 elsewhere.
+    """
 
-def _add_techniques(parser: argparse.ArgumentParser) -> None:
-    """Add what Stable Diffusion v1.5 is used with."""
-    parser.add_argument("--lora", type=Path, metavar="FILE", help="LoRA of the U-Net, .safetensors")
-    parser.add_argument(
-        "--lora-scale",
-        type=float,
-        default=LORA_SCALE,
-        metavar="X",
-        help=f"its strength; default: {LORA_SCALE:g}",
-    )
-    parser.add_argument(
-        "--control-image", type=Path, metavar="FILE", help="fixes the layout through a ControlNet"
-    )
-    parser.add_argument(
-        "--control-type",
-        choices=CONTROL_TYPES,
-        default=CONTROL_TYPES[0],
-        metavar="KIND",
-        help=f"{', '.join(CONTROL_TYPES)}; default: {CONTROL_TYPES[0]}",
-    )
-    parser.add_argument(
-        "--control-map", action="store_true", help="the control image is a control map already"
-    )
-    parser.add_argument(
-        "--control-scale",
-        type=float,
-        default=CONTROL_SCALE,
-        metavar="X",
-        help=f"0 to 2; default: {CONTROL_SCALE:g}",
-    )
-    parser.add_argument(
-        "--init-image", type=Path, metavar="FILE", help="start from it instead of noise"
-    )
-    parser.add_argument(
-        "--init-mask", type=Path, metavar="FILE", help="repaint only the white parts"
-    )
-    parser.add_argument(
-        "--prompt-strength",
-        type=float,
-        default=PROMPT_STRENGTH,
-        metavar="X",
-        help=f"how far to move from the initial image, 0 to 1; default: {PROMPT_STRENGTH:g}",
-    )
+    weights: str | None = None
+    device: str | None = None
+    dtype: Dtype | None = None
 
+    def open(self) -> "KosmosGPipeline":
+        """Open the weights."""
+        import torch
 
-def _read_techniques(options: argparse.Namespace) -> dict[str, Any]:
-    """Open what the techniques need."""
-    from kosmosg.diffusion.control import Control
-    from kosmosg.diffusion.init_image import InitImage
-    from kosmosg.diffusion.lora import LoRA
-    from kosmosg.prompts.images import open_image
+        from kosmosg.checkpoints.folder import find_weights
+        from kosmosg.pipeline import KosmosGPipeline
 
-    def opened(path: Path | None) -> "Image.Image | None":
-        return None if path is None else open_image(path, str(path), keep_alpha=True)
-
-    found: dict[str, Any] = {}
-    if options.lora:
-        found["lora"] = LoRA(file=options.lora, scale=options.lora_scale, name=str(options.lora))
-    if control := opened(options.control_image):
-        found["control"] = Control(
-            kind=options.control_type,
-            image=control,
-            preprocess=not options.control_map,
-            scale=options.control_scale,
+        return KosmosGPipeline.from_pretrained(
+            find_weights(self.weights),
+            torch_dtype=getattr(torch, self.dtype) if self.dtype else None,
+            device=self.device,
         )
-    mask = opened(options.init_mask)
-    if init := opened(options.init_image):
-        found["init"] = InitImage(image=init, mask=mask, strength=options.prompt_strength)
-    elif mask:
-        raise SettingError("--init-mask needs --init-image, of which it says what may change.")
-    return found
 
 
-def run(options: argparse.Namespace) -> None:
-    """Draw pictures and save them."""
-    import torch
-    from tqdm import tqdm
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """How images come out of noise.
 
-    from kosmosg.checkpoints.folder import find_weights
-    from kosmosg.pipeline import KosmosGPipeline
-    from kosmosg.prompts.images import open_image
-    from kosmosg.serving.metadata import check_format
+    Attributes:
+        guidance_scale: Strength of the guidance; 1 switches it off.
+        scheduler: Sampler.
+        seed: Of the first image, 0 to 4294967295; random if there is none.
+    """
 
-    check_format(options.output)
-    images = [open_image(path, str(path)) for path in options.image]
-    techniques = _read_techniques(options)
-    pipeline = KosmosGPipeline.from_pretrained(
-        find_weights(options.weights),
-        torch_dtype=getattr(torch, options.dtype) if options.dtype else None,
-        device=options.device,
-    )
-    with tqdm(desc="denoise", unit="step") as bar:
+    guidance_scale: float = DEFAULT_GUIDANCE
+    scheduler: SamplerName = DEFAULT_SAMPLER
+    seed: int | None = None
 
-        def progress(done: int, total: int) -> None:
-            bar.total, bar.n = total, done
-            bar.refresh()
 
+@dataclass(frozen=True, kw_only=True)
+class AdapterOptions:
+    """What Stable Diffusion v1.5 is used with.
+
+    Attributes:
+        lora: LoRA of the U-Net, .safetensors.
+        lora_scale: Strength of the LoRA.
+        control_image: Image that fixes the layout through a ControlNet.
+        control_type: Which ControlNet reads the control image.
+        control_map: The control image is a control map already.
+        control_scale: Strength of the ControlNet, 0 to 2.
+        init_image: Image to start from instead of noise.
+        init_mask: Repaint only the white parts of this mask of the initial image.
+        prompt_strength: How far to move from the initial image, 0 to 1.
+    """
+
+    lora: Path | None = None
+    lora_scale: float = LORA_SCALE
+    control_image: Path | None = None
+    control_type: ControlType = "canny"
+    control_map: bool = False
+    control_scale: float = CONTROL_SCALE
+    init_image: Path | None = None
+    init_mask: Path | None = None
+    prompt_strength: float = PROMPT_STRENGTH
+
+    def __post_init__(self) -> None:
+        """Refuse options that were meant to act on what is not there."""
+        defaults = {field.name: field.default for field in fields(self)}
+        for needed, names in (
+            ("lora", ["lora_scale"]),
+            ("control_image", ["control_type", "control_map", "control_scale"]),
+            ("init_image", ["init_mask", "prompt_strength"]),
+        ):
+            for name in names:
+                if getattr(self, needed) is None and getattr(self, name) != defaults[name]:
+                    option, file = (each.replace("_", "-") for each in (name, needed))
+                    raise SettingError(
+                        f"--{option} needs --{file}, which it acts on. Give --{file} FILE, or "
+                        f"leave --{option} out."
+                    )
+
+    def open(self) -> dict[str, Any]:
+        """Open the files, in the words of ``KosmosGPipeline``."""
+        from kosmosg.diffusion.control import Control
+        from kosmosg.diffusion.init_image import InitImage
+        from kosmosg.diffusion.lora import LoRA
+
+        found: dict[str, Any] = {}
+        if self.lora:
+            found["lora"] = LoRA(file=self.lora, scale=self.lora_scale, name=str(self.lora))
+        if self.control_image:
+            found["control"] = Control(
+                kind=self.control_type,
+                image=_open_image(self.control_image, keep_alpha=True),
+                preprocess=not self.control_map,
+                scale=self.control_scale,
+            )
+        if self.init_image:
+            found["init"] = InitImage(
+                image=_open_image(self.init_image, keep_alpha=True),
+                mask=_open_image(self.init_mask, keep_alpha=True) if self.init_mask else None,
+                strength=self.prompt_strength,
+            )
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate:
+    """Generate images.
+
+    Attributes:
+        prompt: Text, with <i> for each input image.
+        image: Input image; repeat it, in the order of the markers.
+        negative_prompt: What should not appear.
+        output: .png, .webp or .jpg; numbered if there are several.
+        num_images: Images of the prompt.
+        steps: Denoising steps, 1 to 999.
+        width: In pixels, a multiple of 8; else as the model was trained.
+        height: In pixels, a multiple of 8; else as the model was trained.
+        no_safety_checker: Do not ask the safety checker.
+    """
+
+    prompt: str
+    image: tuple[Path, ...] = ()
+    negative_prompt: str = ""
+    output: Path = Path("out.png")
+    num_images: int = 1
+    steps: int = DEFAULT_STEPS
+    width: int | None = None
+    height: int | None = None
+    no_safety_checker: bool = False
+    sampling: SamplingOptions
+    adapter: AdapterOptions
+    model: ModelOptions
+
+    def run(self) -> None:
+        """Generate the images and save them."""
+        from tqdm import tqdm
+
+        from kosmosg.serving.metadata import check_format
+
+        check_format(self.output)
+        images = [_open_image(path) for path in self.image]
+        adapters = self.adapter.open()
+        pipeline = self.model.open()
+        with tqdm(desc="denoise", unit="step") as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total, bar.n = total, done
+                bar.refresh()
+
+            result = pipeline(
+                self.prompt,
+                images,
+                self.negative_prompt,
+                num_images_per_prompt=self.num_images,
+                num_inference_steps=self.steps,
+                guidance_scale=self.sampling.guidance_scale,
+                width=self.width,
+                height=self.height,
+                scheduler=self.sampling.scheduler,
+                seed=self.sampling.seed,
+                check_safety=not self.no_safety_checker,
+                progress=progress,
+                **adapters,
+            )
+        _save(result, self.output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """Generate a strip of images from one input image to another.
+
+    Attributes:
+        first: Image at the left end.
+        second: Image at the right end.
+        prompt: Text with one <i>, which both images take turns in.
+        frames: Images of the strip, 2 to 64.
+        output: .png, .webp or .jpg.
+        inference_steps: Denoising steps of each image, 1 to 999.
+    """
+
+    RENAMED = {  # noqa: RUF012 - a constant
+        "--steps": "--frames says how many images the strip has, --inference-steps how many "
+        "denoising steps each takes"
+    }
+
+    first: Positional[Path]
+    second: Positional[Path]
+    prompt: str = "<i>"
+    frames: int = 8
+    output: Path = Path("mix.png")
+    inference_steps: int = DEFAULT_STEPS
+    sampling: SamplingOptions
+    model: ModelOptions
+
+    def __post_init__(self) -> None:
+        check_integer("--frames", self.frames, 2, MOST_FRAMES)
+        if self.prompt.count("<i>") != 1:
+            raise PromptError(
+                "--prompt must have exactly one <i>, which both images take turns in."
+            )
+
+    def run(self) -> None:
+        """Generate the strip and save it."""
+        from kosmosg.diffusion.interpolation import interpolate, lay_side_by_side
+        from kosmosg.diffusion.settings import choose_seeds
+        from kosmosg.prompts.images import identify
+        from kosmosg.serving.metadata import check_format, save_image
+
+        check_format(self.output)
+        ends = [_open_image(path) for path in (self.first, self.second)]
+        pipeline = self.model.open()
+        (seed,) = choose_seeds(self.sampling.seed, 1)
+        conditions, _ = pipeline.encode_prompt([self.prompt] * 2, [[end] for end in ends])
         result = pipeline(
-            options.prompt,
-            images,
-            options.negative_prompt,
-            num_images_per_prompt=options.num_images,
-            num_inference_steps=options.steps,
-            guidance_scale=options.guidance_scale,
-            width=options.width,
-            height=options.height,
-            scheduler=options.scheduler,
-            seed=options.seed,
-            check_safety=not options.no_safety_checker,
-            progress=progress,
-            **techniques,
+            prompt_embeds=interpolate(conditions[0], conditions[1], self.frames),
+            num_inference_steps=self.inference_steps,
+            guidance_scale=self.sampling.guidance_scale,
+            scheduler=self.sampling.scheduler,
+            seed=[seed] * self.frames,
         )
-    _save(result, options.output)
+        if flagged := sum(result.flagged):
+            print(f"blacked out: {flagged} images that the safety checker flagged")
+        if flagged == self.frames:
+            raise UnsafeImageError(ALL_FLAGGED)
+        recipe = {"prompt": self.prompt, "images": [*map(identify, ends)]} | result.recipes[0]
+        for key in ("prompt_embeds", "num_images_per_prompt"):
+            del recipe[key]
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        strip = lay_side_by_side(result.images, result.flagged)
+        path = save_image(strip, self.output, quality=90, recipe=recipe | {"frames": self.frames})
+        print(f"{path} (seed {seed})")
+
+
+def _open_image(path: Path, *, keep_alpha: bool = False) -> "Image.Image":
+    from kosmosg.prompts.images import open_image
+
+    return open_image(path, str(path), keep_alpha=keep_alpha)
 
 
 def _save(result: "KosmosGOutput", output: Path) -> None:
-    """Write the pictures that the safety checker let pass, and say where they are."""
+    """Write the images that the safety checker let pass, and say where they are."""
     from kosmosg.serving.metadata import save_image
 
     if all(result.flagged):
-        raise UnsafeImageError(
-            "The safety checker flagged every image. Try another seed or prompt."
-        )
+        raise UnsafeImageError(ALL_FLAGGED)
     output.parent.mkdir(parents=True, exist_ok=True)
     for index, (image, seed) in enumerate(zip(result.images, result.seeds, strict=True)):
         if result.flagged[index]:
-            print(f"left out: the picture with seed {seed}, flagged by the safety checker")
+            print(f"left out: the image with seed {seed}, flagged by the safety checker")
             continue
         name = output.name
         if len(result.images) > 1:

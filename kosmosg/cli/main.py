@@ -1,74 +1,106 @@
 """``python -m kosmosg``: the library on the command line."""
 
-import argparse
-import errno
 import logging
 import os
+import select
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from io import TextIOWrapper
+from typing import Annotated
 
-from kosmosg.cli import convert, curate, download, evaluate, generate, mix, new, train
+from tyro.conf import CascadeSubcommandArgs, arg
+
+from kosmosg.cli.convert import Convert, Download, New
+from kosmosg.cli.curate import Curate
+from kosmosg.cli.evaluate import Evaluate
+from kosmosg.cli.generate import Generate, Mix
+from kosmosg.cli.parsing import UsageError, parse
+from kosmosg.cli.train import Train
 from kosmosg.errors import KosmosGError
 
-# In the order of --help.
-COMMANDS = (generate, mix, convert, download, new, train, curate, evaluate)
 
-DESCRIPTION = "KOSMOS-G: pictures of the subjects in your input images."
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What every package's command line takes.
 
-# Adds a command to the parser: its options, and ``run``, which takes them.
-AddParser = Callable[[argparse._SubParsersAction], None]
+    Attributes:
+        verbose: Say more in the log.
+    """
 
+    verbose: Annotated[CascadeSubcommandArgs[bool], arg(aliases=["-v"])] = False
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command of ``python -m kosmosg``; see ``run_command``."""
-    return run_command(build_parser(), arguments)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser with one subparser per command."""
-    return make_parser("kosmosg", DESCRIPTION, [command.add_parser for command in COMMANDS])
+    def run(self) -> None:
+        """Do what is asked."""
+        raise NotImplementedError
 
 
-def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> int:
+@dataclass(frozen=True, kw_only=True)
+class KosmosGProgram(Program):
+    """KOSMOS-G: images of the subjects in your input images."""
+
+    command: Generate | Mix | Convert | Download | New | Train | Curate | Evaluate
+
+    def run(self) -> None:
+        """Run the command."""
+        self.command.run()
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command of ``python -m kosmosg``; see ``run_program``."""
+    return run_program(KosmosGProgram, "kosmosg", words)
+
+
+def run_program(kind: type[Program], package: str, words: Sequence[str] | None = None) -> int:
     """Run one command.
 
+    Args:
+        kind: The commands.
+        package: What the user has called.
+        words: What stands behind it; by default what this process was given.
+
     Returns:
-        0, or 1 after an error that the message explains.
+        0; 1 after an error that the message explains; 2 if the command line cannot be read; what a
+        shell says of programs that are interrupted or whose reader is gone.
     """
-    options = parser.parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO if options.verbose else logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s",
-    )
     # Read by transformers when it is imported: no notes on missing torchvision, no bars of its own.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a table has dashes that not every terminal has
     try:
-        options.run(options)
+        try:
+            program = parse(kind, package, sys.argv[1:] if words is None else words)
+            logging.basicConfig(
+                level=logging.INFO if program.verbose else logging.WARNING,
+                format="%(levelname)s %(name)s: %(message)s",
+            )
+            program.run()
+        finally:
+            sys.stdout.flush()  # else what cannot be written is noticed when nobody can tell
     except KosmosGError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except OSError as error:
-        if error.filename is None and error.errno != errno.ENOSPC:
-            raise
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            return 128 + signal.SIGPIPE
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror}.", file=sys.stderr)
+        reason = error.strerror or str(error).partition("\n")[0] or type(error).__name__
+        print(f"error: {place}{reason.removesuffix('.')}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
     return 0
 
 
-def make_parser(
-    package: str, description: str, add_parsers: Sequence[AddParser]
-) -> argparse.ArgumentParser:
-    """Build the parser of a package with one subparser per command."""
-    parser = argparse.ArgumentParser(prog=f"python -m {package}", description=description)
-    parser.add_argument("-v", "--verbose", action="store_true", help="say more in the log")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add_parser in add_parsers:
-        add_parser(commands)
-    return parser
+def _reader_is_gone() -> bool:
+    """Tell whether nobody reads what is printed, as after ``| head``; then print nowhere."""
+    with suppress(OSError):  # what is no file has no reader either
+        output, poll = sys.stdout.fileno(), select.poll()
+        poll.register(output, 0)
+        if poll.poll(0):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+            return True
+    return False

@@ -18,8 +18,9 @@ from kosmosg.curation.records import Draft, EntityRule, Outcome, set_aside
 from kosmosg.curation.segmentation import Logits
 from kosmosg.data.boxes import square_box
 from kosmosg.data.entities import match_tags
+from kosmosg.data.options import ImageFormat
 from kosmosg.data.schema import CompositionalSample, Entity
-from kosmosg.data.shard_writer import ImageFormat, encode_sample
+from kosmosg.data.shard_writer import encode_sample
 
 DILATION = 100  # the dilating square has this part of the picture's side, made odd
 LIMIT = 1e4  # logits of certainty

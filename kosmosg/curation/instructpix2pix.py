@@ -18,8 +18,9 @@ from PIL import Image
 
 from kosmosg.curation.records import Draft, Outcome, Source, one_by_one
 from kosmosg.curation.sources import MAX_TEXT, ByteRange, Place, bundle, printable, read_file
+from kosmosg.data.options import ImageFormat
 from kosmosg.data.schema import EditSample, StoredPicture, open_picture
-from kosmosg.data.shard_writer import ImageFormat, encode_sample
+from kosmosg.data.shard_writer import encode_sample
 from kosmosg.data.shards import encodable
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import CurationError

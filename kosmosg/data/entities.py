@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from kosmosg.data.options import DROP_TEXT, KEEP_BACKGROUND
+from kosmosg.data.options import EntityOptions
 from kosmosg.data.schema import CompositionalSample, open_picture
 from kosmosg.data.skipping import BadSample
-from kosmosg.errors import DataError
 from kosmosg.prompts.prompt import Prompt
 
 COLOURS = frozenset(
@@ -38,37 +37,6 @@ class TagSpan:
     tag: int
     start: int
     end: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class EntityOptions:
-    """How often an entity's picture and words vary; the published numbers.
-
-    Attributes:
-        keep_background: Probability that the picture shows what stands around the entity; drawn
-            for each entity.
-        drop_text: Probability that the words of all entities are left out; drawn for each sample.
-
-    Raises:
-        DataError: If one is no probability.
-    """
-
-    keep_background: float = KEEP_BACKGROUND
-    drop_text: float = DROP_TEXT
-
-    def __post_init__(self) -> None:
-        check_probability("--keep-background", self.keep_background)
-        check_probability("--drop-text", self.drop_text)
-
-
-def check_probability(name: str, value: float) -> None:
-    """Refuse what is no probability.
-
-    Raises:
-        DataError: Naming it.
-    """
-    if not 0 <= value <= 1:
-        raise DataError(f"{name} is a probability, from 0 to 1; it cannot be {value}.")
 
 
 def match_tags(caption: str, tags: Sequence[str]) -> tuple[TagSpan, ...]:

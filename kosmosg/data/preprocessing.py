@@ -21,8 +21,8 @@ import numpy as np
 from jaxtyping import Float, Float64
 from PIL import Image
 
-from kosmosg.data.entities import EntityOptions, check_probability, draw_prompt
-from kosmosg.data.options import DROP_CAPTION
+from kosmosg.data.entities import draw_prompt
+from kosmosg.data.options import DROP_CAPTION, EntityOptions, check_probability
 from kosmosg.data.schema import (
     CaptionSample,
     CompositionalSample,

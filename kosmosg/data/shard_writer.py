@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from io import BytesIO
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from PIL import Image
 from webdataset.writer import TarWriter
 
+from kosmosg.data.options import ImageFormat
 from kosmosg.data.schema import (
     CaptionSample,
     CompositionalSample,
@@ -22,7 +23,6 @@ from kosmosg.data.schema import (
 from kosmosg.errors import DataError
 from kosmosg.utils.files import atomic_file
 
-ImageFormat = Literal["PNG", "JPEG", "WEBP"]
 _EXTENSION = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
 

@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from kosmosg.data.entities import match_tags
+from kosmosg.data.options import TsvSet
 from kosmosg.data.scans import scan_once
 from kosmosg.data.schema import (
     CaptionRules,
@@ -47,7 +48,6 @@ from kosmosg.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-TsvSet = Literal["captions", "instructpix2pix", "openimages"]
 Parser = Callable[[list[bytes], np.random.Generator], Sample]
 INDEX_FILE = Path("json") / "train.json"
 LINE_INDEX_SUFFIX = ".lineidx"

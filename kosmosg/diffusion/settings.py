@@ -3,16 +3,16 @@
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from kosmosg.errors import SettingError
 from kosmosg.utils.checks import check_integer, check_number
 
 DEFAULT_STEPS = 50
-SAMPLER_NAMES = (
-    *("DPMSolverMultistep", "DDIM", "PNDM", "UniPC"),
-    *("Euler", "EulerAncestral", "KarrasDPM", "LCM"),
-)
+SamplerName = Literal[
+    "DPMSolverMultistep", "DDIM", "PNDM", "UniPC", "Euler", "EulerAncestral", "KarrasDPM", "LCM"
+]
+SAMPLER_NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
 DEFAULT_SAMPLER = SAMPLER_NAMES[0]
 DEFAULT_GUIDANCE = 6.0
 MAX_SEED = 2**32 - 1
@@ -20,10 +20,11 @@ MAX_SIDE = 8192  # pixels
 LORA_SCALE = 1.0
 CONTROL_SCALE = 1.0
 PROMPT_STRENGTH = 0.8
-CONTROL_TYPES = (
-    *("canny", "depth", "openpose", "scribble", "softedge", "segmentation"),
-    *("normal", "lineart", "lineart_anime", "mlsd", "shuffle", "ip2p"),
-)
+ControlType = Literal[
+    "canny", "depth", "openpose", "scribble", "softedge", "segmentation",
+    "normal", "lineart", "lineart_anime", "mlsd", "shuffle", "ip2p",
+]  # fmt: skip
+CONTROL_TYPES: tuple[ControlType, ...] = get_args(ControlType)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ can be given to ``kosmosg convert --config`` in the same form.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,4 +72,5 @@ FULL_SIZE: dict[str, Any] = {
 
 SD15_REPOSITORY = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
-DTYPES = ("float16", "bfloat16", "float32")  # of weights folders
+Dtype = Literal["float16", "bfloat16", "float32"]  # of weights folders
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)

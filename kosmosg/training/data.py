@@ -4,105 +4,40 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 
 from kosmosg.data.mixture import Mixture, ReadAhead, Source, make_sources
+from kosmosg.data.options import NamedData, StreamOptions
 from kosmosg.data.packing import PackedMixture
 from kosmosg.data.preprocessing import Prepared
 from kosmosg.data.schema import CaptionRules, CaptionSample, Sample, Shard, ShardGroup
 from kosmosg.data.shards import open_shards
 from kosmosg.data.skipping import BadSample, BadSampleLimit
-from kosmosg.data.tsv import TsvSet, open_tsv
+from kosmosg.data.tsv import open_tsv
 from kosmosg.errors import DataError
 from kosmosg.prompts.images import clip_pixels, target_pixels
 from kosmosg.prompts.tokenizer import TokenizedPrompt
-from kosmosg.training.options import BAD_SHARE, MIN_SIDE, THREADS
 from kosmosg.training.stage import Stream
 
 T = TypeVar("T")
-TSV_SETS: tuple[TsvSet, ...] = get_args(TsvSet)
 
 
 @dataclass(frozen=True, kw_only=True)
-class NamedData:
-    """One data set of a run.
+class TrainingData(StreamOptions):
+    """What is read, and in which order.
 
     Attributes:
-        path: Folder of shards, or of the authors' layout.
-        layout: Name of the authors' set; nothing for shards.
-        weight: How often it is drawn, compared with the others.
-    """
-
-    path: Path
-    layout: TsvSet | None
-    weight: float
-
-    @classmethod
-    def parse(cls, text: str) -> "NamedData":
-        """Read ``[SET=]FOLDER[:WEIGHT]``, such as ``shards/captions:2``.
-
-        Raises:
-            DataError: If set or weight are none.
-        """
-        rest, layout, weight = text, None, 1.0
-        head, equals, tail = rest.partition("=")
-        if equals and "/" not in head:
-            if head not in TSV_SETS:
-                raise DataError(
-                    f"{text!r}: {head!r} is no layout of the authors. Write one of "
-                    f"{', '.join(TSV_SETS)} before the =, or the folder of shards alone."
-                )
-            rest, layout = tail, head
-        folder, colon, number = rest.rpartition(":")
-        if colon:
-            try:
-                rest, weight = folder, float(number)
-            except ValueError as error:
-                raise DataError(
-                    f"{text!r}: the weight {number!r} is no number. Write FOLDER:WEIGHT."
-                ) from error
-        return cls(path=Path(rest), layout=layout, weight=weight)  # type: ignore[arg-type]
-
-    def open(self, rules: CaptionRules) -> Sequence[ShardGroup]:
-        """List its files.
-
-        Raises:
-            DataError: If there are none.
-        """
-        if self.layout:
-            return open_tsv(self.path, self.layout, rules)
-        return (ShardGroup(shards=open_shards(self.path, rules), weight=1.0),)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """What is read, and how.
-
-    Attributes:
-        sets: At least one.
         seed: Decides the order and every random choice.
-        min_side: Shortest side of a captioned picture.
-        bad_share: Largest share of bad samples.
-        threads: Threads that read ahead on each process.
     """
 
-    sets: tuple[NamedData, ...]
     seed: int = 0
-    min_side: int = MIN_SIDE
-    bad_share: float = BAD_SHARE
-    threads: int = THREADS
-
-    def __post_init__(self) -> None:
-        if self.threads < 0:
-            raise DataError(f"{self.threads} threads cannot read. Choose --threads from 0 on.")
 
     def identity(self) -> dict[str, Any]:
         """Return what a resumed run must have in common with the one it goes on with."""
-        sets = [[str(data.path), data.layout, data.weight] for data in self.sets]
-        return {"data": sets, "min_side": self.min_side}
+        data = [[str(each.path), each.layout, each.weight] for each in self.data]
+        return {"data": data, "min_side": self.min_side}
 
     @property
     def limit(self) -> BadSampleLimit:
@@ -115,14 +50,14 @@ class DataOptions:
         Raises:
             DataError: If a set is weighted, which has no meaning here.
         """
-        for data in self.sets:
+        for data in self.data:
             if data.weight != 1:
                 raise DataError(
                     f"{data.path} is given the weight {data.weight:g}, but all pictures are drawn "
                     "equally often here: each is encoded once. Name the folder without a weight."
                 )
         rules = CaptionRules(min_side=self.min_side)
-        groups = [group for data in self.sets for group in data.open(rules)]
+        groups = [group for data in self.data for group in open_groups(data, rules)]
         return [shard for group in groups for shard in group.shards]
 
     def mixture(
@@ -145,8 +80,8 @@ class DataOptions:
         """
         rules = CaptionRules(text_only=text_only, min_side=self.min_side)
         sources: list[Source[T]] = []
-        for data in self.sets:
-            sources += make_sources(str(data.path), data.open(rules), data.weight, prepare)
+        for data in self.data:
+            sources += make_sources(str(data.path), open_groups(data, rules), data.weight, prepare)
         return Mixture(
             sources,
             seed=self.seed,
@@ -186,6 +121,17 @@ class DataOptions:
                 for lane in range(rank, lanes, world_size)
             ]
         )
+
+
+def open_groups(data: NamedData, rules: CaptionRules) -> Sequence[ShardGroup]:
+    """List the files of a data set.
+
+    Raises:
+        DataError: If there are none.
+    """
+    if data.layout:
+        return open_tsv(data.path, data.layout, rules)
+    return (ShardGroup(shards=open_shards(data.path, rules), weight=1.0),)
 
 
 class Turns(Stream):
@@ -249,8 +195,3 @@ def add_counts(parts: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, di
         for source, counts in part.items():
             whole.setdefault(source, Counter()).update(counts)
     return {source: dict(counts) for source, counts in whole.items()}
-
-
-def parse_sets(texts: Iterable[str]) -> tuple[NamedData, ...]:
-    """Read all data sets of a command line."""
-    return tuple(NamedData.parse(text) for text in texts)

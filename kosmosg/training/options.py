@@ -9,10 +9,6 @@ from kosmosg.errors import TrainingError
 Precision = Literal["no", "bf16", "fp16"]
 SaveDtype = Literal["float32", "float16"]
 
-# Of the data: shortest side of a captioned picture (the authors'), largest share of bad samples,
-# threads that read ahead on each process.
-MIN_SIDE, BAD_SHARE, THREADS = 384, 0.2, 2
-
 # What may differ between a run and its resumption. None of these changes a loss but
 # micro_batch_size: dropout is drawn otherwise, and where samples look at each other the loss
 # depends on how a batch is cut (CLIP contrasts, the probe's BatchNorm, the padding of align).
@@ -32,7 +28,7 @@ CHANGEABLE = ("learning_rate", "warmup_steps", "clip_norm")
 
 @dataclass(frozen=True, kw_only=True)
 class LoopOptions:
-    """Settings of a run. The optimizer's defaults are those of the authors' training scripts.
+    """Settings of a run; the optimizer's defaults are those of the authors' training scripts.
 
     Attributes:
         output: Folder of the run: checkpoints, logs, samples, and in the end the weights.
@@ -40,9 +36,9 @@ class LoopOptions:
         batch_size: Samples per update, over all processes.
         learning_rate: At its peak.
         warmup_steps: Updates of linear growth; linear decay to 0 follows.
-        micro_batch_size: Samples that one process takes through the networks at once; by default
-            all of its share. Smaller ones are accumulated.
-        weight_decay: Decoupled from the gradient.
+        micro_batch_size: Samples that one process takes through the networks at once, and
+            accumulates; else all of its share.
+        weight_decay: Of AdamW, decoupled from the gradient.
         betas: Adam's two decay rates.
         epsilon: Adam's, in the denominator.
         clip_norm: Largest norm of the whole gradient.
@@ -52,15 +48,18 @@ class LoopOptions:
         save_dtype: Precision of the result.
         seed: Decides the order of the data, all noise and dropout.
         save_every: Updates between two checkpoints.
-        sample_every: Updates between two sheets of sample images; 0 for none.
+        sample_every: Updates between two sheets of sample images, of vae and instruct; 0 for none.
         log_every: Updates between two entries of the log.
         keep: Number of checkpoints that stay.
+
+    Raises:
+        TrainingError: Naming the option, its value and its bounds.
     """
 
     output: Path
     steps: int
     batch_size: int
-    learning_rate: float
+    learning_rate: float = 1e-3
     warmup_steps: int = 375
     micro_batch_size: int | None = None
     weight_decay: float = 0.01

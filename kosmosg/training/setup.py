@@ -8,12 +8,12 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from kosmosg.checkpoints.loading import REMEDY, check_config, load_module
 from kosmosg.checkpoints.stable_diffusion import StableDiffusionSource, load_scheduler
-from kosmosg.data.entities import EntityOptions
+from kosmosg.data.options import EntityOptions
 from kosmosg.data.preprocessing import CaptionLimits, DocumentPreparer, PromptPreparer
 from kosmosg.errors import TrainingError, WeightsError
 from kosmosg.models.aligner import Reconstruction
 from kosmosg.models.config import AlignerConfig
-from kosmosg.training.data import DataOptions
+from kosmosg.training.data import TrainingData
 from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions
 from kosmosg.training.stage import Stage, Stream
@@ -37,7 +37,7 @@ INSTRUCT_TOKENS = 2048
 
 def train_lm(
     start: StartingWeights,
-    data: DataOptions,
+    data: TrainingData,
     options: LoopOptions,
     *,
     tokens: int,
@@ -50,7 +50,7 @@ def train_lm(
         data: Texts, captions and documents, mixed by weight.
         options: How to train; the batch counts packed sequences.
         tokens: Length of a sequence.
-        lanes: See ``DataOptions.packed``; by default the number of processes.
+        lanes: See ``TrainingData.packed``; by default the number of processes.
     """
     start.check_output(options.output)
     prepare = _prepare_documents(start, tokens)
@@ -68,7 +68,7 @@ def train_lm(
 
 def train_align(
     start: StartingWeights,
-    data: DataOptions,
+    data: TrainingData,
     options: LoopOptions,
     *,
     stable_diffusion: str | None,
@@ -127,7 +127,7 @@ def _begin_reconstruction(start: StartingWeights, sizes: AlignerConfig) -> Recon
 
 def train_instruct(
     start: StartingWeights,
-    data: DataOptions,
+    data: TrainingData,
     options: LoopOptions,
     *,
     entities: EntityOptions,

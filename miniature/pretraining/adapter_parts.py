@@ -11,7 +11,7 @@ from kosmosg.checkpoints.stable_diffusion import encode_captions, load_scheduler
 from kosmosg.diffusion.control_maps import canny
 from kosmosg.errors import TrainingError
 from kosmosg.training.checkpoints import check_known_settings, hold_run
-from kosmosg.training.data import DataOptions
+from kosmosg.training.data import TrainingData
 from kosmosg.training.loop import train
 from kosmosg.training.noise import Diffusion
 from kosmosg.training.options import LoopOptions
@@ -27,7 +27,7 @@ MAPS: dict[str, MapMaker] = {"canny": canny}
 PARTS = ("unet", "vae", "scheduler", "text_encoder")  # what the result depends on
 
 
-def train_lora(decoder: Path, data: DataOptions, options: LoopOptions, *, rank: int) -> Path:
+def train_lora(decoder: Path, data: TrainingData, options: LoopOptions, *, rank: int) -> Path:
     """Train a LoRA of the U-Net's attention.
 
     Args:
@@ -49,7 +49,7 @@ def train_lora(decoder: Path, data: DataOptions, options: LoopOptions, *, rank: 
     return _train(decoder, data, options, build, {"rank": rank})
 
 
-def train_controlnet(decoder: Path, data: DataOptions, options: LoopOptions, *, kind: str) -> Path:
+def train_controlnet(decoder: Path, data: TrainingData, options: LoopOptions, *, kind: str) -> Path:
     """Train a ControlNet.
 
     Args:
@@ -73,7 +73,7 @@ def train_controlnet(decoder: Path, data: DataOptions, options: LoopOptions, *, 
 
 def _train(
     decoder: Path,
-    data: DataOptions,
+    data: TrainingData,
     options: LoopOptions,
     build: Callable[[tuple[Any, ...]], Stage],
     settings: dict[str, Any],
@@ -102,7 +102,7 @@ def _train(
 
 
 def _encode(
-    vae: Any, tokenizer: Any, data: DataOptions, options: LoopOptions, make_map: MapMaker | None
+    vae: Any, tokenizer: Any, data: TrainingData, options: LoopOptions, make_map: MapMaker | None
 ) -> dict[str, Tensor]:
     state = find_processes()
     with state.main_process_first(), torch.inference_mode():  # the others read what it has written

@@ -22,7 +22,7 @@ from kosmosg.checkpoints.stable_diffusion import (
 )
 from kosmosg.errors import TrainingError
 from kosmosg.training.checkpoints import check_known_settings, hold_run
-from kosmosg.training.data import DataOptions, picture_preparer
+from kosmosg.training.data import TrainingData, picture_preparer
 from kosmosg.training.loop import train
 from kosmosg.training.noise import Diffusion
 from kosmosg.training.options import LoopOptions
@@ -42,7 +42,7 @@ from miniature.world.stream import PictureStream
 
 
 def train_clip(
-    sizes: NetworkSizes, tokenizer: Path, data: DataOptions, options: LoopOptions
+    sizes: NetworkSizes, tokenizer: Path, data: TrainingData, options: LoopOptions
 ) -> Path:
     """Train a CLIP on captioned pictures.
 
@@ -84,7 +84,7 @@ def train_clip(
 
 def train_vae(
     sizes: NetworkSizes,
-    data: DataOptions,
+    data: TrainingData,
     options: LoopOptions,
     *,
     vae: Path | None = None,
@@ -141,7 +141,7 @@ def train_decoder(
     sizes: NetworkSizes,
     clip: Path,
     vae: Path,
-    data: DataOptions,
+    data: TrainingData,
     options: LoopOptions,
     *,
     snr_gamma: float | None = None,
@@ -237,7 +237,7 @@ class DecoderParts:
 
 
 def _write_and_encode(
-    parts: DecoderParts, source: Path, data: DataOptions, options: LoopOptions
+    parts: DecoderParts, source: Path, data: TrainingData, options: LoopOptions
 ) -> dict[str, Tensor]:
     """Write what surrounds the U-Net, and encode the pictures."""
     state = find_processes()

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from PIL import Image
 from kosmosg.cli import main as cli
 from kosmosg.errors import ImageError
 from kosmosg.serving.metadata import read_recipe, save_image
-from miniature import __main__ as miniature
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 48, 3), dtype=np.uint8))
 
@@ -66,36 +64,13 @@ def test_mistakes(
 def test_help_needs_no_torch() -> None:
     """Importing it takes seconds."""
     program = (
-        "import sys, kosmosg.cli.main, miniature.__main__;"
-        "kosmosg.cli.main.build_parser().format_help();"
-        "miniature.__main__.build_parser().format_help();"
-        "assert 'torch' not in sys.modules"
+        "import sys, kosmosg.cli.main, miniature.__main__ as miniature\n"
+        "for main in (kosmosg.cli.main.main, miniature.main):\n"
+        "    try: main(['train', '--help'])\n"
+        "    except SystemExit: pass\n"
+        "assert not {'torch', 'PIL', 'transformers'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
-
-
-@pytest.mark.parametrize(
-    ("main", "program", "command"),
-    [
-        (cli.main, "kosmosg", []),
-        (cli.main, "kosmosg", ["generate"]),
-        (cli.main, "kosmosg", ["convert"]),
-        (cli.main, "kosmosg", ["download"]),
-        (miniature.main, "miniature", []),
-        (miniature.main, "miniature", ["data"]),
-        (miniature.main, "miniature", ["vocabulary"]),
-    ],
-)
-def test_every_command_has_help(
-    main: Callable[[list[str]], int],
-    program: str,
-    command: list[str],
-    capsys: pytest.CaptureFixture,
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main([*command, "--help"])
-    assert caught.value.code == 0
-    assert f"usage: python -m {program}" in capsys.readouterr().out
 
 
 def test_download_of_a_manifest_that_is_missing(
@@ -156,7 +131,8 @@ def test_generate_with_techniques(tiny_weights: Path, tmp_path: Path) -> None:
     arguments = ["--prompt", "a dog", "--weights", tiny_weights, "--output", output]
     assert generate(*arguments, *start, "--prompt-strength", 1, "--scheduler", "Euler") == 0
     recipe = read_recipe(output)
-    assert (recipe["prompt_strength"], recipe["init_mask"]) == (1, True)
+    assert recipe["prompt_strength"] == 1
+    assert recipe["init_mask"].startswith("sha256:")
     with Image.open(output) as image:
         assert image.size == (64, 40)
         kept = PICTURE.resize(image.size, Image.Resampling.LANCZOS)
@@ -195,6 +171,6 @@ def test_a_full_disk_is_no_traceback(
         with Path("/dev/full").open("wb", buffering=0) as file:
             file.write(b"x")
 
-    monkeypatch.setattr("kosmosg.cli.new.run", fill)
+    monkeypatch.setattr("kosmosg.cli.convert.New.run", fill)
     assert cli.main(["new", "w", "--tokenizer", "t", "--stable-diffusion", "s"]) == 1
     assert capsys.readouterr().err == "error: No space left on device.\n"

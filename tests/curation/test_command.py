@@ -14,8 +14,8 @@ from PIL import Image
 
 from kosmosg.cli import curate
 from kosmosg.cli import main as cli
-from kosmosg.curation import pipelines as recipes
-from kosmosg.curation.pipelines import Compositional
+from kosmosg.curation.options import Compositional, ModelBatches
+from tests.cli.options import read_options
 from tests.curation.folders import shards, write_edits
 from tests.curation.test_img2dataset import sample, write_tars
 from tests.curation.tiny_models import write_blip2, write_clipseg, write_qwen2
@@ -88,14 +88,15 @@ def test_compositional_samples_with_small_random_models(
 
 
 def test_defaults_are_the_published_ones() -> None:
-    parser = cli.build_parser()
-    options = parser.parse_args(["curate", "openimages", "in", "out"])
-    assert curate._fill(Compositional, options) == Compositional()
-    assert options.per_shard == curate.PER_SHARD == recipes.PER_SHARD
-    options = parser.parse_args(["curate", "captions", "in", "out", "--tokenizer", "t"])
-    assert (options.min_side, options.max_tokens) == (384, 128)
-    options = parser.parse_args(["curate", "instructpix2pix", "in", "out"])
-    assert (options.side, options.image_format) == (512, "PNG")
+    """Those of the paper, as the library has them."""
+    options = read_options(["curate", "openimages", "in", "out"])
+    assert options.items() >= vars(Compositional()).items()
+    assert options.items() >= vars(ModelBatches()).items()
+    assert (options["threshold"], options["side"], options["per_shard"]) == (0.3, 512, 256)
+    options = read_options(["curate", "captions", "in", "out", "--tokenizer", "t"])
+    assert (options["min_side"], options["max_tokens"]) == (384, 128)
+    options = read_options(["curate", "instructpix2pix", "in", "out"])
+    assert (options["side"], options["image_format"]) == (512, "PNG")
 
 
 @pytest.mark.parametrize(

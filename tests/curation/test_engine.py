@@ -16,6 +16,7 @@ from kosmosg.curation.engine import (
     run_on_ray,
     share_out,
 )
+from kosmosg.curation.options import EditOptions
 from kosmosg.curation.output import Ledger
 from kosmosg.curation.pipelines import Recipe, make_instructpix2pix, make_openimages
 from kosmosg.curation.records import Draft, Outcome
@@ -130,7 +131,8 @@ def test_what_fails_for_everything_stops_the_run(
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture,
 ) -> None:
-    recipe = make_instructpix2pix(write_edits(tmp_path / "edits", 6), per_shard=9, side=32)
+    edits = write_edits(tmp_path / "edits", 6)
+    recipe = make_instructpix2pix(edits, EditOptions(side=32), per_shard=9)
     ledger = begin(recipe, tmp_path / "set", per_shard=9)
     (listing,) = recipe.source.listings
     jobs = [Job(number=number, listing=listing) for number in range(12)]
@@ -148,7 +150,8 @@ def test_what_fails_for_everything_stops_the_run(
 
 
 def test_one_broken_portion_is_left_out_without_ray_too(tmp_path: Path) -> None:
-    recipe = make_instructpix2pix(write_edits(tmp_path / "edits", 6), per_shard=9, side=32)
+    edits = write_edits(tmp_path / "edits", 6)
+    recipe = make_instructpix2pix(edits, EditOptions(side=32), per_shard=9)
     ledger = begin(recipe, tmp_path / "set", per_shard=9)
     (listing,) = recipe.source.listings
     jobs = [Job(number=number, listing=listing) for number in range(3)]

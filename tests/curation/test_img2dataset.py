@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from kosmosg.curation.img2dataset import open_downloads
+from kosmosg.curation.options import CaptionOptions
 from kosmosg.curation.output import Ledger
 from kosmosg.curation.pipelines import make_captions
 from kosmosg.data.preprocessing import PromptPreparer
@@ -72,8 +73,9 @@ def write_files(folder: Path, *samples: dict[str, bytes]) -> Path:
     return folder
 
 
-def make_set(folder: Path, tokenizer: Path, directory: Path, **options: Any) -> Ledger:
-    recipe = make_captions(folder, tokenizer, per_shard=3, min_side=SIDE, **options)
+def make_set(folder: Path, tokenizer: Path, directory: Path, **limits: Any) -> Ledger:
+    options = CaptionOptions(tokenizer=tokenizer, min_side=SIDE, **limits)
+    recipe = make_captions(folder, options, per_shard=3)
     return make(recipe, directory, 3)
 
 
@@ -213,4 +215,4 @@ def test_folders_that_are_none(tokenizer: Path, tmp_path: Path) -> None:
     with pytest.raises(CurationError, match="nothing in"):
         open_downloads(tmp_path, 3)
     with pytest.raises(WeightsError, match="tokenizer lacks"):
-        make_captions(tmp_path, tmp_path, per_shard=3)
+        make_captions(tmp_path, CaptionOptions(tokenizer=tmp_path), per_shard=3)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from kosmosg.curation.instructpix2pix import open_edits
+from kosmosg.curation.options import EditOptions
 from kosmosg.curation.output import Ledger
 from kosmosg.curation.pipelines import make_instructpix2pix
 from kosmosg.data.preprocessing import PromptPreparer
@@ -43,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def make_set(folder: Path, directory: Path, per_shard: int = 2) -> Ledger:
-    recipe = make_instructpix2pix(folder, per_shard=per_shard, side=64)
+    recipe = make_instructpix2pix(folder, EditOptions(side=64), per_shard=per_shard)
     return make(recipe, directory, per_shard)
 
 

@@ -17,7 +17,7 @@ from kosmosg.curation.entity_extraction import Answer
 from kosmosg.curation.output import Ledger
 from kosmosg.curation.pipelines import Models, Recipe, make_openimages
 from kosmosg.data.boxes import square_box
-from kosmosg.data.entities import EntityOptions
+from kosmosg.data.options import EntityOptions
 from kosmosg.data.preprocessing import PromptPreparer
 from kosmosg.data.schema import CompositionalSample, open_picture
 from kosmosg.data.shards import open_shards

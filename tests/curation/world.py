@@ -11,7 +11,8 @@ from PIL import Image
 
 from kosmosg.curation.captioning import Captioner
 from kosmosg.curation.entity_extraction import Answer, Finder
-from kosmosg.curation.pipelines import Compositional, Models
+from kosmosg.curation.options import Compositional
+from kosmosg.curation.pipelines import Models
 from kosmosg.curation.segmentation import Logits, Segmenter
 from miniature.world import Caption, sample_picture, write_caption
 from tests.miniature.world.test_world import FIGURE

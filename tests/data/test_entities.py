@@ -10,12 +10,12 @@ from PIL import Image
 
 from kosmosg.data.entities import (
     COLOURS,
-    EntityOptions,
     TagSpan,
     draw_prompt,
     interleave,
     match_tags,
 )
+from kosmosg.data.options import EntityOptions
 from kosmosg.data.schema import CompositionalSample, Entity
 from kosmosg.data.skipping import BadSample
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmosg.data.entities import EntityOptions
+from kosmosg.data.options import EntityOptions
 from kosmosg.data.preprocessing import CaptionLimits, DocumentPreparer, PromptPreparer
 from kosmosg.data.schema import (
     CaptionSample,

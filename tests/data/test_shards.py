@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from kosmosg.data.entities import EntityOptions, draw_prompt
+from kosmosg.data.entities import draw_prompt
+from kosmosg.data.options import EntityOptions
 from kosmosg.data.schema import (
     CaptionRules,
     CaptionSample,

@@ -78,7 +78,7 @@ def test_a_strip_begins_with_one_and_ends_with_the_other(
         image.save(tmp_path / f"{name}.png")
     ends = [str(tmp_path / f"{name}.png") for name in "ab"]
     output = tmp_path / "new" / "mix.png"
-    arguments = ["--steps", "4", "--inference-steps", "4", "--seed", "5", "--output", str(output)]
+    arguments = ["--frames", "4", "--inference-steps", "4", "--seed", "5", "--output", str(output)]
     assert cli.main(["mix", *ends, *arguments, "--weights", str(own_weights)]) == 0
     assert capsys.readouterr().out == f"{output} (seed 5)\n"
     strip = Image.open(output)
@@ -96,7 +96,7 @@ def test_a_strip_begins_with_one_and_ends_with_the_other(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--steps", "1"], "from 2 to 64"),
+        (["--frames", "1"], "--frames is 1; it must be from 2 to 64"),
         (["--prompt", "a cat"], "exactly one <i>"),
         (["--prompt", "<i> and <i>"], "exactly one <i>"),
         (["--output", "mix.gif"], "the suffix must be one of"),

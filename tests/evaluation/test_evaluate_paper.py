@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmosg.cli.main import build_parser, main
+from kosmosg.cli.main import main
 from kosmosg.evaluation import run as runs
 from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.serving.metadata import read_recipe
+from tests.cli.options import read_options
 from tests.conftest import ROOT
 from tests.evaluation.commands import RESULTS, contents, words_of
 from tests.evaluation.fabricated import Fabricated
@@ -209,11 +210,11 @@ def test_published_settings_are_the_defaults(
     done = run_recipe(name, *folders, PYTHON=str(python))
     assert done.returncode == 0, done.stderr
     words = json.loads(written.read_text())
-    found = vars(build_parser().parse_args(words[words.index("kosmosg") + 1 :]))
+    found = read_options(words[words.index("kosmosg") + 1 :])
     assert {key: found[key] for key in wanted} == wanted
     assert found["protocol"] == "paper"
     assert [str(found[folder]) for folder in folders] == folders
     assert run_recipe(name, *folders, PYTHON=str(python), BASELINE="1").returncode == 0
     words = json.loads(written.read_text())
-    found = vars(build_parser().parse_args(words[words.index("kosmosg") + 1 :]))
+    found = read_options(words[words.index("kosmosg") + 1 :])
     assert (found["pipeline"], found["weights"]) == ("weights", None)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kosmosg.data.options import NamedData
 from kosmosg.data.schema import (
     CaptionRules,
     CaptionSample,
@@ -23,11 +24,10 @@ from kosmosg.data.skipping import BadSample
 from kosmosg.errors import DataError
 from kosmosg.training import setup
 from kosmosg.training.data import (
-    DataOptions,
-    NamedData,
+    TrainingData,
     Turns,
     add_counts,
-    parse_sets,
+    open_groups,
     picture_preparer,
 )
 from kosmosg.training.starting_weights import StartingWeights
@@ -36,6 +36,10 @@ from tests.training.toy import ToyStream
 
 RNG = np.random.default_rng(0)
 PICTURE = Image.fromarray(RNG.integers(0, 255, (20, 30, 3), dtype=np.uint8))
+
+
+def named(*texts: str) -> tuple[NamedData, ...]:
+    return tuple(map(NamedData.parse, texts))
 
 
 @pytest.mark.parametrize(
@@ -55,16 +59,48 @@ def test_names(text: str, path: str, layout: str | None, weight: float) -> None:
     assert (found.path, found.layout, found.weight) == (Path(path), layout, weight)
 
 
-@pytest.mark.parametrize("text", ["laion=a", "a:heavy", "a:", "="])
-def test_names_that_are_none(text: str) -> None:
-    with pytest.raises(DataError, match=r"is no layout of the authors|is no number"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("laion=a", "'laion' is no layout of the authors"),
+        ("=", "'' is no layout of the authors"),
+        ("a:heavy", "there is no such folder, and 'heavy' is no weight"),
+        ("a:", "and '' is no weight"),
+        (":2", "there is no such folder"),
+        ("data/2024:01", "and '01' is no weight. Write FOLDER:WEIGHT with a number such as 2 or"),
+        ("a:-1", "'-1' is no weight"),
+        ("a:nan", "'nan' is no weight"),
+        ("a:1e3", "'1e3' is no weight"),
+    ],
+)
+def test_names_that_are_none(text: str, message: str) -> None:
+    with pytest.raises(DataError) as caught:
         NamedData.parse(text)
+    assert message in str(caught.value)
+    assert repr(text) in str(caught.value)
 
 
-@pytest.mark.parametrize("weight", ["-1", "nan", "inf"])
-def test_weights_that_cannot_be(tmp_path: Path, weight: str) -> None:
+def test_a_folder_with_a_colon_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there as it stands is no folder with a weight behind it."""
+    for name in ("2024:01", "2024", "run:2"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    for text, path, weight in (
+        ("2024:01", "2024:01", 1.0),
+        ("2024:01:3", "2024:01", 3.0),
+        ("2024:2", "2024", 2.0),
+        ("run:2", "run:2", 1.0),
+        ("captions=run:2", "run:2", 1.0),
+    ):
+        found = NamedData.parse(text)
+        assert (found.path, found.weight) == (Path(path), weight)
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_weights_that_cannot_be(tmp_path: Path, weight: float) -> None:
     write_shards([CaptionSample(caption="a", image=PICTURE)], tmp_path / "a")
-    options = DataOptions(sets=parse_sets([f"{tmp_path / 'a'}:{weight}"]), threads=0)
+    data = NamedData(path=tmp_path / "a", weight=weight)
+    options = TrainingData(data=(data,), threads=0)
     with pytest.raises(DataError, match="has the weight"):
         options.mixture(lambda sample, generator: sample, 0, 1)
 
@@ -74,7 +110,7 @@ def test_small_pictures_are_left_out_and_not_counted_as_bad(tmp_path: Path) -> N
     pictures = [PICTURE] * 150 + [large]
     samples = [CaptionSample(caption=str(n), image=each) for n, each in enumerate(pictures)]
     write_shards(samples, tmp_path / "a")
-    options = DataOptions(sets=parse_sets([str(tmp_path / "a")]), min_side=32, threads=0)
+    options = TrainingData(data=named(str(tmp_path / "a")), min_side=32, threads=0)
     stream = options.mixture(lambda sample, generator: getattr(sample, "caption", None), 0, 1)
     assert [next(stream) for _ in range(3)] == ["150"] * 3
     assert next(iter(stream.skipped.values())) == {"too-small": pytest.approx(450, abs=150)}
@@ -83,7 +119,7 @@ def test_small_pictures_are_left_out_and_not_counted_as_bad(tmp_path: Path) -> N
 def test_pictures_that_are_all_too_small_stop_the_run(tmp_path: Path) -> None:
     samples = [CaptionSample(caption=str(n), image=PICTURE) for n in range(20)]
     write_shards(samples, tmp_path / "a")
-    options = DataOptions(sets=parse_sets([str(tmp_path / "a")]), threads=0)
+    options = TrainingData(data=named(str(tmp_path / "a")), threads=0)
     with pytest.raises(DataError, match=r"1000 × too-small.*or choose a smaller --min-side"):
         next(options.mixture(lambda sample, generator: sample, 0, 1))
 
@@ -99,7 +135,7 @@ def test_the_way_a_folder_is_written_does_not_change_the_order(
     monkeypatch.chdir(tmp_path / "one")
     orders = []
     for folder in (".", "../two", str(tmp_path / "one")):
-        options = DataOptions(sets=parse_sets([f"{folder}/a:2", f"{folder}/b"]), threads=0)
+        options = TrainingData(data=named(f"{folder}/a:2", f"{folder}/b"), threads=0)
         stream = options.mixture(
             lambda sample, generator: (sample, generator.random()), 0, 1, text_only=True
         )
@@ -110,25 +146,29 @@ def test_the_way_a_folder_is_written_does_not_change_the_order(
 def test_what_is_encoded_once_is_not_weighted(tmp_path: Path) -> None:
     write_shards([CaptionSample(caption="a", image=PICTURE)], tmp_path / "a")
     folder = tmp_path / "a"
-    assert len(DataOptions(sets=parse_sets([str(folder), f"{folder}:1"])).shards()) == 2
+    assert len(TrainingData(data=named(str(folder), f"{folder}:1")).shards()) == 2
     with pytest.raises(DataError, match=r"given the weight 2, but .* equally often"):
-        DataOptions(sets=parse_sets([str(folder), f"{folder}:2"])).shards()
+        TrainingData(data=named(str(folder), f"{folder}:2")).shards()
 
 
 def test_stage_2_leaves_pictures_closed(tmp_path: Path) -> None:
     write_shards([CaptionSample(caption="a", image=PICTURE)], tmp_path / "a")
-    options = DataOptions(sets=parse_sets([str(tmp_path / "a")]), threads=0)
+    options = TrainingData(data=named(str(tmp_path / "a")), threads=0)
     stream = options.mixture(lambda sample, generator: sample, 0, 1, text_only=True)
     assert next(stream) == CaptionSample(caption="a", image=None)
 
 
 def test_identity() -> None:
-    options = DataOptions(sets=parse_sets(["a:2", "captions=b"]), min_side=7)
+    options = TrainingData(data=named("a:2", "captions=b"), min_side=7)
     data = [["a", None, 2.0], ["b", "captions", 1.0]]
     assert options.identity() == {"data": data, "min_side": 7}
-    assert list(options.sets[0].path.parts) == ["a"]
     with pytest.raises(DataError, match="no shards"):
-        options.sets[0].open(CaptionRules())
+        open_groups(options.data[0], CaptionRules())
+
+
+def test_nothing_to_read() -> None:
+    with pytest.raises(DataError, match="Name at least one folder by --data"):
+        TrainingData(data=())
 
 
 def test_pictures_for_clip_and_vae() -> None:

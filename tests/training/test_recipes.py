@@ -11,6 +11,8 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
 from kosmosg.cli import main as cli
+from kosmosg.data.options import NamedData
+from tests.cli.options import read_options
 from tests.conftest import ROOT
 from tests.training.conftest import Trained
 from tests.training.logs import assert_same_losses, read_log
@@ -18,7 +20,7 @@ from tests.training.sharding import launch_environment
 from tests.training.world import World, train
 
 PUBLISHED: dict[str, Any] = {
-    "betas": [0.9, 0.98],
+    "betas": (0.9, 0.98),
     "epsilon": 1e-6,
     "weight_decay": 0.01,
     "clip_norm": 2.0,
@@ -111,8 +113,9 @@ def test_published_settings_are_the_defaults(name: str, tmp_path: Path) -> None:
     words = words_of_recipe(name, tmp_path, "weights", *FOLDERS[name], "output")
     launcher, command = split_words(words)
     assert launcher == ["--config_file", "runs/accelerate/ddp.yaml"]
-    found = vars(cli.build_parser().parse_args(command))
+    found = read_options(command)
     wanted = PUBLISHED | DEFAULTS[name]
+    wanted["data"] = tuple(map(NamedData.parse, wanted["data"]))
     assert {key: found[key] for key in wanted} == wanted
     assert (found["weights"], found["output"]) == (Path("weights"), Path("output"))
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmosg.data.entities import EntityOptions, draw_prompt
+from kosmosg.data.entities import draw_prompt
+from kosmosg.data.options import EntityOptions
 from kosmosg.data.preprocessing import PromptPreparer
 from kosmosg.data.schema import CompositionalSample, EditSample, Entity
 from kosmosg.prompts.prompt import MARKER, Prompt, parse_prompt

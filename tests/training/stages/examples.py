@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from kosmosg.checkpoints.stable_diffusion import load_scheduler
-from kosmosg.data.entities import EntityOptions
+from kosmosg.data.options import EntityOptions, NamedData
 from kosmosg.models.aligner import Reconstruction
 from kosmosg.training import setup
-from kosmosg.training.data import DataOptions, parse_sets
+from kosmosg.training.data import TrainingData
 from kosmosg.training.stages.align import AlignStage
 from kosmosg.training.stages.common import SeededSample, with_seed
 from kosmosg.training.stages.instruct import InstructStage
@@ -17,9 +17,9 @@ from kosmosg.training.stages.lm import LanguageStage
 from kosmosg.training.starting_weights import StartingWeights, load_decoder, load_text_encoder
 
 
-def data(folder: Path, *names: str) -> DataOptions:
-    sets = parse_sets([str(folder / "data" / name) for name in names])
-    return DataOptions(sets=sets, min_side=64, threads=0)
+def data(folder: Path, *names: str) -> TrainingData:
+    named = tuple(NamedData(path=folder / "data" / name) for name in names)
+    return TrainingData(data=named, min_side=64, threads=0)
 
 
 def prompts(
