@@ -14,6 +14,7 @@ from kosmosg.curation.sources import MAX_TEXT, printable, read_file
 from kosmosg.data.schema import StoredPicture, open_picture
 from kosmosg.data.shards import find_image
 from kosmosg.data.skipping import BadSample
+from kosmosg.prompts.images import central_square
 
 FLAT = 8  # levels of 255: so far a single colour varies once it has been a JPEG
 DECODERS = 4  # threads
@@ -41,7 +42,7 @@ class ReadPictures:
 
     def _read(self, draft: Draft) -> Draft:
         data = read_file(draft.places[find_image(draft.places)])
-        image = crop_square(open_picture(StoredPicture(data=data, name="picture")))
+        image = central_square(open_picture(StoredPicture(data=data, name="picture")))
         if image.width < self.min_side:
             detail = f"{image.width} pixels, wanted at least {self.min_side}"
             raise Rejected("too-small", detail)
@@ -68,13 +69,6 @@ def noted_source(noted: Any, key: str) -> str:
         case {"url": str(url)} if url.strip() and printable(url) == url:
             return url
     return key
-
-
-def crop_square(image: Image.Image) -> Image.Image:
-    """Cut the central square out of a picture, at its own resolution."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
 
 
 def is_flat(image: Image.Image) -> bool:

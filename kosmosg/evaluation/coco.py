@@ -18,7 +18,7 @@ from kosmosg.evaluation.metrics import Finding, FrechetDistance
 from kosmosg.evaluation.models import Generate
 from kosmosg.evaluation.options import COCO_BATCH, COCO_CAPTIONS
 from kosmosg.evaluation.protocol import EvaluationProtocol, ImageJob
-from kosmosg.prompts.images import open_image, resize_and_crop
+from kosmosg.prompts.images import central_square, open_image, resize_and_crop
 from kosmosg.prompts.prompt import parse_prompt
 from kosmosg.utils.contact_sheet import Card
 
@@ -195,10 +195,3 @@ def _place(folder: Path, name: str) -> Path:
     inside = not relative.is_absolute() and ".." not in relative.parts
     nested = folder / relative
     return nested if inside and nested.is_file() else folder / relative.name
-
-
-def central_square(image: Image.Image) -> Image.Image:
-    """Cut out the largest square in the middle."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))

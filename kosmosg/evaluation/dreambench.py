@@ -25,11 +25,9 @@ from kosmosg.evaluation.metrics import Finding, cosines, summarise
 from kosmosg.evaluation.models import Generate
 from kosmosg.evaluation.options import DREAMBENCH_PICTURES, DREAMBENCH_PROMPTS_PER_BATCH
 from kosmosg.evaluation.protocol import EvaluationProtocol, ImageJob
-from kosmosg.prompts.images import open_image
+from kosmosg.prompts.images import image_suffixes, open_image
 from kosmosg.prompts.prompt import MARKER
 from kosmosg.utils.contact_sheet import Card
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,9 +257,9 @@ def find_photographs(folder: Path, subjects: Sequence[Subject]) -> dict[str, Pat
     found, missing = {}, []
     for subject in subjects:
         stem = place / subject.name / subject.photograph
-        files_ = [path for suffix in SUFFIXES if (path := stem.with_suffix(suffix)).is_file()]
-        if files_:
-            found[subject.name] = files_[0]
+        files = [stem.with_suffix(suffix) for suffix in (".jpg", *sorted(image_suffixes()))]
+        if kept := [file for file in files if file.is_file()]:
+            found[subject.name] = kept[0]
         else:
             missing.append(f"{subject.name}/{subject.photograph}.jpg")
     if missing:

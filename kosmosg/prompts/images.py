@@ -173,6 +173,13 @@ def resize_and_crop(
     return image.crop((left, top, left + side, top + side))
 
 
+def central_square(image: Image.Image) -> Image.Image:
+    """Cut out the largest square in the middle, to the pixel."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
 @cache
 def image_suffixes() -> frozenset[str]:
     """Return how the names of the files end that ``open_image`` reads: ``.jpg``, ``.jfif``, …."""

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmosg.curation.images import ReadPictures, crop_square, is_flat, opened
+from kosmosg.curation.images import ReadPictures, is_flat, opened
 from kosmosg.curation.records import Draft, Outcome, Rejection
 from kosmosg.curation.sources import ByteRange, Place
+from kosmosg.prompts.images import central_square
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -60,7 +61,7 @@ def test_a_photograph_that_was_held_sideways(tmp_path: Path) -> None:
     image.save(tmp_path / "a.png", exif=exif)
     outcome = read(tmp_path / "a.png")
     assert isinstance(outcome, Draft)
-    upright = crop_square(image.transpose(Image.Transpose.ROTATE_270))
+    upright = central_square(image.transpose(Image.Transpose.ROTATE_270))
     assert np.array_equal(np.asarray(opened(outcome)), np.asarray(upright))
 
 
@@ -122,7 +123,7 @@ def test_each_outcome_is_that_of_its_draft(tmp_path: Path) -> None:
     for number, outcome in enumerate(ReadPictures()(drafts)):
         if number % 3:
             assert isinstance(outcome, Draft)
-            square = crop_square(noise(100 + number, 100, seed=number))
+            square = central_square(noise(100 + number, 100, seed=number))
             assert np.array_equal(np.asarray(opened(outcome)), np.asarray(square))
         else:
             assert reason(outcome) == "unreadable"

@@ -5,7 +5,6 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from accelerate import PartialState
@@ -13,11 +12,11 @@ from PIL import Image
 
 from kosmosg.diffusion.settings import MAX_SEED
 from kosmosg.errors import EvaluationError
-from kosmosg.evaluation.coco import Coco, central_square, find_photographs, make_jobs, read_captions
+from kosmosg.evaluation.coco import Coco, find_photographs, make_jobs, read_captions
 from kosmosg.evaluation.features import DinoExtractor
 from kosmosg.evaluation.image_folder import ImageFolder
 from kosmosg.evaluation.protocol import PROTOCOLS
-from kosmosg.prompts.images import open_image
+from kosmosg.prompts.images import central_square, open_image
 from tests.evaluation.fabricated import CAPTIONS_OF_EACH, PHOTOGRAPHS, Fabricated
 
 CPU = torch.device("cpu")
@@ -75,13 +74,6 @@ def test_equal_names_in_two_folders_are_two_photographs(tmp_path: Path) -> None:
     assert find_photographs(tmp_path, ["val2014/b.jpg"]) == [tmp_path / "b.jpg"]
     with pytest.raises(EvaluationError, match=r"b\.jpg would count twice: .* val2014/b\.jpg"):
         find_photographs(tmp_path, ["b.jpg", "val2014/b.jpg"])
-
-
-def test_the_central_square() -> None:
-    image = Image.fromarray(np.arange(15, dtype=np.uint8).reshape(3, 5))
-    assert np.asarray(central_square(image)).tolist() == [[1, 2, 3], [6, 7, 8], [11, 12, 13]]
-    tall = central_square(image.transpose(Image.Transpose.TRANSPOSE))
-    assert np.asarray(tall).T.tolist() == [[1, 2, 3], [6, 7, 8], [11, 12, 13]]
 
 
 def test_files(fabricated: Fabricated, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from kosmosg.prompts.images import (
     CLIP_STD,
     MAX_ASPECT,
     MAX_PIXELS,
+    central_square,
     clip_pixels,
     identify,
     open_image,
@@ -342,3 +343,10 @@ def test_the_centre_is_kept() -> None:
     image.paste("white", (100, 0, 200, 100))
     crop = resize_and_crop(image, 50, Image.Resampling.BICUBIC)
     assert pixels(crop)[:, 5:-5].min() > 250
+
+
+def test_the_central_square() -> None:
+    image = Image.fromarray(np.arange(15, dtype=np.uint8).reshape(3, 5))
+    assert np.asarray(central_square(image)).tolist() == [[1, 2, 3], [6, 7, 8], [11, 12, 13]]
+    tall = central_square(image.transpose(Image.Transpose.TRANSPOSE))
+    assert np.asarray(tall).T.tolist() == [[1, 2, 3], [6, 7, 8], [11, 12, 13]]
