@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,12 +49,11 @@ def _places(size: int) -> Iterable[int]:
     return (number * (size - WINDOW) // (WINDOWS - 1) for number in range(WINDOWS))
 
 
-def _files(path: Path) -> Iterator[tuple[str, Path]]:
+def _files(path: Path, name: str = "", above: tuple[Path, ...] = ()) -> Iterator[tuple[str, Path]]:
+    """List what stands in a folder, by names relative to it; links are followed, but not around."""
     if path.is_file():
-        yield "", path
-    for folder, folders, names in os.walk(path, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            file = Path(folder, name)
-            if file.is_file() and not name.startswith("."):  # no lock, and no link to nothing
-                yield file.relative_to(path).as_posix(), file
+        yield name, path
+    elif path.is_dir() and (real := path.resolve()) not in above:
+        for each in path.iterdir():
+            if not each.name.startswith("."):  # no lock
+                yield from _files(each, f"{name}/{each.name}".lstrip("/"), (*above, real))

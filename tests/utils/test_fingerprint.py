@@ -1,6 +1,7 @@
 """What stands in a folder, by names, sizes and samples of the files."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,30 @@ def test_weights_that_differ_in_their_middle_alone(tmp_path: Path) -> None:
     assert int.from_bytes(content[:8], "little") > 32 * WINDOW
     assert len(content) > 4 * WINDOW * WINDOWS
     assert len(found) == 2
+
+
+def test_links_do_not_lead_around(tmp_path: Path) -> None:
+    """Two links of a folder to itself would be followed 2 to the power of 40 times."""
+    (tmp_path / "a" / "below").mkdir(parents=True)
+    (tmp_path / "a" / "file").write_text("content")
+    plain = fingerprint(tmp_path / "a")
+    for name in ("one", "two"):
+        (tmp_path / "a" / name).symlink_to(tmp_path / "a")
+        (tmp_path / "a" / "below" / name).symlink_to("..")
+    (tmp_path / "a" / "broken").symlink_to("nowhere")
+    (tmp_path / "a" / "circle").symlink_to("circle")
+    assert fingerprint(tmp_path / "a") == plain
+
+
+def test_a_link_counts_as_what_it_leads_to(tmp_path: Path) -> None:
+    for name in ("linked", "copied"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").write_text("content")
+    for name in ("one", "two"):
+        (tmp_path / "linked" / name).symlink_to(tmp_path / "elsewhere")
+        shutil.copytree(tmp_path / "elsewhere", tmp_path / "copied" / name)
+    assert fingerprint(tmp_path / "linked") == fingerprint(tmp_path / "copied")
 
 
 def test_numbers_that_json_can_hold() -> None:
