@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kosmosg.checkpoints.convert import convert
+from kosmosg.checkpoints.convert import convert_checkpoint
 from kosmosg.checkpoints.mapping import EMBEDDING, OUTPUT_MATRIX
 from kosmosg.checkpoints.parameter_names import KOSMOSG, UNET, VAE, official_key
 from kosmosg.checkpoints.stable_diffusion import StableDiffusionSource
@@ -63,7 +63,7 @@ class RandomWeights:
 
     def convert(self, output: Path) -> None:
         """Convert the checkpoint, which holds everything but a safety checker."""
-        convert(
+        convert_checkpoint(
             self.checkpoint,
             output,
             tokenizer=self.folder / "tokenizer",

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kosmosg.checkpoints.convert import convert
+from kosmosg.checkpoints.convert import convert_checkpoint
 from kosmosg.models.sizes import read_sizes
 from kosmosg.prompts.batch import Batch
 from tests import tiny
@@ -30,7 +30,7 @@ def read_json(file: str) -> dict:
     return json.loads((GOLDEN / file).read_text(encoding="utf-8"))
 
 
-def convert_checkpoint(folder: Path, *more: str) -> Path:
+def convert_golden(folder: Path, *more: str) -> Path:
     """Run the real converter on the tiny checkpoint, with further files merged into it."""
     tensors: dict[str, Tensor] = {}
     for file in ("checkpoint.safetensors", *more):
@@ -38,7 +38,7 @@ def convert_checkpoint(folder: Path, *more: str) -> Path:
     save_file(tensors, folder / "checkpoint.safetensors")
     sizes = read_sizes(GOLDEN / "tiny" / "config.json")
     tiny.write_tokenizer(folder / "tokenizer", sizes["vocab_size"])
-    convert(
+    convert_checkpoint(
         folder / "checkpoint.safetensors",
         folder / "weights",
         tokenizer=folder / "tokenizer",

@@ -26,7 +26,7 @@ from kosmosg.prompts.tokenizer import KosmosGTokenizer
 from tests.reference import (
     GOLDEN,
     case_batch,
-    convert_checkpoint,
+    convert_golden,
     names,
     read_json,
     text_batch,
@@ -43,7 +43,7 @@ LATENT_TOLERANCE = 2e-5  # relative to the tensor's maximum
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> KosmosGPipeline:
     """The tiny checkpoint and the sampler's networks, converted and opened as a user would."""
-    weights = convert_checkpoint(tmp_path_factory.mktemp("golden"))
+    weights = convert_golden(tmp_path_factory.mktemp("golden"))
     return KosmosGPipeline.from_pretrained(weights, torch_dtype=torch.float32)
 
 

@@ -13,7 +13,7 @@ from kosmosg.checkpoints.loading import load_module
 from kosmosg.models.aligner import Reconstruction
 from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.training.losses import alignment_loss, diffusion_loss, replace_by_null
-from tests.reference import GOLDEN, case_batch, convert_checkpoint, read_json
+from tests.reference import GOLDEN, case_batch, convert_golden, read_json
 
 LOSSES = read_json("losses.json")
 RTOL = 1e-5
@@ -23,7 +23,7 @@ RTOL = 1e-5
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of stage 2: the tiny one with its reconstruction half."""
     folder = tmp_path_factory.mktemp("golden")
-    return convert_checkpoint(folder, "checkpoint_stage2_extra.safetensors")
+    return convert_golden(folder, "checkpoint_stage2_extra.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ from kosmosg.diffusion.control import ControlNets
 from tests.diffusion import loras
 from tests.diffusion.drawing import difference, draw, noise_image
 from tests.diffusion.test_control import write_controlnet
-from tests.reference import convert_checkpoint
+from tests.reference import convert_golden
 
 SAMPLERS = ("DPMSolverMultistep", "DDIM", "PNDM")  # those of the published numbers
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> KosmosGPipeline:
-    weights = convert_checkpoint(tmp_path_factory.mktemp("golden"))
+    weights = convert_golden(tmp_path_factory.mktemp("golden"))
     return KosmosGPipeline.from_pretrained(weights, torch_dtype=torch.float32)
 
 

@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from kosmosg.checkpoints.fairseq import read_checkpoint
+from kosmosg.checkpoints.fairseq import read_fairseq_checkpoint
 from kosmosg.checkpoints.folder import write_model_index
 from kosmosg.checkpoints.loading import is_finite, save_module
-from kosmosg.checkpoints.mapping import Plan, make_plan
+from kosmosg.checkpoints.mapping import CheckpointMapping, map_checkpoint
 from kosmosg.checkpoints.parameter_names import KOSMOSG, UNET, VAE
 from kosmosg.checkpoints.stable_diffusion import StableDiffusionSource
 from kosmosg.errors import CheckpointError
@@ -48,7 +48,7 @@ class Conversion:
     notes: tuple[str, ...]
 
 
-def convert(
+def convert_checkpoint(
     checkpoint: str | Path,
     output: str | Path,
     *,
@@ -83,9 +83,15 @@ def convert(
     check_sizes(sizes)
     words = KosmosGTokenizer.from_pretrained(tokenizer)
     source = StableDiffusionSource(location=stable_diffusion)
-    plan = make_plan(read_checkpoint(checkpoint), sizes, source, ignore)
+    mapping = map_checkpoint(read_fairseq_checkpoint(checkpoint), sizes, source, ignore)
     return write_weights(
-        plan, Path(output), words, source, dtype, safety_checker=safety_checker, progress=progress
+        mapping,
+        Path(output),
+        words,
+        source,
+        dtype,
+        safety_checker=safety_checker,
+        progress=progress,
     )
 
 
@@ -101,35 +107,37 @@ def check_output(output: str | Path) -> None:
 
 
 def write_weights(
-    plan: Plan,
+    mapping: CheckpointMapping,
     output: Path,
-    words: KosmosGTokenizer,
+    tokenizer: KosmosGTokenizer,
     source: StableDiffusionSource,
     dtype: torch.dtype,
     *,
     safety_checker: bool,
     progress: bool,
 ) -> Conversion:
-    """Write the weights folder that a plan describes, and what is missing from ``source``.
+    """Write the weights folder that a mapping describes, and what is missing from ``source``.
 
     What comes from elsewhere is read before the checkpoint's tensors, which take minutes.
     """
-    converted = {part: len(tensors) for part, tensors in plan.tensors.items()}
-    others: dict[str, Any] = {"tokenizer": words, "scheduler": source.scheduler()}
+    converted = {part: len(tensors) for part, tensors in mapping.tensors.items()}
+    others: dict[str, Any] = {"tokenizer": tokenizer, "scheduler": source.scheduler()}
     if safety_checker:
         others |= source.safety_checker(dtype)
-    kosmosg: Any = plan.modules[KOSMOSG]
-    missing = [part for part in (UNET, VAE) if part not in plan.modules]
-    needed = sum(tensor.numel() for part in plan.tensors.values() for tensor in part.values())
+    kosmosg: Any = mapping.modules[KOSMOSG]
+    missing = [part for part in (UNET, VAE) if part not in mapping.modules]
+    needed = sum(tensor.numel() for part in mapping.tensors.values() for tensor in part.values())
     needed += sum(map(count_values, (*others.values(), *map(source.empty, missing))))
     with new_weights(output, needed * dtype.itemsize) as folder:
         for part in list(others):
             save(others.pop(part), folder / part)
         for part in missing:
             save(source.load(part, dtype, width=kosmosg.config.aligner["dim"]), folder / part)
-        write_tensors(plan, folder, dtype, progress)
-        notes = tuple(make_notes(plan, folder, len(words)))
-    return Conversion(stage=plan.stage, converted=converted, left_out=plan.left_out, notes=notes)
+        write_tensors(mapping, folder, dtype, progress)
+        notes = tuple(make_notes(mapping, folder, len(tokenizer)))
+    return Conversion(
+        stage=mapping.stage, converted=converted, left_out=mapping.left_out, notes=notes
+    )
 
 
 @contextmanager
@@ -160,13 +168,15 @@ def count_values(component: Any) -> int:
     return sum(tensor.numel() for tensor in tensors)
 
 
-def write_tensors(plan: Plan, folder: Path, dtype: torch.dtype, progress: bool) -> None:
+def write_tensors(
+    mapping: CheckpointMapping, folder: Path, dtype: torch.dtype, progress: bool
+) -> None:
     """Write the checkpoint's networks one after the other."""
-    total = sum(len(tensors) for tensors in plan.tensors.values())
+    total = sum(len(tensors) for tensors in mapping.tensors.values())
     with tqdm(total=total, desc="convert", unit="tensor", disable=not progress) as bar:
-        for part in list(plan.modules):
-            # Taken out of the plan, so that one network at most is held in another precision.
-            module, tensors = plan.modules.pop(part), plan.tensors.pop(part)
+        for part in list(mapping.modules):
+            # Taken out of the mapping, so that one network at most is held in another precision.
+            module, tensors = mapping.modules.pop(part), mapping.tensors.pop(part)
             for name, tensor in tensors.items():
                 tensors[name] = cast(name, tensor, dtype)
                 bar.update()
@@ -200,14 +210,14 @@ def save(component: Any, folder: Path) -> None:
         file.chmod(0o644)
 
 
-def make_notes(plan: Plan, folder: Path, words: int) -> Iterable[str]:
+def make_notes(mapping: CheckpointMapping, folder: Path, words: int) -> Iterable[str]:
     """Say what a user should know about the result."""
-    if words != plan.vocabulary:
+    if words != mapping.vocabulary:
         yield (
-            f"The dictionary has {words} entries but the model {plan.vocabulary}: they do not "
+            f"The dictionary has {words} entries but the model {mapping.vocabulary}: they do not "
             "belong together, and prompts will be refused."
         )
-    if plan.stage == "lm":
+    if mapping.stage == "lm":
         yield "A stage-1 checkpoint: AlignerNet is not trained, and images will be noise."
     if not (folder / "safety_checker").is_dir():
         yield "Without a safety checker: a server of full-size weights will refuse to start."

@@ -38,7 +38,7 @@ class Inert:
         pass
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+def read_fairseq_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Map the tensors of a checkpoint by their official names.
 
     Args:

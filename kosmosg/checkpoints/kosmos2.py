@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer, Kosmos2Config, Kosmos2Model
 
 from kosmosg.checkpoints.convert import Conversion, check_output, write_weights
-from kosmosg.checkpoints.mapping import Plan, initial_aligner, shorten
+from kosmosg.checkpoints.mapping import CheckpointMapping, initial_aligner, shorten
 from kosmosg.checkpoints.parameter_names import KOSMOSG
 from kosmosg.checkpoints.stable_diffusion import StableDiffusionSource
 from kosmosg.errors import CheckpointError
@@ -70,7 +70,7 @@ def convert_kosmos2(
     with torch.device("meta"):
         module = KosmosG(config)
     named = {f"kosmos2.{name}": tensor for name, tensor in tensors.items()}
-    plan = Plan(
+    mapping = CheckpointMapping(
         stage="lm",
         vocabulary=len(rows),
         modules={KOSMOSG: module},
@@ -78,7 +78,7 @@ def convert_kosmos2(
         left_out=left_out,
     )
     return write_weights(
-        plan,
+        mapping,
         Path(output),
         words,
         StableDiffusionSource(location=stable_diffusion),

@@ -14,7 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kosmosg.checkpoints.parameter_names import KOSMOSG, RECONSTRUCTION, UNET, VAE, place, why_dead
+from kosmosg.checkpoints.parameter_names import (
+    KOSMOSG,
+    RECONSTRUCTION,
+    UNET,
+    VAE,
+    find_target,
+    why_dead,
+)
 from kosmosg.checkpoints.stable_diffusion import StableDiffusionSource
 from kosmosg.errors import CheckpointError
 from kosmosg.models.aligner import AlignerNet, Reconstruction
@@ -27,7 +34,7 @@ Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class CheckpointMapping:
     """Every tensor of a checkpoint at its place, checked but not yet read.
 
     Attributes:
@@ -45,12 +52,12 @@ class Plan:
     left_out: dict[str, int]
 
 
-def make_plan(
+def map_checkpoint(
     tensors: Tensors,
     sizes: dict[str, Any],
     source: StableDiffusionSource,
     ignore: Iterable[str] = (),
-) -> Plan:
+) -> CheckpointMapping:
     """Find the place of every tensor and compare names and shapes with the model's.
 
     Raises:
@@ -68,7 +75,7 @@ def make_plan(
     modules |= {part: source.empty(part) for part in (UNET, VAE) if part in parts}
     for part, module in modules.items():
         check_complete(part, module, parts[part])
-    return Plan(
+    return CheckpointMapping(
         stage=stage,
         vocabulary=sizes["vocab_size"],
         modules=modules,
@@ -94,7 +101,7 @@ def sort_tensors(
     for key, tensor in tensors.items():
         if reason := why_dead(key):
             left_out[reason] += 1
-        elif target := place(key):
+        elif target := find_target(key):
             part = parts.setdefault(target.component, {})
             if target.name in part:
                 twice.append(key)

@@ -92,18 +92,18 @@ DEAD: list[tuple[str, str]] = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a parameter belongs: a component of the weights directory and a name in it."""
+class Target:
+    """Where a parameter belongs: a component of the weights folder and a name in it."""
 
     component: str
     name: str
 
 
-def place(key: str) -> Place | None:
+def find_target(key: str) -> Target | None:
     """Translate an official name; ``None`` if no row fits."""
     for theirs, component, ours in (*ALIASES, *TABLE):
         if (name := _translate(key, theirs, ours)) is not None:
-            return Place(component=component, name=name)
+            return Target(component=component, name=name)
     return None
 
 

@@ -26,7 +26,7 @@ TOWER = (
 )
 
 
-def write_start(
+def write_untrained(
     output: Path,
     *,
     sizes: dict[str, Any],

@@ -45,7 +45,7 @@ class Convert:
         """Convert a checkpoint and report what became of it."""
         import torch
 
-        from kosmosg.checkpoints.convert import convert
+        from kosmosg.checkpoints.convert import convert_checkpoint
         from kosmosg.checkpoints.kosmos2 import convert_kosmos2
         from kosmosg.models.sizes import read_sizes
 
@@ -59,7 +59,7 @@ class Convert:
         if self.from_kosmos2:
             report = convert_kosmos2(self.checkpoint, self.output, **common)
         else:
-            report = convert(self.checkpoint, self.output, ignore=self.ignore, **common)
+            report = convert_checkpoint(self.checkpoint, self.output, ignore=self.ignore, **common)
         print(f"{self.output}: a checkpoint of stage {STAGES[report.stage]}")
         for part, count in report.converted.items():
             print(f"  {part}: {count} tensors")
@@ -100,10 +100,10 @@ class New:
         """Write the folder."""
         import torch
 
-        from kosmosg.checkpoints.untrained import write_start
+        from kosmosg.checkpoints.untrained import write_untrained
         from kosmosg.models.sizes import read_part
 
-        write_start(
+        write_untrained(
             self.output,
             sizes=read_part(self.config, "kosmosg") if self.config else FULL_SIZE,
             tokenizer=self.tokenizer,

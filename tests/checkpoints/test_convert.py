@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from kosmosg.checkpoints.convert import convert
+from kosmosg.checkpoints.convert import convert_checkpoint
 from kosmosg.checkpoints.parameter_names import (
     ALIASES,
     DEAD,
@@ -22,8 +22,8 @@ from kosmosg.checkpoints.parameter_names import (
     TABLE,
     UNET,
     VAE,
+    find_target,
     official_key,
-    place,
     why_dead,
 )
 from kosmosg.checkpoints.stable_diffusion import SD15_UNET, SD15_VAE, StableDiffusionSource
@@ -59,7 +59,7 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(surroundings: Path, tensors: Tensors, output: Path, sd: str = "sd", **options: Any):
     checkpoint = output.with_suffix(".pt")
     torch.save({"model": tensors, "cfg": None}, checkpoint)
-    return convert(
+    return convert_checkpoint(
         checkpoint,
         output,
         tokenizer=surroundings / "tokenizer",
@@ -115,7 +115,7 @@ def test_safetensors_gives_the_same_as_pickle(surroundings: Path, tmp_path: Path
     tensors = tiny.official_checkpoint()
     run(surroundings, tensors, tmp_path / "a")
     save_file({key: tensor.clone() for key, tensor in tensors.items()}, tmp_path / "c.safetensors")
-    convert(
+    convert_checkpoint(
         tmp_path / "c.safetensors",
         tmp_path / "b",
         tokenizer=surroundings / "tokenizer",
@@ -270,7 +270,7 @@ def test_hub_that_does_not_answer(surroundings: Path, tmp_path: Path) -> None:
         tmp_path / "c.safetensors",
     )
     with pytest.raises(CheckpointError, match=r"could not be taken from .*stable-diffusion-v1-5"):
-        convert(
+        convert_checkpoint(
             tmp_path / "c.safetensors",
             tmp_path / "w",
             tokenizer=surroundings / "tokenizer",
@@ -281,7 +281,7 @@ def test_hub_that_does_not_answer(surroundings: Path, tmp_path: Path) -> None:
 
 def test_tokenizer_that_is_missing(tmp_path: Path, surroundings: Path) -> None:
     with pytest.raises(WeightsError, match="sentencepiece"):
-        convert(tmp_path / "c.pt", tmp_path / "w", tokenizer=tmp_path, sizes=tiny.SIZES)
+        convert_checkpoint(tmp_path / "c.pt", tmp_path / "w", tokenizer=tmp_path, sizes=tiny.SIZES)
 
 
 @pytest.mark.parametrize("decoder", [True, False])
@@ -322,7 +322,7 @@ def test_a_disk_that_is_full_on_the_way(
 def test_an_output_that_cannot_be_made(surroundings: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match=r"cannot be written \(Not a directory\)"):
-        convert(
+        convert_checkpoint(
             save(tmp_path),
             tmp_path / "file" / "w",
             tokenizer=surroundings / "tokenizer",
@@ -457,7 +457,7 @@ def test_every_parameter_has_an_official_name_and_finds_back(full_size: dict) ->
             key = official_key(part, name)
             assert key is not None, name
             assert why_dead(key) is None
-            target = place(key)
+            target = find_target(key)
             assert target is not None
             assert (target.component, target.name) == (part, name)
 
@@ -484,7 +484,7 @@ def _fits(key: str | None, row: tuple[str, str, str]) -> bool:
 
 @given(st.text(alphabet=st.sampled_from("abmnorst._0123456789*#"), max_size=60))
 def test_arbitrary_keys_are_placed_or_not_but_never_fail(key: str) -> None:
-    place(key)
+    find_target(key)
     why_dead(key)
 
 
@@ -495,7 +495,7 @@ def test_arbitrary_keys_are_placed_or_not_but_never_fail(key: str) -> None:
 )
 def test_translation_keeps_numbers_and_rests(row: tuple, number: int, rest: str) -> None:
     theirs = row[0].replace("#", str(number)).replace("*", rest)
-    target = place(theirs)
+    target = find_target(theirs)
     assert target is not None
     if "#" in row[0]:
         assert f".{number}." in target.name

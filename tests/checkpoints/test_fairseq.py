@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from kosmosg.checkpoints.fairseq import read_checkpoint
+from kosmosg.checkpoints.fairseq import read_fairseq_checkpoint
 from kosmosg.errors import CheckpointError
 
 WEIGHT = torch.arange(6.0).reshape(2, 3)
@@ -78,7 +78,7 @@ def test_container_of_the_trainer(tmp_path: Path) -> None:
         "extra_state": {"metrics": Stateful()},
         "last_optimizer_state": {"state": {0: {"exp_avg": WEIGHT.double()}}},
     }
-    tensors = read_checkpoint(save(tmp_path / "c.pt", content))
+    tensors = read_fairseq_checkpoint(save(tmp_path / "c.pt", content))
     assert list(tensors) == ["weight", "parameter"]
     torch.testing.assert_close(tensors["weight"], WEIGHT)
     torch.testing.assert_close(tensors["parameter"].detach(), WEIGHT + 1)
@@ -89,12 +89,12 @@ def test_bare_state_dict_in_either_format(tmp_path: Path, name: str) -> None:
     """The content decides, not the suffix."""
     path = tmp_path / name
     save_file({"weight": WEIGHT}, path) if "safetensors" in name else save(path, {"weight": WEIGHT})
-    torch.testing.assert_close(read_checkpoint(path)["weight"], WEIGHT)
+    torch.testing.assert_close(read_fairseq_checkpoint(path)["weight"], WEIGHT)
 
 
 def test_tensors_stay_mapped_to_the_file(tmp_path: Path) -> None:
     path = save(tmp_path / "c.pt", {"model": {"weight": WEIGHT}})
-    tensors = read_checkpoint(path)
+    tensors = read_fairseq_checkpoint(path)
     mapped = Path("/proc/self/maps").read_text()
     assert str(path) in mapped
     del tensors
@@ -126,7 +126,7 @@ def test_nothing_in_a_pickle_runs(tmp_path: Path, name: str) -> None:
     save(path, attacks(marker)[name])
     # Refused, or read with a placeholder in its place: either is fine.
     with suppress(CheckpointError):
-        tensors = read_checkpoint(path)
+        tensors = read_fairseq_checkpoint(path)
         assert all(isinstance(tensor, torch.Tensor) for tensor in tensors.values())
     assert not marker.exists()
 
@@ -165,14 +165,14 @@ def test_hand_written_programs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError):
-        read_checkpoint(raw_archive(tmp_path / "c.pt", program))
+        read_fairseq_checkpoint(raw_archive(tmp_path / "c.pt", program))
     assert not (tmp_path / "marker").exists()
 
 
 def test_torchscript_is_refused(tmp_path: Path) -> None:
     path = raw_archive(tmp_path / "c.pt", pickle.dumps({}), "constants.pkl")
     with pytest.raises(CheckpointError, match="got a torchscript checkpoint"):
-        read_checkpoint(path)
+        read_fairseq_checkpoint(path)
 
 
 def damaged(content: bytes) -> dict[str, bytes]:
@@ -193,7 +193,7 @@ def test_damaged_files(tmp_path: Path, name: str) -> None:
     path = tmp_path / "c.pt"
     path.write_bytes(damaged(buffer.getvalue())[name])
     with pytest.raises(CheckpointError, match=r"c\.pt"):
-        read_checkpoint(path)
+        read_fairseq_checkpoint(path)
 
 
 @pytest.mark.parametrize(
@@ -201,12 +201,12 @@ def test_damaged_files(tmp_path: Path, name: str) -> None:
 )
 def test_contents_that_are_no_model(tmp_path: Path, content: Any) -> None:
     with pytest.raises(CheckpointError, match=r"c\.pt"):
-        read_checkpoint(save(tmp_path / "c.pt", content))
+        read_fairseq_checkpoint(save(tmp_path / "c.pt", content))
 
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint"):
-        read_checkpoint(tmp_path / "c.pt")
+        read_fairseq_checkpoint(tmp_path / "c.pt")
 
 
 @pytest.mark.parametrize("odd", [OddList([1]), OddDict(a=1)])
@@ -215,7 +215,7 @@ def test_containers_of_foreign_classes_are_refused(tmp_path: Path, odd: Any) -> 
     with pytest.raises(
         CheckpointError, match=r"c\.pt cannot .*write its 'model' entry alone"
     ) as found:
-        read_checkpoint(path)
+        read_fairseq_checkpoint(path)
     assert "Can only" in str(found.value)
     assert "weights_only" not in str(found.value), "torch's advice to run the file"
 
@@ -225,7 +225,7 @@ def test_numbers_of_eight_bits(tmp_path: Path) -> None:
     tensors = {"weight": WEIGHT.to(torch.float8_e4m3fn)}
     save_file(tensors, tmp_path / "c.safetensors")
     for path in (save(tmp_path / "c.pt", {"model": tensors}), tmp_path / "c.safetensors"):
-        found = read_checkpoint(path)["weight"]
+        found = read_fairseq_checkpoint(path)["weight"]
         assert found.dtype == torch.float8_e4m3fn
         assert torch.equal(found.float(), WEIGHT)
 
@@ -233,7 +233,7 @@ def test_numbers_of_eight_bits(tmp_path: Path) -> None:
 def test_reading_leaves_nothing_allowed(tmp_path: Path) -> None:
     """What stood in for a name is not accepted from others afterwards."""
     path = save(tmp_path / "c.pt", {"model": {"weight": WEIGHT}, "cfg": Stateful()})
-    read_checkpoint(path)
+    read_fairseq_checkpoint(path)
     with pytest.raises(pickle.UnpicklingError, match="Stateful"):
         torch.load(path, weights_only=True)
 
@@ -245,7 +245,7 @@ def test_a_storage_that_is_too_short(tmp_path: Path) -> None:
             content = whole.read(item)
             cut.writestr(item, content[:40] if "/data/" in item.filename else content)
     with pytest.raises(CheckpointError, match=r"d\.pt cannot be read"):
-        read_checkpoint(tmp_path / "d.pt")
+        read_fairseq_checkpoint(tmp_path / "d.pt")
 
 
 @settings(
@@ -254,10 +254,10 @@ def test_a_storage_that_is_too_short(tmp_path: Path) -> None:
 @given(program=st.binary(max_size=80))
 def test_random_programs_only_ever_raise_ours(tmp_path: Path, program: bytes) -> None:
     with suppress(CheckpointError):
-        read_checkpoint(raw_archive(tmp_path / "fuzz.pt", program))
+        read_fairseq_checkpoint(raw_archive(tmp_path / "fuzz.pt", program))
 
 
 def test_entries_that_are_no_weights_are_named(tmp_path: Path) -> None:
     path = save(tmp_path / "k.pt", {"model": {"weight": WEIGHT, 7: WEIGHT, "note": "hello"}})
     with pytest.raises(CheckpointError, match=r"no tensors with names: 7, note\. Nothing"):
-        read_checkpoint(path)
+        read_fairseq_checkpoint(path)

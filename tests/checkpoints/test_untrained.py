@@ -13,7 +13,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel
 
 from kosmosg.checkpoints.convert import save
 from kosmosg.checkpoints.loading import load_model
-from kosmosg.checkpoints.untrained import write_start
+from kosmosg.checkpoints.untrained import write_untrained
 from kosmosg.cli import main as cli
 from kosmosg.errors import CheckpointError, WeightsError
 from kosmosg.models.kosmosg import KosmosG
@@ -75,7 +75,7 @@ def new(folder: Path, output: Path, *more: Any) -> int:
 
 def test_images_are_as_large_as_what_stands_beside_them(folder: Path, tmp_path: Path) -> None:
     """And differ from each other: the positions of the language model have a size of 0.7."""
-    write_start(tmp_path / "w", **options(folder, clip=folder / "clip"))
+    write_untrained(tmp_path / "w", **options(folder, clip=folder / "clip"))
     kosmosg = load_model(KosmosG, tmp_path / "w" / "kosmosg", dtype=torch.float32)
     pictures = torch.randn(8, 3, 56, 56, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -87,7 +87,7 @@ def test_images_are_as_large_as_what_stands_beside_them(folder: Path, tmp_path: 
 
 def test_aligner_begins_as_magneto(folder: Path, tmp_path: Path) -> None:
     """With the library's 0.02 each weight, times the root of its width, would be 0.11."""
-    write_start(tmp_path / "w", **options(folder))
+    write_untrained(tmp_path / "w", **options(folder))
     kosmosg = load_model(KosmosG, tmp_path / "w" / "kosmosg", dtype=torch.float32)
     layers = {n: m for n, m in kosmosg.aligner.named_modules() if n.endswith("_proj")}
     assert len(layers) > 10
@@ -143,7 +143,7 @@ def test_the_seed_decides(folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(7)
     state = torch.get_rng_state()
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        write_start(tmp_path / name, **options(folder, seed=seed))
+        write_untrained(tmp_path / name, **options(folder, seed=seed))
         assert torch.equal(torch.get_rng_state(), state), "the caller's generator stays"
     contents = [(tmp_path / name / file).read_bytes() for name in "abc"]
     assert contents[0] == contents[1] != contents[2]
@@ -168,7 +168,7 @@ def test_a_clip_of_another_size(
     """Also where the shapes of the weights do not show it."""
     clip = write_clip(tmp_path / "clip", **changes)
     with pytest.raises(CheckpointError, match=message):
-        write_start(tmp_path / "w", **options(folder, clip=clip))
+        write_untrained(tmp_path / "w", **options(folder, clip=clip))
     assert not (tmp_path / "w").exists()
 
 
@@ -189,7 +189,7 @@ def test_sizes_that_do_not_fit(
     folder: Path, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(CheckpointError, match=message):
-        write_start(tmp_path / "w", **options(folder, sizes=sizes(**changes)))
+        write_untrained(tmp_path / "w", **options(folder, sizes=sizes(**changes)))
     assert not (tmp_path / "w").exists()
 
 
@@ -197,15 +197,15 @@ def test_parts_that_are_missing(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     with pytest.raises(WeightsError, match=r"config\.json is missing"):
-        write_start(tmp_path / "w", **options(folder, clip=tmp_path))
+        write_untrained(tmp_path / "w", **options(folder, clip=tmp_path))
     with pytest.raises(WeightsError, match="lacks sentencepiece"):
-        write_start(tmp_path / "w", **options(folder, tokenizer=tmp_path))
+        write_untrained(tmp_path / "w", **options(folder, tokenizer=tmp_path))
     with pytest.raises(CheckpointError, match="'unet' could not be taken from"):
-        write_start(tmp_path / "w", **options(folder, stable_diffusion=str(tmp_path)))
+        write_untrained(tmp_path / "w", **options(folder, stable_diffusion=str(tmp_path)))
     bare = shutil.copytree(folder / "sd", tmp_path / "bare")
     shutil.rmtree(bare / "tokenizer")
     with pytest.raises(WeightsError, match=r"no CLIP tokenizer in .*bare/tokenizer"):
-        write_start(
+        write_untrained(
             tmp_path / "w", **options(folder, stable_diffusion=str(bare), text_encoder=True)
         )
     assert not (tmp_path / "w").exists()
@@ -228,7 +228,7 @@ def test_an_interrupted_command_leaves_nothing(
 
     monkeypatch.setattr("kosmosg.checkpoints.untrained.save", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        write_start(tmp_path / "w", **options(folder))
+        write_untrained(tmp_path / "w", **options(folder))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -236,5 +236,5 @@ def test_a_full_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=9))
     with pytest.raises(CheckpointError, match=r"w has 9\.\d*B free, and .*B are needed"):
-        write_start(tmp_path / "w", **options(folder))
+        write_untrained(tmp_path / "w", **options(folder))
     assert list(tmp_path.iterdir()) == []
