@@ -2,7 +2,6 @@
 
 import errno
 import json
-import logging
 import os
 import re
 import secrets
@@ -18,8 +17,6 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from kosmosg.errors import KosmosGError
-
-logger = logging.getLogger(__name__)
 
 LOCK = ".kosmosg.lock"
 _UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.part")  # how the name of what is being written ends
@@ -198,15 +195,11 @@ class RunRecord:
         file: JSON beside what is made, written once.
         error: What to raise.
         remedy: What the user can do instead of using the same settings.
-        free: Settings that decide nothing of what is made; they are noted and not compared.
-        changeable: Settings that may become others on the way, which a warning tells.
     """
 
     file: Path
     error: type[KosmosGError]
     remedy: str = "name another folder"
-    free: Collection[str] = ()
-    changeable: Collection[str] = ()
 
     def read(self) -> dict[str, Any] | None:
         """Read the settings; ``None`` if there is no record.
@@ -238,7 +231,8 @@ class RunRecord:
         """
         found = self.read()
         if found is not None:
-            self._compare(found, settings)
+            place, error = self.file.parent, self.error
+            check_settings(found, settings, place=place, error=error, remedy=self.remedy)
 
     def settle(self, settings: Mapping[str, Any], *, anew: bool = False) -> None:
         """Begin here, or go on: note the settings, or compare with those that are noted.
@@ -251,25 +245,11 @@ class RunRecord:
             KosmosGError: As ``check`` does.
             OSError: If the record cannot be written.
         """
-        found = None if anew else self.read()
-        if found is not None:
-            self._compare(found, settings)
+        if not anew and self.file.exists():
+            self.check(settings)
             return
         with atomic_file(self.file) as file:
             file.write_text(json.dumps(dict(settings), indent=2) + "\n", encoding="utf-8")
-
-    def _compare(self, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        changed = check_settings(
-            found,
-            settings,
-            place=self.file.parent,
-            error=self.error,
-            remedy=self.remedy,
-            free=self.free,
-            changeable=self.changeable,
-        )
-        if changed:
-            logger.warning("%s: from now on, %s", self.file.parent, "; ".join(changed))
 
 
 def check_settings(
