@@ -14,7 +14,6 @@ comes from a seed of its own, so that the same files are written whatever the nu
 and a run that was stopped goes on where it stood.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -35,6 +34,7 @@ from kosmosg.data.schema import (
 )
 from kosmosg.data.shard_writer import shard_name, write_shard
 from kosmosg.errors import DataError
+from kosmosg.utils.files import RunRecord, lock_folder, remove_unfinished
 from miniature.world.captions import Caption, write_caption
 from miniature.world.crops import entity_crops
 from miniature.world.description import Description, sample_description
@@ -85,7 +85,8 @@ def write_dataset(
             there and that of all.
 
     Raises:
-        DataError: If a setting is out of range, or the folder was begun with other settings.
+        DataError: If a setting is out of range, the folder was begun with other settings, or
+            another process is at work there.
     """
     if seed < 0 or not scale > 0 or processes < 1 or per_shard < 1:
         raise DataError(
@@ -93,37 +94,25 @@ def write_dataset(
             "wanted a seed of at least 0, a scale above 0, and at least 1 of the others."
         )
     directory = Path(directory)
-    _settle(directory, {"seed": seed, "scale": scale, "per_shard": per_shard})
-    shards = [
-        shard
-        for name, folder in FOLDERS.items()
-        for shard in _plan(directory / name, max(1, round(folder.samples * scale)), per_shard, seed)
-    ]
-    missing = [shard for shard in shards if not shard.path.exists()]
-    total = sum(shard.samples for shard in shards)
-    done = total - sum(shard.samples for shard in missing)
-    progress = progress or (lambda done, total: None)
-    progress(done, total)
-    for shard in _write_all(missing, processes):
-        done += shard.samples
-        progress(done, total)
-
-
-def _settle(directory: Path, settings: dict[str, float]) -> None:
-    """Note with what a data set is begun, so that it is not continued with anything else."""
-    file = directory / SETTINGS_FILE
-    if file.exists():
-        begun = json.loads(file.read_bytes())
-        if begun != settings:
-            raise DataError(
-                f"{directory} was begun with {begun}, not with {settings}. Use the same settings, "
-                "name another folder, or remove this one."
+    with lock_folder(directory, work="writing", error=DataError):
+        remove_unfinished(directory)
+        settings = {"seed": seed, "scale": scale, "per_shard": per_shard}
+        RunRecord(file=directory / SETTINGS_FILE, error=DataError).settle(settings)
+        shards = [
+            shard
+            for name, folder in FOLDERS.items()
+            for shard in _plan(
+                directory / name, max(1, round(folder.samples * scale)), per_shard, seed
             )
-        return
-    directory.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(file.name + ".part")
-    unfinished.write_text(json.dumps(settings) + "\n")
-    unfinished.replace(file)
+        ]
+        missing = [shard for shard in shards if not shard.path.exists()]
+        total = sum(shard.samples for shard in shards)
+        done = total - sum(shard.samples for shard in missing)
+        progress = progress or (lambda done, total: None)
+        progress(done, total)
+        for shard in _write_all(missing, processes):
+            done += shard.samples
+            progress(done, total)
 
 
 def _plan(folder: Path, samples: int, per_shard: int, seed: int) -> Iterator[_Shard]:

@@ -22,6 +22,7 @@ from kosmosg.data.schema import (
 from kosmosg.data.shards import open_shards
 from kosmosg.errors import DataError
 from kosmosg.prompts.tokenizer import UNK_ID, KosmosGTokenizer
+from kosmosg.utils.files import LOCK
 from miniature import __main__ as cli
 from miniature.world import Description, Picture, is_held_out, may_be_trained_on
 from miniature.world.dataset import FOLDERS, SETTINGS_FILE, write_dataset
@@ -71,7 +72,8 @@ def read(folder: Path) -> Iterator[Sample]:
 
 
 def content(directory: Path) -> dict[str, bytes]:
-    files = (path for path in directory.rglob("*") if path.is_file())
+    """Read all that was written but the lock, which names its process."""
+    files = (path for path in directory.rglob("*") if path.is_file() and path.name != LOCK)
     return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
 
 
@@ -124,7 +126,7 @@ def test_a_stopped_run_is_continued(directory: Path, tmp_path: Path):
     first, second, third = sorted(tmp_path.rglob("*.tar"))
     first.unlink()
     # What a process that was killed leaves behind.
-    second.rename(second.with_name(second.name + ".part")).write_bytes(b"half")
+    second.rename(second.with_name(f"{second.name}.0123abcd.part")).write_bytes(b"half")
     untouched = third.stat().st_mtime_ns
     seen.clear()
     write(lambda done, total: seen.append((done, total)))
