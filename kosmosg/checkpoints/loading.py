@@ -5,6 +5,7 @@ random ones. Here each of them is an error, and so is a value that is not finite
 """
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,6 +49,7 @@ def load_component(
             directory,
             dtype=dtype,
             use_safetensors=True,
+            variant=find_variant(directory),
             output_loading_info=True,
             local_files_only=True,
             ignore_mismatched_sizes=True,  # so that the report below names them
@@ -61,6 +63,18 @@ def load_component(
             raise misfit(name, directory, label, keys)
     check_finite(dict(module.named_parameters()), name)
     return module.eval().requires_grad_(False)
+
+
+def find_variant(folder: Path) -> str | None:
+    """Find what the weights of a folder have in their names if there are no plain ones.
+
+    Returns:
+        Such as "fp16", for ``model.fp16.safetensors``; the libraries take it as ``variant``.
+    """
+    pattern = r"[a-z_]+(?:\.([a-z_\d]+))?(?:-\d+-of-\d+)?\.safetensors"
+    found = (re.fullmatch(pattern, path.name) for path in folder.glob("*.safetensors"))
+    variants = {match[1] for match in found if match}
+    return None if None in variants else min(variants, default=None)
 
 
 def load_model(kind: type[Model], directory: Path, *, dtype: torch.dtype) -> Model:

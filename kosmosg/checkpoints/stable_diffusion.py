@@ -3,7 +3,6 @@
 The source is a folder in the diffusers layout or a Hub repository. Only safetensors are read.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer
 
-from kosmosg.checkpoints.loading import REMEDY, check_config
+from kosmosg.checkpoints.loading import REMEDY, check_config, find_variant
 from kosmosg.errors import CheckpointError, WeightsError
 from kosmosg.models.config import SD15_REPOSITORY
 from kosmosg.utils.files import reason
@@ -142,7 +141,7 @@ class StableDiffusionSource:
         """Load what has weights in a precision, and all else without one."""
         options: dict[str, Any] = {}
         if dtype is not None:
-            variant = self._find_variant(part)
+            variant = find_variant(self.folder / part) if self.folder else None
             options = {"dtype": dtype, "use_safetensors": True, "variant": variant}
         try:
             return kind.from_pretrained(self.location, subfolder=part, **options)
@@ -153,15 +152,6 @@ class StableDiffusionSource:
                 "folder or Hub repository with Stable Diffusion v1.5 by --stable-diffusion; "
                 "`python -m kosmosg download stable-diffusion` makes such a folder."
             ) from error
-
-    def _find_variant(self, part: str) -> str | None:
-        """Find what a folder's files have in their names if there are no plain ones: "fp16"."""
-        if self.folder is None:
-            return None
-        names = (path.name for path in (self.folder / part).glob("*.safetensors"))
-        pattern = r"[a-z_]+(?:\.([a-z_\d]+))?(?:-\d+-of-\d+)?\.safetensors"
-        variants = {match[1] for name in names if (match := re.fullmatch(pattern, name))}
-        return None if None in variants else min(variants, default=None)
 
     def _configure(self, kind: Any, name: str, known: dict[str, Any]) -> Any:
         """Build a component from the folder's settings, or else from those that are known."""
