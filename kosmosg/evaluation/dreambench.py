@@ -23,7 +23,7 @@ from kosmosg.evaluation.features import ClipExtractor, FeatureExtractor, extract
 from kosmosg.evaluation.image_folder import ImageFolder, generate_missing
 from kosmosg.evaluation.metrics import Finding, cosines, summarise
 from kosmosg.evaluation.models import Generate
-from kosmosg.evaluation.options import DREAMBENCH_PICTURES, DREAMBENCH_PROMPTS_PER_BATCH
+from kosmosg.evaluation.options import DREAMBENCH_IMAGES, DREAMBENCH_PROMPTS_PER_BATCH
 from kosmosg.evaluation.protocol import EvaluationProtocol, ImageJob
 from kosmosg.prompts.images import image_suffixes, open_image
 from kosmosg.prompts.prompt import MARKER
@@ -103,7 +103,7 @@ class DreamBench:
     dino: FeatureExtractor
     clip: ClipExtractor
     processes: PartialState
-    batch: int = DREAMBENCH_PROMPTS_PER_BATCH * DREAMBENCH_PICTURES
+    batch: int = DREAMBENCH_PROMPTS_PER_BATCH * DREAMBENCH_IMAGES
     per_image: dict[str, Float64[np.ndarray, " images"]] = field(default_factory=dict, init=False)
 
     def __call__(self, generate: Generate) -> Iterator[Finding]:
@@ -167,7 +167,7 @@ def make_jobs(
     protocol: EvaluationProtocol,
     *,
     wording: Wording | None = None,
-    per_prompt: int = DREAMBENCH_PICTURES,
+    per_prompt: int = DREAMBENCH_IMAGES,
     seed: int = 0,
 ) -> list[ImageJob]:
     """List the images to generate, subject by subject.

@@ -19,14 +19,18 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from transformers import CLIPTextModel
 
-from kosmosg.checkpoints.loading import load_component
+from kosmosg.checkpoints.loading import cannot_load, check_config, load_component
 from kosmosg.checkpoints.stable_diffusion import load_clip_tokenizer, load_scheduler, make_decoder
 from kosmosg.diffusion.pipelines import generators_after
 from kosmosg.diffusion.sampling import draw_noise
 from kosmosg.diffusion.schedulers import make_scheduler
 from kosmosg.diffusion.settings import DEFAULT_SAMPLER
-from kosmosg.errors import WeightsError
+from kosmosg.errors import EvaluationError, WeightsError
+from kosmosg.evaluation.protocol import ImageJob
+from kosmosg.models.kosmosg import KosmosGConfig
 from kosmosg.pipeline import KosmosGPipeline
+from kosmosg.prompts.prompt import parse_prompt
+from kosmosg.prompts.tokenizer import KosmosGTokenizer
 from kosmosg.utils.memory import reporting_out_of_memory
 
 Generate = Callable[
@@ -41,6 +45,48 @@ class Sampling:
     steps: int
     guidance_scale: float
     scheduler: str = DEFAULT_SAMPLER
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """What generates.
+
+    Attributes:
+        source: A weights directory; or the folder or Hub id of a pipeline of diffusers.
+        diffusers: Which of the two.
+    """
+
+    source: str | Path
+    diffusers: bool = False
+
+    def check_prompts(self, jobs: Sequence[ImageJob]) -> None:
+        """Check that no prompt is too long, before images are generated for hours.
+
+        A pipeline of diffusers cuts what is too long for it.
+
+        Raises:
+            EvaluationError: If one is.
+            WeightsError: If the model's tokenizer or configuration cannot be read.
+        """
+        if self.diffusers:
+            return
+        folder = Path(self.source)
+        tokenizer = KosmosGTokenizer.from_pretrained(folder / "tokenizer")
+        check_config(folder / "kosmosg" / "config.json", "kosmosg")
+        try:
+            config = KosmosGConfig.from_pretrained(folder / "kosmosg", local_files_only=True)
+            slots, most = config.image_slots, config.max_tokens
+        except Exception as error:
+            # A configuration of nonsense fails anywhere in the constructors.
+            raise cannot_load("kosmosg", folder / "kosmosg", error) from error
+        for job in jobs:
+            prompt = parse_prompt(job.prompt, len(job.images))
+            tokens = len(tokenizer.tokenize_prompt(prompt, slots).ids)
+            if tokens > most:
+                raise EvaluationError(
+                    f"The prompt {job.prompt:.80} … is {tokens} tokens long, and {folder} takes at "
+                    f"most {most}. Shorten it where it comes from."
+                )
 
 
 def kosmosg_generator(pipeline: KosmosGPipeline, sampling: Sampling) -> Generate:

@@ -10,7 +10,7 @@ from kosmosg.utils.checks import check_integer, check_number
 ProtocolName = Literal["paper", "clean"]
 PROTOCOL_NAMES: tuple[ProtocolName, ...] = get_args(ProtocolName)
 
-DREAMBENCH_PICTURES, COCO_CAPTIONS = 4, 30_000  # images of each prompt; captions
+DREAMBENCH_IMAGES, COCO_CAPTIONS = 4, 30_000  # images of each prompt; captions
 # Of the authors' scripts: within a batch noises differ.
 DREAMBENCH_PROMPTS_PER_BATCH, COCO_BATCH = 5, 16
 COCO_PHOTOGRAPHS = 40_504  # of val2014
@@ -76,13 +76,13 @@ class DreamBenchOptions(EvaluationOptions):
     subjects: Path
     only: tuple[str, ...] = ()
     name_nouns: bool = False
-    per_prompt: int = DREAMBENCH_PICTURES
+    per_prompt: int = DREAMBENCH_IMAGES
     dino: str = "facebook/dino-vits16"
     clip: str = "openai/clip-vit-base-patch32"
     steps: int = 100
     guidance_scale: float = 7.5
     scheduler: SamplerName = "DPMSolverMultistep"
-    batch: int = DREAMBENCH_PROMPTS_PER_BATCH * DREAMBENCH_PICTURES
+    batch: int = DREAMBENCH_PROMPTS_PER_BATCH * DREAMBENCH_IMAGES
 
     def __post_init__(self) -> None:
         check_integer("--per-prompt", self.per_prompt, 1, 1000)

@@ -15,75 +15,37 @@ import torch
 from accelerate import PartialState
 from PIL import Image
 
-from kosmosg.checkpoints.loading import cannot_load, check_config
 from kosmosg.diffusion.schedulers import make_scheduler
-from kosmosg.errors import EvaluationError
-from kosmosg.evaluation.image_folder import ImageFolder
+from kosmosg.evaluation import coco, dreambench
+from kosmosg.evaluation.coco import Coco
+from kosmosg.evaluation.dreambench import DreamBench, Wording, load_subjects
+from kosmosg.evaluation.features import ClipExtractor, DinoExtractor, distance_extractor
+from kosmosg.evaluation.image_folder import ImageFolder, lock_run
+from kosmosg.evaluation.inception import InceptionExtractor
 from kosmosg.evaluation.metrics import Finding
 from kosmosg.evaluation.models import (
     Generate,
+    ModelSource,
     Sampling,
     diffusers_generator,
     kosmosg_generator,
     load_diffusers,
 )
-from kosmosg.evaluation.protocol import ImageJob
-from kosmosg.evaluation.report import EvaluationReport, write_results
-from kosmosg.models.kosmosg import KosmosGConfig
+from kosmosg.evaluation.options import COCO_PHOTOGRAPHS, CocoOptions, DreamBenchOptions
+from kosmosg.evaluation.protocol import PROTOCOLS, ImageJob
+from kosmosg.evaluation.report import (
+    EvaluationReport,
+    coco_conventions,
+    departures,
+    dreambench_conventions,
+    stand_in,
+    write_results,
+)
 from kosmosg.pipeline import KosmosGPipeline
-from kosmosg.prompts.prompt import parse_prompt
-from kosmosg.prompts.tokenizer import KosmosGTokenizer
 from kosmosg.utils.contact_sheet import Card
 from kosmosg.utils.fingerprint import fingerprint, fingerprint_of
 
 Evaluator = Callable[[Generate], Iterator[Finding]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSource:
-    """What generates.
-
-    Attributes:
-        source: A weights directory; or the folder or Hub id of a pipeline of diffusers.
-        diffusers: Which of the two.
-    """
-
-    source: str | Path
-    diffusers: bool = False
-
-    @property
-    def title(self) -> str:
-        """What a table calls it."""
-        return str(self.source)
-
-    def check_prompts(self, jobs: Sequence[ImageJob]) -> None:
-        """Check that no prompt is too long, before images are generated for hours.
-
-        A pipeline of diffusers cuts what is too long for it.
-
-        Raises:
-            EvaluationError: If one is.
-            WeightsError: If the model's tokenizer or configuration cannot be read.
-        """
-        if self.diffusers:
-            return
-        folder = Path(self.source)
-        tokenizer = KosmosGTokenizer.from_pretrained(folder / "tokenizer")
-        check_config(folder / "kosmosg" / "config.json", "kosmosg")
-        try:
-            config = KosmosGConfig.from_pretrained(folder / "kosmosg", local_files_only=True)
-            slots, most = config.image_slots, config.max_tokens
-        except Exception as error:
-            # A configuration of nonsense fails anywhere in the constructors.
-            raise cannot_load("kosmosg", folder / "kosmosg", error) from error
-        for job in jobs:
-            prompt = parse_prompt(job.prompt, len(job.images))
-            tokens = len(tokenizer.tokenize_prompt(prompt, slots).ids)
-            if tokens > most:
-                raise EvaluationError(
-                    f"The prompt {job.prompt:.80} … is {tokens} tokens long, and {folder} takes at "
-                    f"most {most}. Shorten it where it comes from."
-                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,13 +177,106 @@ def measure(
         return None
     report = EvaluationReport(
         evaluation=evaluation,
-        model=settings.model.title,
+        model=str(settings.model.source),
         settings={**settings.record, **scoring},
         conventions=conventions,
         scores=scores,
         images=[*evaluator.images()],
     )
     return write_results(report, evaluator.cards(), evaluator.folder.folder)
+
+
+def evaluate_dreambench(
+    options: DreamBenchOptions, settings: ImageSettings, processes: PartialState
+) -> str | None:
+    """Generate images of DreamBench's subjects and score them.
+
+    Args:
+        options: What to measure, and where the data are.
+        settings: What generates and how.
+        processes: Those of the run, which all call this.
+
+    Returns:
+        The table, in the main process.
+
+    Raises:
+        KosmosGError: If something is missing, damaged, or of another run.
+    """
+    subjects = load_subjects(options.only)
+    photographs = dreambench.find_photographs(options.subjects, subjects)
+    wording = Wording(images=not settings.model.diffusers, noun=options.name_nouns)
+    protocol = PROTOCOLS[options.protocol]
+    jobs = dreambench.make_jobs(
+        *(subjects, photographs, protocol),
+        wording=wording,
+        per_prompt=options.per_prompt,
+        seed=options.seed,
+    )
+    settings.model.check_prompts(jobs)
+    contents = fingerprint_of([fingerprint(path) for path in photographs.values()])
+    found = {"subjects": len(subjects), "per_prompt": options.per_prompt}
+    published = {"subjects": len(load_subjects()), **options.published()}
+    with lock_run(options.output, processes):
+        evaluator = DreamBench(
+            jobs=jobs,
+            photographs=photographs,
+            folder=settings.open_folder(options.output, jobs, processes, photographs=contents),
+            dino=DinoExtractor(options.dino, settings.device),
+            clip=ClipExtractor(options.clip, settings.device),
+            processes=processes,
+            batch=options.batch,
+        )
+        return measure(
+            *(evaluator, settings, processes),
+            evaluation="dreambench",
+            scoring={**found, "dino": identify(options.dino), "clip": identify(options.clip)},
+            conventions=[
+                *dreambench_conventions(protocol, wording, options.seed, options.per_prompt),
+                *stand_in(settings.model.diffusers),
+                *departures({**vars(options), **found}, published),
+            ],
+        )
+
+
+def evaluate_coco(
+    options: CocoOptions, settings: ImageSettings, processes: PartialState
+) -> str | None:
+    """Generate images of COCO's captions and measure their distance to the photographs.
+
+    Arguments, result and errors are those of ``evaluate_dreambench``.
+    """
+    protocol = PROTOCOLS[options.protocol]
+    captions, names = coco.read_captions(options.captions)
+    jobs = coco.make_jobs(captions, protocol, count=options.count, seed=options.seed)
+    settings.model.check_prompts(jobs)
+    photographs = coco.find_photographs(options.photographs, names)
+    extractor = distance_extractor(
+        options.features, settings.device, old_resizing=protocol.old_resizing
+    )
+    inception = isinstance(extractor, InceptionExtractor)
+    found = {"count": len(jobs), "photographs": len(photographs)}
+    published = {"photographs": COCO_PHOTOGRAPHS, **options.published()}
+    with lock_run(options.output, processes):
+        evaluator = Coco(
+            jobs=jobs,
+            photographs=photographs,
+            folder=settings.open_folder(options.output, jobs, processes),
+            extractor=extractor,
+            protocol=protocol,
+            processes=processes,
+            name="FID" if inception else "Fréchet distance",
+            batch=options.batch,
+        )
+        return measure(
+            *(evaluator, settings, processes),
+            evaluation="coco",
+            scoring={**found, "features": identify(options.features)},
+            conventions=[
+                *coco_conventions(protocol, options.seed, inception=inception),
+                *stand_in(settings.model.diffusers),
+                *departures({**vars(options), **found}, published),
+            ],
+        )
 
 
 def identify(source: str | Path) -> str:

@@ -164,7 +164,7 @@ def test_a_broken_photograph_of_coco(
     words = words_of("coco", fabricated, tmp_path / "run", model=tiny_weights)
     words += ["--photographs", str(photographs)]
     assert main(words) == 1
-    assert f"{file} is not a picture" in capsys.readouterr().err
+    assert f"{file} is not an image" in capsys.readouterr().err
     images = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
     assert len(images) == 20
     file.write_bytes(whole)
