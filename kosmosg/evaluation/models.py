@@ -59,6 +59,23 @@ class ModelSource:
     source: str | Path
     diffusers: bool = False
 
+    def open(self, sampling: Sampling, *, device: torch.device, dtype: torch.dtype) -> Generate:
+        """Make it a plain function.
+
+        Args:
+            sampling: How images are sampled.
+            device: Where to.
+            dtype: Precision.
+
+        Raises:
+            WeightsError: If it cannot be opened.
+        """
+        if self.diffusers:
+            pipeline = load_diffusers(self.source, device=device, dtype=dtype)
+            return diffusers_generator(pipeline, sampling)
+        ours = KosmosGPipeline.from_pretrained(self.source, device=device, torch_dtype=dtype)
+        return kosmosg_generator(ours, sampling)
+
     def check_prompts(self, jobs: Sequence[ImageJob]) -> None:
         """Check that no prompt is too long, before images are generated for hours.
 

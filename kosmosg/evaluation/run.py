@@ -17,20 +17,11 @@ from PIL import Image
 
 from kosmosg.diffusion.schedulers import make_scheduler
 from kosmosg.evaluation import coco, dreambench
-from kosmosg.evaluation.coco import Coco
-from kosmosg.evaluation.dreambench import DreamBench, Wording, load_subjects
 from kosmosg.evaluation.features import ClipExtractor, DinoExtractor, distance_extractor
 from kosmosg.evaluation.image_folder import ImageFolder, lock_run
 from kosmosg.evaluation.inception import InceptionExtractor
 from kosmosg.evaluation.metrics import Finding
-from kosmosg.evaluation.models import (
-    Generate,
-    ModelSource,
-    Sampling,
-    diffusers_generator,
-    kosmosg_generator,
-    load_diffusers,
-)
+from kosmosg.evaluation.models import Generate, ModelSource, Sampling
 from kosmosg.evaluation.options import COCO_PHOTOGRAPHS, CocoOptions, DreamBenchOptions
 from kosmosg.evaluation.protocol import PROTOCOLS, ImageJob
 from kosmosg.evaluation.report import (
@@ -41,7 +32,6 @@ from kosmosg.evaluation.report import (
     stand_in,
     write_results,
 )
-from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.utils.contact_sheet import Card
 from kosmosg.utils.fingerprint import fingerprint, fingerprint_of
 
@@ -117,12 +107,7 @@ class ImageSettings:
 
         @cache
         def opened() -> Generate:
-            source, device, dtype = self.model.source, self.device, self.dtype
-            if self.model.diffusers:
-                pipeline = load_diffusers(source, dtype=dtype, device=device)
-                return diffusers_generator(pipeline, self.sampling)
-            kosmosg = KosmosGPipeline.from_pretrained(source, torch_dtype=dtype, device=device)
-            return kosmosg_generator(kosmosg, self.sampling)
+            return self.model.open(self.sampling, device=self.device, dtype=self.dtype)
 
         def generate(
             prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], seeds: Sequence[int]
@@ -202,9 +187,9 @@ def evaluate_dreambench(
     Raises:
         KosmosGError: If something is missing, damaged, or of another run.
     """
-    subjects = load_subjects(options.only)
+    subjects = dreambench.load_subjects(options.only)
     photographs = dreambench.find_photographs(options.subjects, subjects)
-    wording = Wording(images=not settings.model.diffusers, noun=options.name_nouns)
+    wording = dreambench.Wording(images=not settings.model.diffusers, noun=options.name_nouns)
     protocol = PROTOCOLS[options.protocol]
     jobs = dreambench.make_jobs(
         *(subjects, photographs, protocol),
@@ -215,9 +200,9 @@ def evaluate_dreambench(
     settings.model.check_prompts(jobs)
     contents = fingerprint_of([fingerprint(path) for path in photographs.values()])
     found = {"subjects": len(subjects), "per_prompt": options.per_prompt}
-    published = {"subjects": len(load_subjects()), **options.published()}
+    published = {"subjects": len(dreambench.load_subjects()), **options.published()}
     with lock_run(options.output, processes):
-        evaluator = DreamBench(
+        evaluator = dreambench.DreamBench(
             jobs=jobs,
             photographs=photographs,
             folder=settings.open_folder(options.output, jobs, processes, photographs=contents),
@@ -257,7 +242,7 @@ def evaluate_coco(
     found = {"count": len(jobs), "photographs": len(photographs)}
     published = {"photographs": COCO_PHOTOGRAPHS, **options.published()}
     with lock_run(options.output, processes):
-        evaluator = Coco(
+        evaluator = coco.Coco(
             jobs=jobs,
             photographs=photographs,
             folder=settings.open_folder(options.output, jobs, processes),

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from kosmosg.cli.main import main
-from kosmosg.evaluation import run as runs
 from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.serving.metadata import read_recipe
 from tests.cli.options import read_options
@@ -126,7 +125,7 @@ def test_a_finished_run_is_scored_again_without_its_model(
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("opened")
 
-    monkeypatch.setattr(runs.KosmosGPipeline, "from_pretrained", fail)
+    monkeypatch.setattr(KosmosGPipeline, "from_pretrained", fail)
     before = contents(undisturbed["dreambench"])
     words = words_of("dreambench", fabricated, undisturbed["dreambench"], model=small_weights)
     assert main(words) == 0
