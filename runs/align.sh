@@ -14,7 +14,7 @@
 #   expected   FID 9.55 on MS-COCO, with 9.34 for Stable Diffusion v1.5 itself (paper, table 2)
 #
 # Settings are the published ones (3 584 captions are 56 on each of 64 GPUs), and environment
-# variables change them: STEPS=1000 runs/align.sh … The same command continues a run that was stopped.
+# variables change them: UPDATES=1000 runs/align.sh … The same command continues a run that was stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.." # to which paths are relative
 . runs/launch.sh
@@ -32,6 +32,6 @@ clip=()
 
 launch align \
   --weights "$weights" --output "$output" --data "$captions" ${clip[@]+"${clip[@]}"} \
-  --steps "${STEPS:-300000}" \
+  --updates "${UPDATES:-${STEPS:-300000}}" \
   --batch-size "${BATCH_SIZE:-3584}" --micro-batch-size "${MICRO_BATCH_SIZE:-56}" \
   --learning-rate "${LEARNING_RATE:-1e-3}" "$@"

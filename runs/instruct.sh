@@ -13,7 +13,7 @@
 #   expected   DreamBench: DINO 0.694, CLIP-I 0.847, CLIP-T 0.287; MS-COCO: FID 10.99 (paper, table 1)
 #
 # Settings are the published ones (1 024 samples are 16 on each of 64 GPUs), and environment
-# variables change them: STEPS=1000 runs/instruct.sh … The same command continues a run that was
+# variables change them: UPDATES=1000 runs/instruct.sh … The same command continues a run that was
 # stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.." # to which paths are relative
@@ -31,6 +31,6 @@ launch instruct \
   --data "$edits:${EDITS_WEIGHT:-2}" \
   --data "$captions:${CAPTIONS_WEIGHT:-1}" \
   --drop-text 0.5 --keep-background 0.5 --drop-caption 0.5 \
-  --steps "${STEPS:-200000}" \
+  --updates "${UPDATES:-${STEPS:-200000}}" \
   --batch-size "${BATCH_SIZE:-1024}" --micro-batch-size "${MICRO_BATCH_SIZE:-16}" \
   --learning-rate "${LEARNING_RATE:-1e-3}" "$@"

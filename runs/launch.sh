@@ -16,7 +16,7 @@ launch() { # launch STAGE OPTIONS…: train a stage
   shift
   [ "${GRADIENT_CHECKPOINTING:-1}" = 1 ] || checkpointing=()
   accelerated train "$stage" \
-    --warmup-steps "${WARMUP_STEPS:-375}" \
+    --warmup-updates "${WARMUP_UPDATES:-${WARMUP_STEPS:-375}}" \
     --betas 0.9 0.98 --epsilon 1e-6 --weight-decay 0.01 --clip-norm 2.0 \
     --precision "${PRECISION:-fp16}" ${checkpointing[@]+"${checkpointing[@]}"} \
     --save-every "${SAVE_EVERY:-2000}" --seed "${SEED:-0}" --threads "${THREADS:-8}" "$@"

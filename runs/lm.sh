@@ -10,7 +10,7 @@
 #              checkpointing, are 5e21 operations: four weeks on 8 GPUs at 250 teraflops (estimate)
 #   expected   none published for this stage alone
 #
-# Settings are the paper's, and environment variables change them: STEPS=1000 runs/lm.sh … The
+# Settings are the paper's, and environment variables change them: UPDATES=1000 runs/lm.sh … The
 # shares of the data are the paper's of tokens; here they count documents, so set TEXT_WEIGHT and so
 # on by the length of yours. The same command continues a run that was stopped.
 set -euo pipefail
@@ -23,14 +23,14 @@ fi
 weights=$1 text=$2 captions=$3 documents=$4 output=$5
 shift 5
 
-# 576 sequences of 2048 tokens are 1.2 million. Documents are packed in 64 lanes, of which each gives
+# 576 sequences of 2048 tokens are 1.2 million. Documents are packed in 64 streams, of which each gives
 # 9 of them, so that the sequences are the same on any number of GPUs that divides 64.
 launch lm \
   --weights "$weights" --output "$output" \
   --data "$text:${TEXT_WEIGHT:-5}" \
   --data "$captions:${CAPTIONS_WEIGHT:-5}" \
   --data "$documents:${DOCUMENTS_WEIGHT:-2}" \
-  --tokens "${TOKENS:-2048}" --lanes "${LANES:-64}" \
-  --steps "${STEPS:-300000}" \
+  --tokens "${TOKENS:-2048}" --packing-streams "${PACKING_STREAMS:-${LANES:-64}}" \
+  --updates "${UPDATES:-${STEPS:-300000}}" \
   --batch-size "${BATCH_SIZE:-576}" --micro-batch-size "${MICRO_BATCH_SIZE:-4}" \
   --learning-rate "${LEARNING_RATE:-2e-4}" "$@"

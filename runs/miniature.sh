@@ -31,12 +31,12 @@ if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; 
 fi
 launch=("${all[@]}")
 
-train() { # train STAGE NAME STEPS OPTIONS…; a second call with more STEPS goes on
-  local stage=$1 name=$2 steps=$3 package=miniature
+train() { # train STAGE NAME UPDATES OPTIONS…; a second call with more UPDATES goes on
+  local stage=$1 name=$2 updates=$3 package=miniature
   shift 3
   case $stage in lm | align | instruct) package=kosmosg ;; esac
-  echo "== $name, $steps steps ($(date +%H:%M:%S))"
-  "${launch[@]}" -m "$package" train "$stage" --output "$run/$name" --steps "$steps" --save-every 250 "$@"
+  echo "== $name, $updates updates ($(date +%H:%M:%S))"
+  "${launch[@]}" -m "$package" train "$stage" --output "$run/$name" --updates "$updates" --save-every 250 "$@"
 }
 
 make_folder() { # make_folder NAME COMMAND…: the command writes NAME.part, which becomes NAME
@@ -56,8 +56,8 @@ make_folder vocabulary "$python" -m miniature vocabulary "$run/vocabulary.part"
 scaffold=(--config "$sizes" --data "$data/pictures" --min-side 64 --precision bf16
   --save-dtype float16)
 train clip clip 6000 "${scaffold[@]}" --threads 0 --tokenizer "$run/vocabulary/clip_tokenizer" \
-  --batch-size 64 --learning-rate 1e-3 --warmup-steps 200 --weight-decay 0.1 --clip-norm 1
-vae=(--threads 0 --batch-size 8 --warmup-steps 100 --betas 0.9 0.99 --weight-decay 0 --clip-norm 1
+  --batch-size 64 --learning-rate 1e-3 --warmup-updates 200 --weight-decay 0.1 --clip-norm 1
+vae=(--threads 0 --batch-size 8 --warmup-updates 100 --betas 0.9 0.99 --weight-decay 0 --clip-norm 1
   --sample-every 500)
 # In two parts, because the committed one was: at the end of the first, PSNR still rose. The second
 # begins with 0.43 of the peak, which is a warm restart of the learning rate, and then has the first
@@ -66,14 +66,14 @@ vae=(--threads 0 --batch-size 8 --warmup-steps 100 --betas 0.9 0.99 --weight-dec
   train vae vae 8000 "${scaffold[@]}" "${vae[@]}" --learning-rate 1e-3
 train vae vae 14000 "${scaffold[@]}" "${vae[@]}" --learning-rate 1e-3
 train decoder decoder 12000 "${scaffold[@]}" --clip "$run/clip/weights" --vae "$run/vae/weights" \
-  --batch-size 64 --snr-gamma 5 --learning-rate 1e-3 --warmup-steps 200 --betas 0.9 0.99 \
+  --batch-size 64 --snr-gamma 5 --learning-rate 1e-3 --warmup-updates 200 --betas 0.9 0.99 \
   --clip-norm 1 --ema-decay 0.999
 # The U-Net knows the latents; what they become is made better, with CLIP's eye.
 train vae vae-decoder 5000 "${scaffold[@]}" "${vae[@]}" --learning-rate 5e-4 \
   --vae "$run/vae/weights" --clip "$run/clip/weights"
 # In one process: BatchNorm is to see a batch, not the half of it.
 launch=("${one[@]}")
-train probe probe 6000 --batch-size 16 --learning-rate 1.5e-3 --warmup-steps 600 --clip-norm 2 \
+train probe probe 6000 --batch-size 16 --learning-rate 1.5e-3 --warmup-updates 600 --clip-norm 2 \
   --save-dtype float16
 launch=("${all[@]}")
 
@@ -88,18 +88,18 @@ make_folder start "$python" -m kosmosg new "$run/start.part" --config "$sizes" -
   --tokenizer "$run/vocabulary/tokenizer" --stable-diffusion "$run/stable-diffusion" \
   --clip "$run/clip/weights/clip" --text-encoder
 kosmosg=(--min-side 64 --threads 0 --precision bf16)
-train lm lm 1500 "${kosmosg[@]}" --weights "$run/start" --tokens 192 --lanes 2 \
+train lm lm 1500 "${kosmosg[@]}" --weights "$run/start" --tokens 192 --packing-streams 2 \
   --data "$data/text:1" --data "$data/captions:2" --data "$data/documents:2" \
-  --batch-size 16 --learning-rate 1e-3 --warmup-steps 100
+  --batch-size 16 --learning-rate 1e-3 --warmup-updates 100
 train align align 2500 "${kosmosg[@]}" --weights "$run/lm/weights" --data "$data/captions" \
-  --skip-padding --batch-size 128 --learning-rate 1e-3 --warmup-steps 100
+  --skip-padding --batch-size 128 --learning-rate 1e-3 --warmup-updates 100
 train instruct instruct 3000 "${kosmosg[@]}" --weights "$run/align/weights" \
   --data "$data/compositional:2" --data "$data/edits:2" --data "$data/captions:1" \
   --save-dtype float16 --ema-decay 0.998 --sample-every 500 \
-  --batch-size 32 --learning-rate 5e-4 --warmup-steps 100
+  --batch-size 32 --learning-rate 5e-4 --warmup-updates 100
 # For comparison (paper, table 2): AlignerNet without CLIP as its teacher.
 train instruct end-to-end 1000 "${kosmosg[@]}" --weights "$run/lm/weights" --aligner-only \
-  --data "$data/captions" --batch-size 32 --learning-rate 1e-3 --warmup-steps 100
+  --data "$data/captions" --batch-size 32 --learning-rate 1e-3 --warmup-updates 100
 
 echo "== tables ($(date +%H:%M:%S))"
 result=$run/miniature

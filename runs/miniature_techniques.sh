@@ -25,12 +25,12 @@ if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; 
 fi
 
 "$python" -m miniature data "$run/data"
-settings=(--decoder "$weights" --min-side 64 --batch-size 32 --warmup-steps 50 --clip-norm 1
+settings=(--decoder "$weights" --min-side 64 --batch-size 32 --warmup-updates 50 --clip-norm 1
   --precision bf16 --save-dtype float16 --save-every 250)
 "${launch[@]}" train lora --output "$run/neon" --data "$run/data/neon" --rank 4 \
-  --steps 600 --learning-rate 1e-3 "${settings[@]}"
+  --updates 600 --learning-rate 1e-3 "${settings[@]}"
 "${launch[@]}" train controlnet --output "$run/canny" --data "$run/data/pictures" --kind canny \
-  --steps 9000 --learning-rate 1e-3 "${settings[@]}"
+  --updates 9000 --learning-rate 1e-3 "${settings[@]}"
 # Beside the weights and linked into them: KOSMOS-G itself does without.
 mkdir -p "$weights-controlnet"
 rm -rf "$weights-controlnet/canny"

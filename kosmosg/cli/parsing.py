@@ -195,12 +195,14 @@ def _commands_of(hint: Any) -> dict[str, type]:
 
 
 def list_options(kind: Any) -> list[str]:
-    """The options of a command, with those of the dataclasses in it."""
+    """The options of a command, with those of the dataclasses in it, and with former names."""
     hints, found = get_type_hints(kind, include_extras=True), []
     for field in fields(kind):
-        hint = hints[field.name]
+        hint, notes = hints[field.name], get_args(hints[field.name])
         if is_dataclass(hint):
             found += list_options(hint)
-        elif not _commands_of(hint) and tyro.conf.Positional not in get_args(hint):
+        elif not _commands_of(hint) and tyro.conf.Positional not in notes:
             found.append(f"--{field.name.replace('_', '-')}")
+            for note in notes:
+                found += getattr(note, "aliases", None) or ()
     return found

@@ -4,7 +4,9 @@ import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
 
 from kosmosg.data.options import DROP_CAPTION, DataOptions, EntityOptions, StreamOptions
 from kosmosg.errors import TrainingError
@@ -66,18 +68,20 @@ class Lm(StageCommand):
 
     Attributes:
         tokens: Length of a packed sequence.
-        lanes: Streams that documents are packed in; else as many as there are processes.
+        packing_streams: Streams that documents are packed in; else as many as there are processes.
     """
 
     tokens: int = FULL_SIZE["decoder"]["max_target_positions"]
-    lanes: int | None = None
+    packing_streams: Annotated[int | None, arg(aliases=["--lanes"])] = None
 
     def train(self) -> Path:
         """Train the stage."""
         from kosmosg.training.setup import train_lm
 
         data = training_data(self.data, self.loop)
-        return train_lm(self.start(), data, self.loop, tokens=self.tokens, lanes=self.lanes)
+        return train_lm(
+            self.start(), data, self.loop, tokens=self.tokens, packing_streams=self.packing_streams
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Looks through shards, each taken once: the lanes of stage 1 all go the same way."""
+"""Looks through shards, each taken once: the packing streams of stage 1 all go the same way."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 
 from kosmosg.data.schema import Scan
 
-KEPT = 64  # shards: lanes drift apart, and each source has one of its own
+KEPT = 64  # shards: packing streams drift apart, and each source has one of its own
 _scans: OrderedDict[Any, Scan] = OrderedDict()
 
 

@@ -232,8 +232,8 @@ def unusable(folder: Path, problem: str, error: Exception) -> TrainingError:
 
 
 def is_extended(checkpoint: Checkpoint, options: LoopOptions) -> bool:
-    """Tell whether a run was finished, and is asked for more steps."""
-    return checkpoint.settings.get("steps") == checkpoint.step < options.steps
+    """Tell whether a run was finished, and is asked for more updates."""
+    return checkpoint.settings.get("updates") == checkpoint.step < options.updates
 
 
 def check_resumption(
@@ -253,9 +253,9 @@ def check_resumption(
     Raises:
         TrainingError: If other settings differ.
     """
-    more = {"steps": options.steps} if is_extended(checkpoint, options) else {}
+    more = {"updates": options.updates} if is_extended(checkpoint, options) else {}
     # Behind the last update there is nothing to change.
-    changeable = CHANGEABLE if checkpoint.step < options.steps else ()
+    changeable = CHANGEABLE if checkpoint.step < options.updates else ()
     return check_settings(
         checkpoint.settings | more,
         wanted,

@@ -92,33 +92,33 @@ class TrainingData(StreamOptions):
         )
 
     def packed(
-        self, prepare: Callable[..., Any], rank: int, world_size: int, *, tokens: int, lanes: int
+        self, prepare: Callable[..., Any], rank: int, world_size: int, *, tokens: int, streams: int
     ) -> Stream:
         """Open the stream of packed sequences of one process.
 
-        Documents are packed in lanes, each from its own share of them. A process fills its part
-        of the lanes in turn, so their number alone decides the sequences.
+        Documents are packed in streams, each from its own share of them. A process fills its part
+        of the streams in turn, so their number alone decides the sequences.
 
         Args:
             prepare: Makes documents of samples.
             rank: Number of the process.
             world_size: Number of processes.
             tokens: Length of a sequence.
-            lanes: A multiple of the number of processes.
+            streams: A multiple of the number of processes.
 
         Raises:
             DataError: If it is none.
         """
-        if lanes < 1 or lanes % world_size:
+        if streams < 1 or streams % world_size:
             raise DataError(
-                f"{lanes} lanes of packing cannot be shared out evenly among {world_size} "
-                "processes. Choose a multiple of their number for --lanes."
+                f"{streams} packing streams cannot be shared out evenly among {world_size} "
+                "processes. Choose a multiple of their number for --packing-streams."
             )
-        ahead = ReadAhead(self.threads, streams=lanes // world_size)
+        ahead = ReadAhead(self.threads, streams=streams // world_size)
         return Turns(
             [
-                PackedMixture(self.mixture(prepare, lane, lanes, ahead=ahead), tokens)
-                for lane in range(rank, lanes, world_size)
+                PackedMixture(self.mixture(prepare, stream, streams, ahead=ahead), tokens)
+                for stream in range(rank, streams, world_size)
             ]
         )
 

@@ -53,7 +53,7 @@ class Report:
             )
         self._bar = tqdm(
             desc=options.output.name,
-            total=options.steps * options.batch_size,
+            total=options.updates * options.batch_size,
             initial=step * options.batch_size,
             unit=" samples",
             file=sys.stderr,
@@ -72,7 +72,7 @@ class Report:
         for name, value in losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._counted += 1
-        if step % self._options.log_every == 0 or step == self._options.steps:
+        if step % self._options.log_every == 0 or step == self._options.updates:
             means = {name: value / self._counted for name, value in self._sums.items()}
             with self._writing():
                 self._accelerator.log(means, step)

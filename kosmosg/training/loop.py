@@ -139,7 +139,7 @@ class Trainer:
         """Do the updates that are left."""
         options = self._options
         self._report.begin(self.step)
-        while self.step < options.steps:
+        while self.step < options.updates:
             try:
                 with attention_kernels(self._accelerator.device, options.precision):
                     losses = self._update()
@@ -154,7 +154,7 @@ class Trainer:
             self._report.count(self.step, losses)
             if options.sample_every and self.step % options.sample_every == 0:
                 self._draw_samples()
-            if self.step % options.save_every == 0 or self.step == options.steps:
+            if self.step % options.save_every == 0 or self.step == options.updates:
                 self.save()
         self._tell_skipped()
 
@@ -211,10 +211,11 @@ class Trainer:
         folder = find_latest(self._options.output)
         if folder is not None:
             self._go_on_from(folder)
-        if self.result.is_dir() and self.step < self._options.steps:
+        if self.result.is_dir() and self.step < self._options.updates:
             raise TrainingError(
-                f"{self.result} is there already, but no checkpoint of step {self._options.steps} "
-                "that it comes from. Remove it to train anew, or name another output folder."
+                f"{self.result} is there already, but no checkpoint of update "
+                f"{self._options.updates} that it comes from. Remove it to train anew, or name "
+                "another output folder."
             )
         self.finished = self.result.is_dir()
         self._accelerator.wait_for_everyone()  # before one of them writes a result

@@ -2,7 +2,9 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
 
 from kosmosg.errors import TrainingError
 
@@ -23,7 +25,7 @@ FREE = (
     "gradient_checkpointing",
 )
 # What may differ although it changes all that follows: the way out of a loss that is no number.
-CHANGEABLE = ("learning_rate", "warmup_steps", "clip_norm")
+CHANGEABLE = ("learning_rate", "warmup_updates", "clip_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +34,10 @@ class LoopOptions:
 
     Attributes:
         output: Folder of the run: checkpoints, logs, samples, and in the end the weights.
-        steps: Updates in all.
+        updates: Updates in all.
         batch_size: Samples per update, over all processes.
         learning_rate: At its peak.
-        warmup_steps: Updates of linear growth; linear decay to 0 follows.
+        warmup_updates: Updates of linear growth; linear decay to 0 follows.
         micro_batch_size: Samples that one process takes through the networks at once, and
             accumulates; else all of its share.
         weight_decay: Of AdamW, decoupled from the gradient.
@@ -57,10 +59,10 @@ class LoopOptions:
     """
 
     output: Path
-    steps: int
+    updates: Annotated[int, arg(aliases=["--steps"])]
     batch_size: int
     learning_rate: float = 1e-3
-    warmup_steps: int = 375
+    warmup_updates: Annotated[int, arg(aliases=["--warmup-steps"])] = 375
     micro_batch_size: int | None = None
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
@@ -79,11 +81,11 @@ class LoopOptions:
     def __post_init__(self) -> None:
         micro, decay = self.micro_batch_size, self.ema_decay
         bounds = {
-            "steps": (self.steps >= 1, "at least 1"),
+            "updates": (self.updates >= 1, "at least 1"),
             "batch_size": (self.batch_size >= 1, "at least 1"),
             "micro_batch_size": (micro is None or micro >= 1, "at least 1"),
             "learning_rate": (0 < self.learning_rate < 1, "above 0 and below 1"),
-            "warmup_steps": (self.warmup_steps >= 0, "at least 0"),
+            "warmup_updates": (self.warmup_updates >= 0, "at least 0"),
             "weight_decay": (0 <= self.weight_decay < 1, "from 0 to below 1"),
             "betas": (all(0 <= beta < 1 for beta in self.betas), "both from 0 to below 1"),
             "epsilon": (self.epsilon > 0, "above 0"),
@@ -102,9 +104,9 @@ class LoopOptions:
 
     def learning_rate_at(self, step: int) -> float:
         """Compute the learning rate of an update, counted from 0."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        left = (self.steps - step) / max(1, self.steps - self.warmup_steps)
+        if step < self.warmup_updates:
+            return self.learning_rate * (step + 1) / self.warmup_updates
+        left = (self.updates - step) / max(1, self.updates - self.warmup_updates)
         return self.learning_rate * min(1.0, left)
 
     def share(self, processes: int) -> int:

@@ -41,7 +41,7 @@ def train_lm(
     options: LoopOptions,
     *,
     tokens: int,
-    lanes: int | None,
+    packing_streams: int | None,
 ) -> Path:
     """Run stage 1.
 
@@ -50,7 +50,7 @@ def train_lm(
         data: Texts, captions and documents, mixed by weight.
         options: How to train; the batch counts packed sequences.
         tokens: Length of a sequence.
-        lanes: See ``TrainingData.packed``; by default the number of processes.
+        packing_streams: See ``TrainingData.packed``; by default the number of processes.
     """
     start.check_output(options.output)
     prepare = _prepare_documents(start, tokens)
@@ -59,10 +59,15 @@ def train_lm(
         return LanguageStage(start.kosmosg(), start.tokenizer(), start.directory)
 
     def open_stream(rank: int, processes: int) -> Stream:
-        found = processes if lanes is None else lanes
-        return data.packed(prepare, rank, processes, tokens=tokens, lanes=found)
+        streams = processes if packing_streams is None else packing_streams
+        return data.packed(prepare, rank, processes, tokens=tokens, streams=streams)
 
-    settings = {"tokens": tokens, "lanes": lanes, **start.identity(), **data.identity()}
+    settings = {
+        "tokens": tokens,
+        "packing_streams": packing_streams,
+        **start.identity(),
+        **data.identity(),
+    }
     return train(build, open_stream, options, settings)
 
 

@@ -105,9 +105,9 @@ class Updater:
         folder = self._options.output / CHECKPOINTS
         raise TrainingError(
             f"The loss of update {step + 1} is {loss}, its gradient {norm}. Start the same command "
-            "again with a lower --learning-rate, a longer --warmup-steps or a smaller --clip-norm: "
-            f"it goes on from the newest checkpoint in {folder}. Remove that one to go on from the "
-            "one before it."
+            "again with a lower --learning-rate, a longer --warmup-updates or a smaller "
+            f"--clip-norm: it goes on from the newest checkpoint in {folder}. Remove that one to "
+            "go on from the one before it."
         )
 
 

@@ -39,7 +39,7 @@ def test_every_command_has_help_and_every_option_a_sentence(
         printed = capsys.readouterr().out
         assert f"usage: python -m {' '.join([package, *names])} " in printed
         for option in list_options(kind):
-            assert re.search(rf"{option} [^()]*[A-Za-z.][^()]*\.\s", printed), (names, option)
+            assert re.search(rf"{option}[, ][^()]*[A-Za-z.][^()]*\.\s", printed), (names, option)
 
 
 @pytest.mark.parametrize(

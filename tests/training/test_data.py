@@ -1,4 +1,4 @@
-"""Data as it is named on the command line, and lanes of packing."""
+"""Data as it is named on the command line, and packing streams."""
 
 import shutil
 import threading
@@ -203,10 +203,10 @@ def test_stage_2_reads_captions_alone(start: StartingWeights) -> None:
 # ------------------------------------------------------------------ packing
 
 
-def packed(start: StartingWeights, rank: int, processes: int, lanes: int) -> Any:
+def packed(start: StartingWeights, rank: int, processes: int, streams: int) -> Any:
     prepare = setup._prepare_documents(start, 48)
     options = data_of(start.directory.parent, "documents", "text")
-    return options.packed(prepare, rank, processes, tokens=48, lanes=lanes)
+    return options.packed(prepare, rank, processes, tokens=48, streams=streams)
 
 
 def take(stream: Any, count: int) -> list[tuple[int, ...]]:
@@ -239,15 +239,15 @@ def test_lanes_share_the_threads_of_their_process(start: StartingWeights) -> Non
     prepare = setup._prepare_documents(start, 48)
     options = replace(data_of(start.directory.parent, "documents", "text"), threads=2)
     before = {*threading.enumerate()}
-    stream = options.packed(prepare, 0, 1, tokens=48, lanes=6)
+    stream = options.packed(prepare, 0, 1, tokens=48, streams=6)
     assert take(stream, 12) == take(packed(start, 0, 1, 6), 12)
     assert 1 <= len({*threading.enumerate()} - before) <= 2
 
 
-@pytest.mark.parametrize("lanes", [0, -2, 3])
-def test_lanes_that_cannot_be_shared(start: StartingWeights, lanes: int) -> None:
-    with pytest.raises(DataError, match=f"{lanes} lanes of packing .* among 2 processes"):
-        packed(start, 0, 2, lanes)
+@pytest.mark.parametrize("streams", [0, -2, 3])
+def test_packing_streams_that_cannot_be_shared(start: StartingWeights, streams: int) -> None:
+    with pytest.raises(DataError, match=f"{streams} packing streams .* among 2 processes"):
+        packed(start, 0, 2, streams)
 
 
 def test_what_the_streams_skipped_is_added_up() -> None:

@@ -18,7 +18,7 @@ def report_of(folder: Path, **changes: int) -> Report:
 
 
 def test_means_over_an_interval(tmp_path: Path) -> None:
-    report = report_of(tmp_path, log_every=3, steps=7)
+    report = report_of(tmp_path, log_every=3, updates=7)
     report.begin(0)
     for step in range(1, 8):
         report.count(step, {"loss": float(step), "other": 2.0})
@@ -29,14 +29,14 @@ def test_means_over_an_interval(tmp_path: Path) -> None:
 
 def test_what_was_logged_behind_a_checkpoint_is_logged_anew(tmp_path: Path) -> None:
     """Killed after step 5, with a checkpoint of step 3."""
-    report = report_of(tmp_path, log_every=2, steps=8)
+    report = report_of(tmp_path, log_every=2, updates=8)
     report.begin(0)
     for step in range(1, 6):
         report.count(step, {"loss": float(step)})
         if step == 3:
             state = report.state_dict()
 
-    other = report_of(tmp_path, log_every=2, steps=8)
+    other = report_of(tmp_path, log_every=2, updates=8)
     other.load_state_dict(state)
     other.begin(3)
     for step in range(4, 9):
@@ -48,7 +48,7 @@ def test_what_was_logged_behind_a_checkpoint_is_logged_anew(tmp_path: Path) -> N
 
 def test_a_long_log_is_read_as_a_whole(tmp_path: Path) -> None:
     """TensorBoard keeps a sample of ten thousand by default."""
-    report = report_of(tmp_path, log_every=1, steps=10_500)
+    report = report_of(tmp_path, log_every=1, updates=10_500)
     report.begin(0)
     for step in range(1, 10_501):
         report.count(step, {"loss": float(step)})
@@ -80,7 +80,7 @@ def test_a_process_that_is_not_the_first_says_nothing(
 
 
 def test_the_line_counts_samples(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    report = report_of(tmp_path, log_every=1, steps=4)
+    report = report_of(tmp_path, log_every=1, updates=4)
     report.begin(1)
     for step in (2, 3, 4):
         report.count(step, {"loss": 0.5})

@@ -42,7 +42,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_losses_go_down(tmp_path: Path) -> None:
-    train_toy(toy_options(tmp_path / "run", steps=60))
+    train_toy(toy_options(tmp_path / "run", updates=60))
     losses = [value for _, value in read_log(tmp_path / "run")["loss"]]
     assert len(losses) == 60
     assert sum(losses[-10:]) < 0.3 * sum(losses[:10])
@@ -67,7 +67,7 @@ def test_the_log_holds_means_over_its_interval(tmp_path: Path, undisturbed: Path
 
 def test_the_result_is_the_moving_average(tmp_path: Path) -> None:
     """Recomputed from the weights after each update, which checkpoints keep."""
-    train_toy(toy_options(tmp_path / "run", steps=5, save_every=1, keep=5, ema_decay=0.35))
+    train_toy(toy_options(tmp_path / "run", updates=5, save_every=1, keep=5, ema_decay=0.35))
     torch.manual_seed(0)
     average = {
         name: p.detach() for name, p in ToyStage().network.named_parameters(prefix="network")
@@ -102,7 +102,7 @@ def test_only_what_is_trained_changes(undisturbed: Path) -> None:
 
 
 def test_bfloat16_runs(tmp_path: Path) -> None:
-    train_toy(toy_options(tmp_path / "run", precision="bf16", steps=30))
+    train_toy(toy_options(tmp_path / "run", precision="bf16", updates=30))
     losses = [value for _, value in read_log(tmp_path / "run")["loss"]]
     assert sum(losses[-5:]) < sum(losses[:5])
     assert {tensor.dtype for tensor in weights(tmp_path / "run").values()} == {torch.float32}
@@ -118,7 +118,7 @@ def test_float16_needs_a_gpu(tmp_path: Path) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_float16_resumes_with_its_loss_scale(tmp_path: Path) -> None:
-    options = partial(toy_options, precision="fp16", steps=12)
+    options = partial(toy_options, precision="fp16", updates=12)
     train_toy(options(tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
         train_toy(options(tmp_path / "parts"), end=8 * 7)
@@ -144,13 +144,13 @@ def train_wastefully(options: LoopOptions) -> None:
 def test_what_was_skipped_is_told_when_a_run_ends(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture
 ) -> None:
-    train_wastefully(toy_options(tmp_path / "run", steps=3))
+    train_wastefully(toy_options(tmp_path / "run", updates=3))
     assert caplog.messages.count("run: skipped in all 48 × image, 1 × too-small") == 1
-    train_wastefully(toy_options(tmp_path / "run", steps=3))  # nothing is done, nothing is said
+    train_wastefully(toy_options(tmp_path / "run", updates=3))  # nothing is done, nothing is said
     assert len([line for line in caplog.messages if "skipped" in line]) == 1
-    train_toy(toy_options(tmp_path / "other", steps=3))
+    train_toy(toy_options(tmp_path / "other", updates=3))
     assert not any("other: skipped" in line for line in caplog.messages)
-    options = toy_options(tmp_path / "two", steps=3)
+    options = toy_options(tmp_path / "two", updates=3)
     options.output.mkdir()
     assert run_together(train_wastefully, options) == [0, 0]
     assert capfd.readouterr().err.count("two: skipped in all 48 × image, 2 × too-small") == 1
@@ -195,7 +195,7 @@ def test_a_killed_run_goes_on_as_if_undisturbed(
 
 def test_a_run_killed_at_random_again_and_again(tmp_path: Path) -> None:
     """Saving after every update, so that most of the time is spent writing."""
-    options = toy_options(tmp_path / "run", steps=40, save_every=1, log_every=7)
+    options = toy_options(tmp_path / "run", updates=40, save_every=1, log_every=7)
     chooser, survived = random.Random(0), 0
     for _ in range(5):
         with started(train_in_process, options) as process:
@@ -206,7 +206,7 @@ def test_a_run_killed_at_random_again_and_again(tmp_path: Path) -> None:
             survived += process.is_alive()
     assert survived >= 3, "hardly any was killed in the middle"
     assert run_to_the_end(train_in_process, options) == 0
-    train_toy(toy_options(tmp_path / "whole", steps=40, save_every=1, log_every=7))
+    train_toy(toy_options(tmp_path / "whole", updates=40, save_every=1, log_every=7))
     assert_same_run(options.output, tmp_path / "whole")
 
 
@@ -222,8 +222,8 @@ def test_a_finished_run_does_nothing(tmp_path: Path, undisturbed: Path) -> None:
     assert times(undisturbed) == before
 
 
-def test_a_finished_run_can_be_given_more_steps(tmp_path: Path) -> None:
-    short = train_toy(toy_options(tmp_path / "run", steps=8))
+def test_a_finished_run_can_be_given_more_updates(tmp_path: Path) -> None:
+    short = train_toy(toy_options(tmp_path / "run", updates=8))
     before = {file.name: file.read_bytes() for file in short.iterdir()}
     with pytest.raises(KeyboardInterrupt):  # nor is it lost when it stops on the way
         train_toy(toy_options(tmp_path / "run"), end=8 * 10)
@@ -237,11 +237,11 @@ def test_a_finished_run_can_be_given_more_steps(tmp_path: Path) -> None:
     assert {file.name: file.read_bytes() for file in kept.iterdir()} == before
 
 
-def test_an_unfinished_run_keeps_its_number_of_steps(tmp_path: Path) -> None:
+def test_an_unfinished_run_keeps_its_number_of_updates(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train_toy(toy_options(tmp_path / "run"), end=8 * 5)
-    with pytest.raises(TrainingError, match="steps was 12 and is 13"):
-        train_toy(toy_options(tmp_path / "run", steps=13))
+    with pytest.raises(TrainingError, match="updates was 12 and is 13"):
+        train_toy(toy_options(tmp_path / "run", updates=13))
 
 
 def test_other_settings_are_refused(undisturbed: Path) -> None:
@@ -249,7 +249,7 @@ def test_other_settings_are_refused(undisturbed: Path) -> None:
         ({"learning_rate": 0.01}, "learning_rate was 0.03 and is 0.01"),
         ({"betas": (0.5, 0.9)}, r"betas was \[0.9, 0.98\] and is \[0.5, 0.9\]"),
         ({"ema_decay": None}, "ema_decay was 0.9 and is None"),
-        ({"seed": 3, "steps": 11}, "steps was 12 and is 11; seed was 0 and is 3"),
+        ({"seed": 3, "updates": 11}, "updates was 12 and is 11; seed was 0 and is 3"),
     ]
     for changes, message in cases:
         with pytest.raises(TrainingError, match=f"{message}. .*name another output folder"):

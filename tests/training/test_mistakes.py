@@ -53,7 +53,11 @@ def test_settings_that_cannot_be(
         ("lm", ["--tokens", 1], "Sequences of 1 tokens .* takes 2 to 128"),
         ("lm", [], "Sequences of 2048 tokens .* takes 2 to 128"),
         ("lm", ["--tokens", 5, "--min-side", 1], "An image takes 6 tokens, but sequences of 5"),
-        ("lm", ["--tokens", 64, "--lanes", -2], "-2 lanes of packing cannot be shared out"),
+        (
+            "lm",
+            ["--tokens", 64, "--packing-streams", -2],
+            "-2 packing streams cannot be shared out",
+        ),
         ("instruct", ["--drop-text", 1.5], "--drop-text is a probability, .* cannot be 1.5"),
         ("instruct", ["--drop-caption", -1], "--drop-caption is a probability"),
         ("align", ["--threads", -1], "-1 threads cannot read"),
@@ -117,7 +121,7 @@ def test_data_of_another_weight_is_refused_on_resumption(
     trained: Trained, world: World, capsys: pytest.CaptureFixture
 ) -> None:
     run = ["--output", trained.align, "--weights", trained.lm / "weights"]
-    run += [*world.data("captions", 5), "--steps", 3, "--batch-size", 4, "--warmup-steps", 1]
+    run += [*world.data("captions", 5), "--updates", 3, "--batch-size", 4, "--warmup-updates", 1]
     found = fails(capsys, "align", *run, "--log-every", 1)
     wanted = r"data was \[\[.*captions', None, 1\.0\]\] and is \[\[.*captions', None, 5\.0\]\]"
     assert re.search(wanted, found)
@@ -129,8 +133,8 @@ def test_other_weights_and_another_teacher_are_refused_on_resumption(
 ) -> None:
     weights, decoder = tmp_path / "weights", world.folder / "decoder" / "weights"
     shutil.copytree(trained.lm / "weights", weights)
-    run = ["--output", trained.align, *world.data("captions"), "--min-side", 64, "--steps", 3]
-    run += ["--batch-size", 4, "--warmup-steps", 1, "--log-every", 1, "--weights", weights]
+    run = ["--output", trained.align, *world.data("captions"), "--min-side", 64, "--updates", 3]
+    run += ["--batch-size", 4, "--warmup-updates", 1, "--log-every", 1, "--weights", weights]
     found = fails(capsys, "align", *run, "--stable-diffusion", decoder)
     assert "weights was" not in found  # it is a copy
     assert re.search("stable_diffusion was None and is 'sha256:.{12}'", found)
@@ -154,6 +158,6 @@ def test_what_only_training_needs_is_missing(
 
 def test_pictures_of_the_decoder_are_read_by_no_threads(capsys: pytest.CaptureFixture) -> None:
     required = ["--config", "x", "--clip", "x", "--vae", "x", "--output", "x", "--data", "x"]
-    words = ("train", "decoder", *required, "--steps", 1, "--batch-size", 1, "--threads", 0)
+    words = ("train", "decoder", *required, "--updates", 1, "--batch-size", 1, "--threads", 0)
     assert command(*words) == 2
     assert "miniature train decoder has no option --threads" in capsys.readouterr().err

@@ -23,8 +23,8 @@ from tests.training.uneven import train_uneven, train_where_one_cannot_sample
 from tests.training.world import World, train, train_by_words, words_of
 
 STAGES: dict[str, tuple[list[Any], tuple[str, ...]]] = {
-    # Without a fixed number of lanes, documents are packed in as many as there are processes.
-    "lm": (["--tokens", 48, "--lanes", 2], ("text:1", "captions:2", "documents:2")),
+    # Else documents are packed in as many streams as there are processes.
+    "lm": (["--tokens", 48, "--packing-streams", 2], ("text:1", "captions:2", "documents:2")),
     # With padding counted, the loss depends on the cut into batches, as the authors' does.
     "align": (["--skip-padding"], ("captions:1",)),
     "instruct": (["--drop-text", 0.3], ("compositional:2", "edits:2", "captions:1")),
@@ -88,7 +88,7 @@ def test_on_shards_neither_does_one_that_cannot_sample(quiet: Path, tmp_path: Pa
 def uneven_options(folder: Path) -> Callable[..., LoopOptions]:
     for name in ("two", "one"):
         (folder / name).mkdir()
-    return partial(toy_options, steps=2, batch_size=4, micro_batch_size=None, learning_rate=1e-3)
+    return partial(toy_options, updates=2, batch_size=4, micro_batch_size=None, learning_rate=1e-3)
 
 
 # ------------------------------------------------------------------ a toy

@@ -24,7 +24,7 @@ PUBLISHED: dict[str, Any] = {
     "epsilon": 1e-6,
     "weight_decay": 0.01,
     "clip_norm": 2.0,
-    "warmup_steps": 375,
+    "warmup_updates": 375,
     "precision": "fp16",
     "gradient_checkpointing": True,
     "save_every": 2000,
@@ -40,14 +40,14 @@ FOLDERS = {
 # Those of the authors' training scripts; of stage 1, the paper's section 3.2.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "lm": {
-        "steps": 300_000,
+        "updates": 300_000,
         "batch_size": 576,
         "learning_rate": 2e-4,
         "tokens": 2048,
         "data": ["text:5", "captions:5", "documents:2"],
     },
     "align": {
-        "steps": 300_000,
+        "updates": 300_000,
         "batch_size": 3584,
         "micro_batch_size": 56,
         "data": ["captions"],
@@ -56,7 +56,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "stable_diffusion": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     },
     "instruct": {
-        "steps": 200_000,
+        "updates": 200_000,
         "batch_size": 1024,
         "micro_batch_size": 16,
         "data": ["compositional:2", "edits:2", "captions:1"],
@@ -67,13 +67,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 TINY = {
-    "STEPS": "2",
+    "UPDATES": "2",
     "BATCH_SIZE": "4",
     "MICRO_BATCH_SIZE": "2",
-    "WARMUP_STEPS": "1",
+    "WARMUP_UPDATES": "1",
     "PRECISION": "no",
     "TOKENS": "64",
-    "LANES": "2",
+    "PACKING_STREAMS": "2",
     "THREADS": "0",
 }
 
@@ -156,10 +156,10 @@ def test_two_processes_through_the_launcher(world: World, quiet: Path, tmp_path:
     state = (tmp_path / "two" / "checkpoints" / "step-00000002" / "state.json").read_text()
     assert json.loads(state)["settings"]["processes"] == 2
 
-    arguments: list[Any] = ["--weights", quiet, "--tokens", 64, "--lanes", 2]
+    arguments: list[Any] = ["--weights", quiet, "--tokens", 64, "--packing-streams", 2]
     for name, weight in zip(FOLDERS["lm"], (5, 5, 2), strict=True):
         arguments += world.data(name, weight)
-    train("lm", tmp_path / "one", *arguments, "--learning-rate", 2e-4, steps=2)
+    train("lm", tmp_path / "one", *arguments, "--learning-rate", 2e-4, updates=2)
     assert_same_losses(tmp_path / "two", tmp_path / "one")
 
 

@@ -52,10 +52,12 @@ def test_the_way_out_of_a_loss_that_is_no_number(
     run = tmp_path / "run"
     with pytest.raises(TrainingError, match="same command again with a lower --learning-rate"):
         train_toy(toy_options(run), build=Steep)
-    changes: dict[str, Any] = {"learning_rate": 0.01, "warmup_steps": 5, "clip_norm": 1.0}
+    changes: dict[str, Any] = {"learning_rate": 0.01, "warmup_updates": 5, "clip_norm": 1.0}
     with pytest.raises(KeyboardInterrupt), caplog.at_level(logging.WARNING):
         train_toy(toy_options(run, **changes), end=8 * 7)
-    told = "learning_rate was 0.03 and is 0.01; warmup_steps was 3 and is 5; clip_norm was 2.0 and"
+    told = (
+        "learning_rate was 0.03 and is 0.01; warmup_updates was 3 and is 5; clip_norm was 2.0 and"
+    )
     assert f"from update 5 on, {told} is 1.0" in caplog.text
     caplog.clear()
     train_toy(toy_options(run, **changes))
@@ -111,7 +113,7 @@ def test_settings_of_the_stage_and_its_size_count_too(tmp_path: Path) -> None:
 
 
 def test_a_second_start_is_refused_while_the_first_is_at_work(tmp_path: Path) -> None:
-    options = toy_options(tmp_path / "run", steps=100_000, save_every=1)
+    options = toy_options(tmp_path / "run", updates=100_000, save_every=1)
     options.output.mkdir()
     with started(train_in_process, options) as first:
         while not [*options.output.glob("checkpoints/step-????????")]:
@@ -134,9 +136,9 @@ def test_a_second_start_is_refused_while_the_first_is_at_work(tmp_path: Path) ->
 
 def test_a_process_may_hold_what_it_holds(tmp_path: Path) -> None:
     with hold_run(tmp_path / "run"):
-        train_toy(toy_options(tmp_path / "run", steps=1))
-        assert run_to_the_end(train_in_process, toy_options(tmp_path / "run", steps=1)) == 1
-    assert run_to_the_end(train_in_process, toy_options(tmp_path / "run", steps=1)) == 0
+        train_toy(toy_options(tmp_path / "run", updates=1))
+        assert run_to_the_end(train_in_process, toy_options(tmp_path / "run", updates=1)) == 1
+    assert run_to_the_end(train_in_process, toy_options(tmp_path / "run", updates=1)) == 0
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

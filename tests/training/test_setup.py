@@ -136,7 +136,7 @@ def test_clip_from_a_stable_diffusion(trained: Trained, world: World, tmp_path: 
 def test_bfloat16_through_the_stages(trained: Trained, world: World, tmp_path: Path) -> None:
     for stage, data in (("align", "captions"), ("instruct", "edits")):
         options = ["--weights", trained.align / "weights", *world.data(data), "--precision", "bf16"]
-        train(stage, tmp_path / stage, *options, steps=2)
+        train(stage, tmp_path / stage, *options, updates=2)
         assert np.isfinite([value for _, value in read_log(tmp_path / stage)["loss"]]).all()
 
 
@@ -178,6 +178,6 @@ def test_the_authors_layout(trained: Trained, tmp_path: Path) -> None:
     options = ["--weights", trained.align / "weights"]
     for name, folder in sets.items():
         options += ["--data", f"{name}={folder}:2"]
-    train("instruct", tmp_path / "instruct", *options, steps=2)
+    train("instruct", tmp_path / "instruct", *options, updates=2)
     options = ["--weights", trained.lm / "weights", "--data", f"captions={captions}"]
-    train("align", tmp_path / "align", *options, steps=2)
+    train("align", tmp_path / "align", *options, updates=2)

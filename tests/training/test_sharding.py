@@ -58,7 +58,7 @@ def test_shards_in_mixed_precision(tmp_path: Path) -> None:
     """Gathered in bfloat16; weights, moments and losses stay as they are."""
     for name in ("shards", "whole"):
         (tmp_path / name).mkdir()
-    options = partial(toy_options, precision="bf16", steps=4)
+    options = partial(toy_options, precision="bf16", updates=4)
     assert run_together(sharding.train_sharded, options(tmp_path / "shards")) == [0, 0]
     sharding.train_whole(options(tmp_path / "whole"))
     found, wanted = (values(tmp_path / run, "loss") for run in ("shards", "whole"))

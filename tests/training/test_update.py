@@ -54,7 +54,7 @@ def test_after_an_update_a_stage_is_told_its_losses(tmp_path: Path) -> None:
         def after_update(self, losses: Mapping[str, float]) -> None:
             told.append(dict(losses))
 
-    train_toy(toy_options(tmp_path / "run", steps=4), build=Listening)
+    train_toy(toy_options(tmp_path / "run", updates=4), build=Listening)
     log = read_log(tmp_path / "run")
     for name, entries in log.items():
         assert [each[name] for each in told] == pytest.approx([value for _, value in entries])

@@ -94,11 +94,11 @@ def toy_options(output: Path, **changes: Any) -> LoopOptions:
     """Settings with all that can go wrong switched on."""
     settings: dict[str, Any] = {
         "output": output,
-        "steps": 12,
+        "updates": 12,
         "batch_size": 8,
         "micro_batch_size": 3,
         "learning_rate": 0.03,
-        "warmup_steps": 3,
+        "warmup_updates": 3,
         "ema_decay": 0.9,
         "save_every": 2,
         "log_every": 1,

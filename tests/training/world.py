@@ -122,11 +122,11 @@ def train(stage: str, output: Path, *arguments: Any, **sizes: int) -> Path:
 
 
 def words_of(
-    stage: str, output: Path, *arguments: Any, steps: int = 3, batch_size: int = 4
+    stage: str, output: Path, *arguments: Any, updates: int = 3, batch_size: int = 4
 ) -> list[str]:
     """Write out ``train`` with all that a short run needs."""
-    common = ["--output", output, "--steps", steps, "--batch-size", batch_size]
-    common += ["--warmup-steps", 1, "--log-every", 1]
+    common = ["--output", output, "--updates", updates, "--batch-size", batch_size]
+    common += ["--warmup-updates", 1, "--log-every", 1]
     if stage not in WITHOUT_THREADS:
         common += ["--threads", 0]
     if stage != "probe" and "--min-side" not in arguments:
@@ -136,7 +136,7 @@ def words_of(
 
 def fails(capsys: pytest.CaptureFixture, stage: str, *arguments: Any) -> str:
     """Run a command that must fail, and return its only line of complaint."""
-    common: list[Any] = ["--steps", 2, "--batch-size", 2]
+    common: list[Any] = ["--updates", 2, "--batch-size", 2]
     if stage not in WITHOUT_THREADS:
         common += ["--threads", 0]
     assert command("train", stage, *common, *arguments) == 1

@@ -69,7 +69,7 @@ def test_the_decoding_half_of_a_vae_is_trained_alone(world: World, tmp_path: Pat
     """Its latents, and what a U-Net knows of them, stay."""
     begun, clip = (world.folder / name / "weights" for name in ("vae", "clip"))
     options = ["--config", world.folder / "sizes.json", *world.data("pictures")]
-    result = train("vae", tmp_path / "run", *options, "--vae", begun, "--clip", clip, steps=2)
+    result = train("vae", tmp_path / "run", *options, "--vae", begun, "--clip", clip, updates=2)
     log = read_log(tmp_path / "run")
     assert log.keys() == {"loss", "pixel", "edge", "perceptual", "gradient", "rate"}
     name = "vae/diffusion_pytorch_model.safetensors"
@@ -101,7 +101,7 @@ def test_half_precision(world: World, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_the_probe(tmp_path: Path, dtype: str) -> None:
-    weights = train("probe", tmp_path / "probe", "--save-dtype", dtype, steps=2)
+    weights = train("probe", tmp_path / "probe", "--save-dtype", dtype, updates=2)
     assert isinstance(Probe.from_pretrained(weights), Probe)
     assert len(read_log(tmp_path / "probe")["loss"]) == 2
     tensors = load_file(weights / "model.safetensors").values()

@@ -14,7 +14,7 @@ from tests.cli.options import read_options
 from tests.conftest import ROOT
 
 # It writes down what it is asked for, and leaves behind the folders that the recipe goes on with.
-# As the real one, it trains nothing twice, goes on for more steps, and refuses other settings.
+# As the real one, it trains nothing twice, goes on for more updates, and refuses other settings.
 STAND_IN = """\
 import json, pathlib, sys
 words = sys.argv[1:]
@@ -27,22 +27,22 @@ with open({log!r}, "a") as log:
 if words[0] == "train":
     place = words.index("--output")
     output = pathlib.Path(words[place + 1])
-    steps = int(words[words.index("--steps") + 1])
-    settings = json.dumps([word for word in words if word != str(steps)])
+    updates = int(words[words.index("--updates") + 1])
+    settings = json.dumps([word for word in words if word != str(updates)])
     result, told = output / "weights", output / "told.json"
     before = json.loads(told.read_text()) if told.exists() else [0, settings]
-    if before[1] != settings or before[0] > steps:
+    if before[1] != settings or before[0] > updates:
         sys.exit(1)
-    if before[0] < steps:
+    if before[0] < updates:
         if result.exists():
             result.rename(output / f"weights-step-{{before[0]:08d}}")
-        if [output.name, steps] == {killed!r}:
+        if [output.name, updates] == {killed!r}:
             sys.exit(137)
         with open({trained!r}, "a") as file:
             file.write(json.dumps([package, *words]) + "\\n")
         for part in ("vae", "unet"):
             (result / part).mkdir(parents=True, exist_ok=True)
-        told.write_text(json.dumps([steps, settings]))
+        told.write_text(json.dumps([updates, settings]))
 elif words[0] == "new":
     pathlib.Path(words[1]).mkdir()
 elif words[0] == "vocabulary":
@@ -62,11 +62,11 @@ class Done:
 
 
 def run(tmp_path: Path, killed: tuple[str, int] | None = None, text: str = "") -> Done:
-    """Run it in a project of its own, up to a part and its steps at which it is killed.
+    """Run it in a project of its own, up to a part and its updates at which it is killed.
 
     Args:
         tmp_path: Where the project is; made if missing.
-        killed: Name and steps of that part.
+        killed: Name and updates of that part.
         text: Of the recipe, if it is to be another one.
     """
     project = tmp_path / "project"

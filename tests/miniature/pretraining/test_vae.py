@@ -114,7 +114,7 @@ def test_the_scale_does_not_depend_on_the_cut_into_micro_batches(tmp_path: Path)
     scales = []
     for size in (4, 1, 3):
         options = toy_options(
-            tmp_path / str(size), steps=2, batch_size=4, micro_batch_size=size, learning_rate=1e-3
+            tmp_path / str(size), updates=2, batch_size=4, micro_batch_size=size, learning_rate=1e-3
         )
         folder = train(build, lambda rank, processes: Examples(rank, processes), options)
         config = json.loads((folder / "vae" / "config.json").read_text())

@@ -43,7 +43,7 @@ def captions(start: StartingWeights, count: int) -> list[SeededSample]:
 def sequences(start: StartingWeights, *names: str, count: int, tokens: int = 64) -> list[Any]:
     """Take samples of stage 1."""
     prepare = setup._prepare_documents(start, tokens)
-    stream = data(start.directory.parent, *names).packed(prepare, 0, 1, tokens=tokens, lanes=1)
+    stream = data(start.directory.parent, *names).packed(prepare, 0, 1, tokens=tokens, streams=1)
     return [next(stream) for _ in range(count)]
 
 

@@ -171,7 +171,7 @@ def test_options_reach_the_samples(
     monkeypatch.setattr(setup, "_prepare_prompts", prepare)
     monkeypatch.setattr(setup, "train", train)
     run = ["--weights", start.directory, "--output", tmp_path / "run", "--data", "x"]
-    run += ["--steps", 1, "--batch-size", 1]
+    run += ["--updates", 1, "--batch-size", 1]
     name = option.replace("-", "_")
     wanted = dict.fromkeys(("keep_background", "drop_text", "drop_caption"), 0.5)
     for more, changes in (([], {}), ([f"--{option}", 0.25], {name: 0.25})):
