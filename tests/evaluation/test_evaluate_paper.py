@@ -1,4 +1,4 @@
-"""The paper's evaluations as a whole, with real models on made-up sets: alone and together."""
+"""The paper's evaluations as a whole on made-up sets: alone, together, killed and resumed."""
 
 import json
 import os
@@ -18,8 +18,14 @@ from tests.cli.options import read_options
 from tests.conftest import ROOT
 from tests.evaluation.commands import RESULTS, contents, words_of
 from tests.evaluation.fabricated import Fabricated
-from tests.evaluation.killers import evaluate, evaluate_where_the_first_dies
-from tests.training.processes import run_together
+from tests.evaluation.killers import (
+    MOMENTS,
+    evaluate,
+    evaluate_where_the_first_dies,
+    paint_and_die,
+)
+from tests.evaluation.stand_in import painting
+from tests.training.processes import run_to_the_end, run_together
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +104,32 @@ def test_coco(undisturbed: dict[str, Path]) -> None:
     assert "every 16 images begin with the same 16 noises, of seeds 0 to 15" in told
     table = (undisturbed["coco"] / "table.md").read_text()
     assert "| KOSMOS-G (paper, tables 1 and 2) | 10.99 | – |" in table
+
+
+@pytest.fixture(scope="module")
+def painted(
+    fabricated: Fabricated, small_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """DreamBench with what stands in a model's place, from beginning to end."""
+    folder = tmp_path_factory.mktemp("painted") / "dreambench"
+    with painting():
+        assert main(words_of("dreambench", fabricated, folder, model=small_weights)) == 0
+    return folder
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_run_ends_as_if_it_had_not_been(
+    moment: str, painted: Path, fabricated: Fabricated, small_weights: Path, tmp_path: Path
+) -> None:
+    words = words_of("dreambench", fabricated, tmp_path / "run", model=small_weights)
+    assert run_to_the_end(paint_and_die, words, moment) == -9
+    left = tmp_path / "run" / "images"
+    kept = {path: path.stat().st_mtime_ns for path in left.rglob("*.png")}
+    assert not (tmp_path / "run" / "table.md").exists()
+    with painting():
+        assert main(words) == 0
+    assert contents(tmp_path / "run") == contents(painted)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept  # none was made again
 
 
 def test_two_killed_processes_are_followed_by_one(

@@ -10,9 +10,7 @@ import pytest
 from kosmosg.cli.main import main
 from tests.evaluation.commands import contents, words_of
 from tests.evaluation.fabricated import SUBJECTS, Fabricated, photograph
-from tests.evaluation.killers import MOMENTS, paint_and_die
 from tests.evaluation.stand_in import painting
-from tests.training.processes import run_to_the_end
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -30,24 +28,6 @@ def undisturbed(
     folder = tmp_path_factory.mktemp("undisturbed") / "dreambench"
     assert main(words_of("dreambench", fabricated, folder, model=tiny_weights)) == 0
     return folder
-
-
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_run_ends_as_if_it_had_not_been(
-    moment: str,
-    undisturbed: Path,
-    fabricated: Fabricated,
-    tiny_weights: Path,
-    tmp_path: Path,
-) -> None:
-    words = words_of("dreambench", fabricated, tmp_path / "run", model=tiny_weights)
-    assert run_to_the_end(paint_and_die, words, moment) == -9
-    left = tmp_path / "run" / "images"
-    kept = {path: path.stat().st_mtime_ns for path in left.rglob("*.png")}
-    assert not (tmp_path / "run" / "table.md").exists()
-    assert main(words) == 0
-    assert contents(tmp_path / "run") == contents(undisturbed)
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept  # none was made again
 
 
 def test_the_clean_protocol(fabricated: Fabricated, tiny_weights: Path, tmp_path: Path) -> None:
