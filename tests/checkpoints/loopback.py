@@ -15,26 +15,21 @@ class Reply:
 
     Attributes:
         status: What to answer; anything but 200 comes without the file.
-        head: What a HEAD request gets as status if not the same.
         body: In place of the page's own body.
         cut: Break the connection after so many bytes of this answer.
         stall: After the cut, keep the connection open in silence instead.
-        drip: Seconds between bytes that are sent one by one.
         ranges: Whether a Range is honoured.
         conditions: Whether If-Range is honoured.
         etag: The ETag; None sends none.
         modified: The Last-Modified; None sends none.
-        framing: ``length`` states the size, ``chunked`` does not, ``close`` neither states it nor
-            marks the end.
+        framing: ``length`` states the size, ``chunked`` does not.
         headers: Added to the answer, or put in place of its own.
     """
 
     status: int = 200
-    head: int | None = None
     body: bytes | None = None
     cut: int | None = None
     stall: bool = False
-    drip: float = 0.0
     ranges: bool = True
     conditions: bool = True
     etag: str | None = '"one"'
@@ -47,7 +42,6 @@ class Reply:
 class Seen:
     """One request as it came, and how many bytes of a file went back."""
 
-    method: str
     path: str
     headers: Mapping[str, str]
     sent: int = 0
@@ -78,41 +72,32 @@ class Site(ThreadingHTTPServer):
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # pyright: ignore[reportArgumentType]
 
-    def gets(self) -> list[Seen]:
-        return [seen for seen in self.seen if seen.method == "GET"]
-
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def do_HEAD(self) -> None:
-        self._answer(with_body=False)
-
     def do_GET(self) -> None:
-        self._answer(with_body=True)
+        self._answer()
 
     def log_message(self, format: str, *args: object) -> None:
         pass
 
-    def _answer(self, *, with_body: bool) -> None:
+    def _answer(self) -> None:
         site = cast(Site, self.server)
-        seen = Seen(method=self.command, path=self.path, headers=dict(self.headers))
+        seen = Seen(path=self.path, headers=dict(self.headers))
         site.seen.append(seen)
         body, replies = site.pages.get(self.path.partition("?")[0], (b"", [Reply(status=404)]))
-        reply = replies.pop(0) if with_body and len(replies) > 1 else replies[0]
+        reply = replies.pop(0) if len(replies) > 1 else replies[0]
         body = body if reply.body is None else reply.body
-        if not with_body and reply.head:
-            reply = Reply(status=reply.head)
         status, headers, body = self._composed(reply, body)
         self.send_response(status)
         for name, value in {**headers, **reply.headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        if with_body:
-            try:
-                self._send(site, reply, body, seen)
-            except (BrokenPipeError, ConnectionResetError):
-                self.close_connection = True
+        try:
+            self._send(site, reply, body, seen)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
 
     def _composed(self, reply: Reply, body: bytes) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and the stretch of the body that this request is to get."""
@@ -131,25 +116,21 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{whole - 1}/{whole}"
         if reply.framing == "length":
             headers["Content-Length"] = str(len(body))
-        elif reply.framing == "chunked":
-            headers["Transfer-Encoding"] = "chunked"
         else:
-            headers["Connection"] = "close"
+            headers["Transfer-Encoding"] = "chunked"
         return status, headers, body
 
     def _send(self, site: Site, reply: Reply, body: bytes, seen: Seen) -> None:
-        step = 1 if reply.drip else 16384
+        step = 16384
         end = len(body) if reply.cut is None else min(reply.cut, len(body))
         for start in range(0, end, step):
             piece = body[start : min(start + step, end)]
             framed = b"%x\r\n%b\r\n" % (len(piece), piece)
             seen.sent += len(piece)  # first, so that whoever has the bytes finds them counted
             self.wfile.write(framed if reply.framing == "chunked" else piece)
-            if reply.drip and site.closing.wait(reply.drip):
-                break
         if reply.stall:
             site.closing.wait()
-        if end < len(body) or reply.framing == "close":
+        if end < len(body):
             self.close_connection = True
         elif reply.framing == "chunked":
             self.wfile.write(b"0\r\n\r\n")

@@ -188,7 +188,7 @@ def test_two_at_once_and_a_kill_in_the_middle(site: Site, weights: Path, tmp_pat
         child.wait()
     (path,) = download(read_manifest(written), weights, progress=False)
     assert path.read_bytes() == BODY
-    assert [get.sent for get in site.gets()] == [3_000, 197_000]
+    assert [get.sent for get in site.seen] == [3_000, 197_000]
     assert found(weights) == {"model.bin"}
 
 
@@ -207,7 +207,7 @@ def test_a_mirror_stands_in_for_the_hub_and_sees_no_token(
     )
     assert hub.read_bytes() == BODY
     assert plain.read_bytes() == OTHER
-    assert [get.path for get in site.gets()] == ["/mirror/some/model", "/some/other"]
+    assert [get.path for get in site.seen] == ["/mirror/some/model", "/some/other"]
     assert not any("Authorization" in seen.headers for seen in site.seen)
 
 
@@ -301,7 +301,7 @@ def test_where_an_address_comes_from(
     given = {name: here(value) for name, value in urls.items()}
     (path,) = download(manifest(model=here(url)), weights, progress=False, urls=given)
     assert path.read_bytes() == BODY
-    assert [get.path for get in site.gets()] == [expected]
+    assert [get.path for get in site.seen] == [expected]
 
 
 def test_a_name_that_is_none(weights: Path) -> None:
