@@ -1,12 +1,7 @@
 """What the command line says, of itself and of words that it cannot read."""
 
-import os
 import re
-import subprocess
-import sys
-import tomllib
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,7 +10,6 @@ from kosmosg.cli import main as cli
 from kosmosg.cli.parsing import UsageError, list_commands, list_options
 from miniature import __main__ as miniature
 from tests.cli.options import PROGRAMS, read_options
-from tests.conftest import ROOT
 
 MAINS = {"kosmosg": cli.main, "miniature": miniature.main}
 
@@ -132,49 +126,3 @@ def test_a_line_that_is_only_incomplete_is_told_from_a_wrong_one() -> None:
         with pytest.raises(UsageError) as caught:
             read_options(words)
         assert caught.value.incomplete == incomplete
-
-
-# ------------------------------------------------------------------ ends
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "message"),
-    [
-        (PermissionError(13, "Permission denied", "/no"), 1, "error: /no: Permission denied.\n"),
-        (OSError(28, "No space left on device"), 1, "error: No space left on device.\n"),
-        (ConnectionError("the line is dead.\nAnd more."), 1, "error: the line is dead.\n"),
-        (TimeoutError(), 1, "error: TimeoutError.\n"),
-        (BrokenPipeError(32, "Broken pipe"), 1, "error: Broken pipe.\n"),  # not that of the output
-        (KeyboardInterrupt(), 130, ""),
-    ],
-)
-def test_what_stops_a_command(
-    error: BaseException,
-    status: int,
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
-) -> None:
-    def fail(_: object) -> None:
-        raise error
-
-    monkeypatch.setattr("kosmosg.cli.convert.Download.run", fail)
-    assert cli.main(["download"]) == status
-    assert capsys.readouterr().err == message
-
-
-@pytest.mark.parametrize("words", [["--help"], ["train", "lm", "--help"]])
-def test_a_reader_that_goes_away(words: list[str]) -> None:
-    """``python -m kosmosg --help | head -0``: the status of a broken pipe, and no traceback."""
-    read, write = os.pipe()
-    os.close(read)
-    command = [sys.executable, "-m", "kosmosg", *words]
-    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, cwd=ROOT, text=True)
-    os.close(write)
-    assert (done.returncode, done.stderr) == (141, "")
-
-
-def test_the_installed_command_is_there() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    module, _, name = project["scripts"]["kosmosg"].partition(":")
-    assert getattr(import_module(module), name) is cli.main
