@@ -120,12 +120,12 @@ def test_the_photographs_themselves_are_no_distance_away(
 ) -> None:
     coco = evaluator(fabricated, tmp_path / "same", alone, protocol)
     squares = [central_square(open_image(path)) for path in coco.photographs]
-    drawn = iter([*squares, *squares])
+    given = iter([*squares, *squares])
 
     def photographs(
         prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], seeds: Sequence[int]
     ) -> list[Image.Image]:
-        return [next(drawn) for _ in prompts]
+        return [next(given) for _ in prompts]
 
     def nothing(
         prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], seeds: Sequence[int]
