@@ -20,7 +20,6 @@ os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", inductor)
 from cog import BasePredictor, Input, Path
 
 from kosmosg.errors import KosmosGError
-from kosmosg.serving.inputs import Drawing
 from kosmosg.serving.service import Service
 
 
@@ -63,31 +62,32 @@ class Predictor(BasePredictor):
         """Draw images of the subjects in the input images."""
         named = [("image1", image1), ("image2", image2), ("image3", image3), ("image4", image4)]
         named += [(f"images[{n}]", image) for n, image in enumerate(images or [])]
-        drawing = Drawing(
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            text_guidance_scale=text_guidance_scale,
-            num_inference_steps=num_inference_steps,
-            num_images=num_images,
-            width=width,
-            height=height,
-            scheduler=scheduler,
-            lora_weights=lora_weights,
-            lora_scale=lora_scale,
-            control_image=control_image,
-            control_type=control_type,
-            control_preprocess=control_preprocess,
-            control_scale=control_scale,
-            init_image=init_image,
-            init_mask=init_mask,
-            prompt_strength=prompt_strength,
-            seed=seed,
-            output_format=output_format,
-            output_quality=output_quality,
-            disable_safety_checker=disable_safety_checker,
-        )
         try:
-            files = self.service.run(named, drawing, self.record_metric)
+            files = self.service.run(
+                named,
+                metric=self.record_metric,
+                prompt=prompt,
+                negative_prompt=negative_prompt,
+                text_guidance_scale=text_guidance_scale,
+                num_inference_steps=num_inference_steps,
+                num_images=num_images,
+                width=width,
+                height=height,
+                scheduler=scheduler,
+                lora_weights=lora_weights,
+                lora_scale=lora_scale,
+                control_image=control_image,
+                control_type=control_type,
+                control_preprocess=control_preprocess,
+                control_scale=control_scale,
+                init_image=init_image,
+                init_mask=init_mask,
+                prompt_strength=prompt_strength,
+                seed=seed,
+                output_format=output_format,
+                output_quality=output_quality,
+                disable_safety_checker=disable_safety_checker,
+            )
         except KosmosGError:
             raise
         except Exception:

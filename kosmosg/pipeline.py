@@ -39,19 +39,24 @@ from kosmosg.checkpoints.folder import (
 from kosmosg.checkpoints.stable_diffusion import make_decoder
 from kosmosg.diffusion import control as controls
 from kosmosg.diffusion import init_image as init_images
-from kosmosg.diffusion.canvas import choose_size
 from kosmosg.diffusion.control import Control, ControlNets
 from kosmosg.diffusion.init_image import InitImage
 from kosmosg.diffusion.lora import LoRA, attached
-from kosmosg.diffusion.request import Techniques
+from kosmosg.diffusion.request import GenerationRequest
 from kosmosg.diffusion.safety import find_unsafe
-from kosmosg.diffusion.sampling import Progress, Request, Timings, draw_noise, sample, synchronise
-from kosmosg.diffusion.schedulers import make_scheduler, name_of
+from kosmosg.diffusion.sampling import (
+    Progress,
+    SamplingInputs,
+    Timings,
+    draw_noise,
+    sample,
+    synchronise,
+)
+from kosmosg.diffusion.schedulers import make_scheduler
 from kosmosg.diffusion.settings import (
     DEFAULT_GUIDANCE,
     DEFAULT_SAMPLER,
     DEFAULT_STEPS,
-    Settings,
     choose_seeds,
 )
 from kosmosg.errors import PromptError, SettingError, WeightsError
@@ -248,7 +253,6 @@ class KosmosGPipeline(DiffusionPipeline):
             self.encoder.negatives(negatives),
         )
 
-    @torch.inference_mode()
     def __call__(
         self,
         prompt: Texts | None = None,
@@ -271,28 +275,39 @@ class KosmosGPipeline(DiffusionPipeline):
         check_safety: bool = True,
         progress: Progress | None = None,
     ) -> KosmosGOutput:
+        """Generate images: ``generate`` with a ``GenerationRequest`` of these arguments."""
+        request = GenerationRequest(
+            prompt=prompt,
+            images=images,
+            negative_prompt=negative_prompt,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            image_weights=image_weights,
+            num_images_per_prompt=num_images_per_prompt,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            width=width,
+            height=height,
+            scheduler=scheduler,
+            seed=seed,
+            lora=lora,
+            control=control,
+            init=init,
+        )
+        return self.generate(request, check_safety=check_safety, progress=progress)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        request: GenerationRequest,
+        *,
+        check_safety: bool = True,
+        progress: Progress | None = None,
+    ) -> KosmosGOutput:
         """Generate images.
 
         Args:
-            prompt: A prompt, or several, with ``<i>`` where an image belongs.
-            images: See ``encode_prompt``.
-            negative_prompt: See ``encode_prompt``.
-            prompt_embeds: In place of prompt and images, what ``encode_prompt`` made of them.
-            negative_prompt_embeds: Likewise in place of the negative prompt; one row for all
-                prompts, or one each.
-            num_images_per_prompt: All images of a prompt follow each other.
-            num_inference_steps: 1 to 999; at most 50 with LCM.
-            guidance_scale: At least 1; 1 switches guidance off.
-            width: In pixels, a multiple of 8. By default the size that the decoder was trained
-                at, in the proportions of an image to start from or to be controlled by.
-            height: Likewise.
-            scheduler: A name in ``schedulers.SAMPLERS``, or a scheduler of diffusers.
-            seed: Image n comes from ``seed + n``, or from the n-th of as many seeds as images;
-                random by default.
-            image_weights: See ``encode_prompt``.
-            lora: A correction of the U-Net, for this call alone.
-            control: What fixes the layout, through a ControlNet.
-            init: What to start from in place of noise, and what of it to keep.
+            request: What is asked for.
             check_safety: Ask the safety checker, if the weights have one. It only flags; what to
                 do with a flagged image is up to the caller.
             progress: Called with steps done and steps in all.
@@ -305,43 +320,38 @@ class KosmosGPipeline(DiffusionPipeline):
             ControlError: If a ControlNet is missing or does not fit.
             OutOfMemoryError: If not even one image fits into memory.
         """
-        techniques = Techniques(lora=lora, control=control, init=init)
-        settings = Settings.check(
-            num_images_per_prompt=num_images_per_prompt,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            size=self._choose_size(width, height, techniques),
-            scheduler=name_of(scheduler),
-        )
-        decoder = self.decoder_with(scheduler, settings.num_inference_steps)
-        if init:
-            init.check_steps(settings.num_inference_steps)
-        with attached(self.unet, lora):
+        request = self.sized(request)
+        decoder = self.decoder_with(request.scheduler, request.num_inference_steps)
+        each = request.num_images_per_prompt
+        with attached(self.unet, request.lora):
             start = time.perf_counter()
             with reporting_out_of_memory("The prompt and its images do not"):
-                condition, told = self._condition(prompt, images, image_weights, prompt_embeds)
-                negative, refused = self._refuse(negative_prompt, negative_prompt_embeds, condition)
+                condition, told = self._condition(request)
+                negative, refused = self._refuse(request, condition)
             synchronise(condition)
             encode_seconds = time.perf_counter() - start
-            seeds = choose_seeds(seed, len(condition) * settings.num_images_per_prompt)
-            request = self._request(condition, negative, seeds, settings, techniques)
-            drawn, timings = sample(decoder, request, progress)
+            seeds = choose_seeds(request.seed, len(condition) * each)
+            inputs = self._prepare(request, condition, negative, seeds)
+            images, timings = sample(decoder, inputs, progress)
         timings.encode = encode_seconds
         checker = self.safety_checker if check_safety else None
-        flagged = find_unsafe(drawn, checker, self.feature_extractor)
+        flagged = find_unsafe(images, checker, self.feature_extractor)
         self.maybe_free_model_hooks()
-        extra = techniques.recipe()
-        rows = [n // settings.num_images_per_prompt for n in range(len(seeds))]
         return KosmosGOutput(
-            images=drawn,
+            images=images,
             seeds=seeds,
             recipes=[
-                told[row] | refused[row] | settings.recipe(seed) | extra
-                for row, seed in zip(rows, seeds, strict=True)
+                told[n // each] | refused[n // each] | request.recipe(seed)
+                for n, seed in enumerate(seeds)
             ],
             flagged=flagged,
             timings=timings,
         )
+
+    def sized(self, request: GenerationRequest, **bounds: int) -> GenerationRequest:
+        """Choose the sides that a request leaves open; see ``GenerationRequest.sized``."""
+        multiple = max(8, self.vae_scale_factor)  # 8 is what diffusers checks for
+        return request.sized(default=self.default_size, multiple=multiple, **bounds)
 
     def decoder_with(
         self, scheduler: str | SchedulerMixin, steps: int | None = None
@@ -355,38 +365,35 @@ class KosmosGPipeline(DiffusionPipeline):
             self.unet, self.vae, make_scheduler(scheduler, self.scheduler.config, steps)
         )
 
-    def _condition(
-        self,
-        prompt: Texts | None,
-        images: Images | Sequence[Images] | None,
-        image_weights: Sequence[float] | None,
-        embeds: Tensor | None,
-    ) -> tuple[Tensor, list[dict[str, Any]]]:
+    def _condition(self, request: GenerationRequest) -> tuple[Tensor, list[dict[str, Any]]]:
         """Find the condition of every prompt, and what metadata tell of it."""
-        if embeds is not None:
-            if not (prompt is None and images is None and image_weights is None):
+        weights = request.image_weights
+        if request.prompt_embeds is not None:
+            if not (request.prompt is None and request.images is None and weights is None):
                 raise PromptError(
                     "prompt_embeds stand in place of prompt, images and image_weights. Give either."
                 )
-            embeds = check_embeds("prompt_embeds", embeds, self.unet.config.cross_attention_dim)
+            dim = self.unet.config.cross_attention_dim
+            embeds = check_embeds("prompt_embeds", request.prompt_embeds, dim)
             return embeds, [{"prompt_embeds": identify_tensor(row)} for row in embeds]
-        if prompt is None:
+        if request.prompt is None:
             raise PromptError("Give a prompt, or prompt_embeds in its place.")
-        prompts, shown = pair(prompt, images)
+        prompts, shown = pair(request.prompt, request.images)
         told: list[dict[str, Any]] = [{"prompt": text} for text in prompts]
         for row, each in zip(told, shown, strict=True):
             row |= {"images": list(map(identify, each))} if each else {}
-            row |= {} if image_weights is None else {"image_weights": list(image_weights)}
-        return self.encoder.conditions(prompts, shown, image_weights), told
+            row |= {} if weights is None else {"image_weights": list(map(float, weights))}
+        return self.encoder.conditions(prompts, shown, weights), told
 
     def _refuse(
-        self, prompt: Texts | None, embeds: Tensor | None, condition: Tensor
+        self, request: GenerationRequest, condition: Tensor
     ) -> tuple[Tensor, list[dict[str, Any]]]:
         """Find what guidance leads away from, likewise."""
+        embeds = request.negative_prompt_embeds
         if embeds is None:
-            texts = pair_negatives(prompt, len(condition))
+            texts = pair_negatives(request.negative_prompt, len(condition))
             return self.encoder.negatives(texts), [{"negative_prompt": text} for text in texts]
-        if prompt is not None:
+        if request.negative_prompt is not None:
             raise PromptError("negative_prompt_embeds stand in place of negative_prompt. Give one.")
         rows, _, dim = condition.shape
         embeds = check_embeds("negative_prompt_embeds", embeds, dim, rows)
@@ -397,37 +404,21 @@ class KosmosGPipeline(DiffusionPipeline):
             )
         return embeds, [{"negative_prompt_embeds": identify_tensor(row)} for row in embeds]
 
-    def _choose_size(
-        self, width: int | None, height: int | None, techniques: Techniques
-    ) -> tuple[int, int]:
-        return choose_size(
-            width,
-            height,
-            default=self.default_size,
-            multiple=max(8, self.vae_scale_factor),  # 8 is what diffusers checks for
-            guides=techniques.guides,
-        )
-
-    def _request(
-        self,
-        condition: Tensor,
-        negative: Tensor,
-        seeds: Sequence[int],
-        settings: Settings,
-        techniques: Techniques,
-    ) -> Request:
+    def _prepare(
+        self, request: GenerationRequest, condition: Tensor, negative: Tensor, seeds: list[int]
+    ) -> SamplingInputs:
         """Bring everything that decides the images to the same size and number of rows."""
-        size, scale = (settings.width, settings.height), self.vae_scale_factor
-        control, init = techniques.control, techniques.init
+        assert request.width is not None and request.height is not None  # it has been sized
+        size, scale = (request.width, request.height), self.vae_scale_factor
+        each, control, init = request.num_images_per_prompt, request.control, request.init
+        channels = self.unet.config.in_channels
         with reporting_out_of_memory("The noise of all images, or what guides them, does not"):
-            return Request(
-                condition=condition.repeat_interleave(settings.num_images_per_prompt, dim=0),
-                negative=negative.repeat_interleave(settings.num_images_per_prompt, dim=0),
-                noise=draw_noise(
-                    seeds, self.unet.config.in_channels, size[1] // scale, size[0] // scale
-                ),
-                steps=settings.num_inference_steps,
-                guidance_scale=settings.guidance_scale,
+            return SamplingInputs(
+                condition=condition.repeat_interleave(each, dim=0),
+                negative=negative.repeat_interleave(each, dim=0),
+                noise=draw_noise(seeds, channels, size[1] // scale, size[0] // scale),
+                steps=request.num_inference_steps,
+                guidance_scale=request.guidance_scale,
                 seeds=seeds,
                 control=control and controls.prepare(control, size, self.controlnets, self.unet),
                 start=init and init_images.prepare(init, size, self.vae, scale),

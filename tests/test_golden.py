@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kosmosg.diffusion.sampling import Request, decode, denoise
+from kosmosg.diffusion.sampling import SamplingInputs, decode, denoise
 from kosmosg.diffusion.schedulers import make_scheduler
 from kosmosg.errors import PromptError
 from kosmosg.pipeline import KosmosGPipeline
@@ -199,7 +199,7 @@ def run_latents(pipeline: KosmosGPipeline, sampler: dict[str, Tensor], run: dict
     if guidance <= 1:
         # The authors return the unconditional half too.
         condition, null = torch.cat([null, condition]), torch.cat([null, condition])
-    request = Request(
+    inputs = SamplingInputs(
         condition=condition,
         negative=null,
         noise=sampler["init_latents"][: len(condition)],
@@ -207,7 +207,7 @@ def run_latents(pipeline: KosmosGPipeline, sampler: dict[str, Tensor], run: dict
         guidance_scale=guidance,
     )
     with torch.inference_mode():
-        return denoise(pipeline.decoder_with(SAMPLERS[run["sampler"]]), request)
+        return denoise(pipeline.decoder_with(SAMPLERS[run["sampler"]]), inputs)
 
 
 def levels(images: list[Image.Image]) -> np.ndarray:
@@ -249,7 +249,7 @@ def test_end_to_end(
     case, negative, scheduler, guidance, n = match.groups()
     pair = guided_pair(computed, case, negative, int(n))
     rows = len(pair) // 2
-    request = Request(
+    inputs = SamplingInputs(
         condition=pair[rows:],
         negative=pair[:rows],
         noise=sampler["init_latents"][:rows],
@@ -257,7 +257,7 @@ def test_end_to_end(
         guidance_scale=float(guidance),
     )
     with torch.inference_mode():
-        latents = denoise(pipeline.decoder_with(SAMPLERS[scheduler]), request)
+        latents = denoise(pipeline.decoder_with(SAMPLERS[scheduler]), inputs)
         found = levels(decode(pipeline.decoder_with("DDIM"), latents))
     assert np.abs(found - sampler[name].numpy()).max() <= 1
     as_float = sampler[name.removesuffix("_u8")].numpy()

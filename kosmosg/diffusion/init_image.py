@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import StableDiffusionControlNetImg2ImgPipeline, StableDiffusionImg2ImgPipeline
 from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
@@ -167,3 +168,39 @@ def prepare(init: InitImage, size: tuple[int, int], vae: Any, scale: int) -> Sta
         latent_mask=latent_mask,
         strength=init.strength,
     )
+
+
+class StartsFromLatents:
+    """Takes the initial latents as they are given.
+
+    diffusers' own pipelines encode the image once per row and draw noise behind that; here all
+    rows share one encoding, and the noise is the one that text to image would begin with. At full
+    strength that noise is all there is: theirs would keep seven hundredths of the image.
+    """
+
+    scheduler: Any
+    start: Start
+    noise: Tensor
+
+    def prepare_latents(self, image: Any, timestep: Tensor, *_: Any, **__: Any) -> Tensor:
+        """Stand in for diffusers' method of this name."""
+        if self.start.strength == 1:
+            return self.noise * self.scheduler.init_noise_sigma
+        latents = self.start.latents.to(self.noise).expand_as(self.noise)
+        return self.scheduler.add_noise(latents, self.noise, timestep)
+
+    def known_latents(self, step: int) -> Float[Tensor, "rows channels height width"]:
+        """The image with the noise that it should have after a step."""
+        latents = self.start.latents.to(self.noise).expand_as(self.noise)
+        timesteps = self.scheduler.timesteps[-self.num_timesteps :]  # type: ignore[attr-defined]
+        if step + 1 == len(timesteps):
+            return latents
+        return self.scheduler.add_noise(latents, self.noise, timesteps[step + 1].reshape(1))
+
+
+class ImageToImage(StartsFromLatents, StableDiffusionImg2ImgPipeline):
+    """diffusers' image to image, from given latents."""
+
+
+class ControlledImageToImage(StartsFromLatents, StableDiffusionControlNetImg2ImgPipeline):
+    """diffusers' image to image with a ControlNet, from given latents."""

@@ -1,55 +1,148 @@
-"""What Stable Diffusion v1.5 is used with, and KOSMOS-G's decoder too (paper, section 4.4).
+"""What is asked for: one request, from the command line, the server or a program to the sampler.
 
-LoRA (``lora.py``), ControlNet (``control.py``, with its maps in ``control_maps.py``) and images
-to start from (``init_image.py``). Everything is put together for one request and taken apart after
-it; the decoder's networks are never changed.
+Its networks' part is put together for it and taken apart after it; the decoder is never changed
+(paper, section 4.4).
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from diffusers import SchedulerMixin
+from jaxtyping import Float
+from torch import Tensor
 
 from kosmosg.diffusion.control import Control
 from kosmosg.diffusion.init_image import InitImage
 from kosmosg.diffusion.lora import LoRA
+from kosmosg.diffusion.schedulers import name_of
+from kosmosg.diffusion.settings import (
+    DEFAULT_GUIDANCE,
+    DEFAULT_SAMPLER,
+    DEFAULT_STEPS,
+    MAX_SIDE,
+    choose_seeds,
+    choose_size,
+)
+from kosmosg.errors import SettingError
+from kosmosg.models.encoder import Images, Texts
 from kosmosg.prompts.images import identify
+from kosmosg.utils.checks import check_integer, check_number
 
-__all__ = ["Control", "InitImage", "LoRA", "Techniques"]
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GenerationRequest:
+    """All that decides images, but for the weights; numbers are within their bounds.
 
-@dataclass(frozen=True, kw_only=True)
-class Techniques:
-    """What a request asks for besides prompt and numbers."""
+    Attributes:
+        prompt: A prompt, or several, with ``<i>`` where an image belongs.
+        images: The image of a prompt, or several in the order of its markers; for several prompts,
+            an image or a sequence each.
+        negative_prompt: Text only; one for all prompts or one each. ``None`` and ``""`` are the
+            null condition.
+        prompt_embeds: In place of prompt and images, what ``encode_prompt`` made of them.
+        negative_prompt_embeds: Likewise in place of the negative prompt; one row for all prompts,
+            or one each.
+        image_weights: How much of each image counts, over all prompts: 0 to 3, 1 is all.
+        num_images_per_prompt: All images of a prompt follow each other.
+        num_inference_steps: 1 to 999; at most 50 with LCM.
+        guidance_scale: At least 1; 1 switches guidance off.
+        width: In pixels, a multiple of 8. By default the size that the decoder was trained at, in
+            the proportions of an image to start from or to be controlled by.
+        height: Likewise.
+        scheduler: A name in ``schedulers.SAMPLERS``, or a scheduler of diffusers.
+        seed: Image n comes from ``seed + n``, or from the n-th of as many seeds as images; ``None``
+            becomes a random one.
+        lora: A correction of the U-Net, for this request alone.
+        control: What fixes the layout, through a ControlNet.
+        init: What to start from in place of noise, and what of it to keep.
 
+    Raises:
+        SettingError: Naming the number that is out of bounds.
+    """
+
+    prompt: Texts | None = None
+    images: Images | Sequence[Images] | None = None
+    negative_prompt: Texts | None = None
+    prompt_embeds: Float[Tensor, "batch queries dim"] | None = None
+    negative_prompt_embeds: Float[Tensor, "batch queries dim"] | None = None
+    image_weights: Sequence[float] | None = None
+    num_images_per_prompt: int = 1
+    num_inference_steps: int = DEFAULT_STEPS
+    guidance_scale: float = DEFAULT_GUIDANCE
+    width: int | None = None
+    height: int | None = None
+    scheduler: str | SchedulerMixin = DEFAULT_SAMPLER
+    seed: int | Sequence[int] | None = None
     lora: LoRA | None = None
     control: Control | None = None
     init: InitImage | None = None
 
-    @property
-    def guides(self) -> dict[str, Image.Image]:
-        """The images that fix the proportions of the result, by their inputs' names."""
-        named = {"control_image": self.control, "init_image": self.init}
-        return {name: guide.image for name, guide in named.items() if guide is not None}
+    def __post_init__(self) -> None:
+        checked: dict[str, Any] = {
+            name: check_integer(name, getattr(self, name), 1, most)
+            for name, most in (("num_images_per_prompt", 10_000), ("num_inference_steps", 999))
+        }
+        checked["guidance_scale"] = check_number("guidance_scale", self.guidance_scale, 1, 1000)
+        if not isinstance(self.seed, Sequence):
+            (checked["seed"],) = choose_seeds(self.seed, 1)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        if self.init:
+            self.init.check_steps(self.num_inference_steps)
 
-    def recipe(self) -> dict[str, Any]:
-        """What makes an image again, for the metadata of its file; files by SHA-256."""
-        found: dict[str, Any] = {}
+    def sized(self, *, default: int, multiple: int, largest: int = MAX_SIDE) -> "GenerationRequest":
+        """Choose the sides that are left open; see ``choose_size``.
+
+        Raises:
+            SettingError: If sides are out of bounds, or do not have a guide's proportions.
+        """
+        named = {"control_image": self.control, "init_image": self.init}
+        width, height = choose_size(
+            self.width,
+            self.height,
+            default=default,
+            multiple=multiple,
+            guides={name: guide.image for name, guide in named.items() if guide},
+            largest=largest,
+        )
+        return replace(self, width=width, height=height)
+
+    def recipe(self, seed: int) -> dict[str, Any]:
+        """What makes one image again besides its prompt, for its metadata; files by SHA-256."""
+        found: dict[str, Any] = {"num_images_per_prompt": 1}
+        for name in ("num_inference_steps", "guidance_scale", "width", "height"):
+            found[name] = getattr(self, name)
+        found |= {"scheduler": name_of(self.scheduler), "seed": seed}
         if self.lora:
             with Path(self.lora.file).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             found |= {"lora": f"sha256:{digest}", "lora_scale": self.lora.scale}
-        if self.control:
-            control = self.control
-            found |= {"control_type": control.kind, "control_scale": control.scale}
+        if control := self.control:
+            found |= {"control_image": identify(control.image), "control_type": control.kind}
+            found |= {"control_preprocess": control.preprocess, "control_scale": control.scale}
             found |= {"control_start": control.start, "control_end": control.end}
-            found |= {"control_preprocess": control.preprocess}
-            found |= {"control_image": identify(control.image)}
-        if self.init:
-            found |= {"init_image": identify(self.init.image)}
-            found |= {"prompt_strength": self.init.strength}
-            if self.init.mask:
-                found |= {"init_mask": identify(self.init.mask)}
+        if init := self.init:
+            found |= {"init_image": identify(init.image), "prompt_strength": init.strength}
+            found |= {"init_mask": identify(init.mask)} if init.mask else {}
         return found
+
+
+def refuse_alone(needed: str, **settings: tuple[Any, Any]) -> None:
+    """Refuse settings that differ from their defaults: they were meant, and would be lost.
+
+    Args:
+        needed: The input that they act on, which was not given.
+        settings: Value and default of each.
+
+    Raises:
+        SettingError: Naming the first.
+    """
+    for name, (value, default) in settings.items():
+        if value != default:
+            raise SettingError(
+                f"{name} is {value}, but there is no {needed} for it to act on. Give {needed}, or "
+                f"leave {name} out."
+            )

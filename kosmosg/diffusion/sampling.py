@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionControlNetPipeline, StableDiffusionPipeline
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from kosmosg.diffusion.control import ControlMap
-from kosmosg.diffusion.init_image import Start
-from kosmosg.diffusion.pipelines import choose_pipeline, generators_after
+from kosmosg.diffusion.init_image import ControlledImageToImage, ImageToImage, Start
 from kosmosg.errors import OutOfMemoryError, WeightsError
 from kosmosg.utils.memory import reporting_out_of_memory
 
@@ -29,8 +28,8 @@ Progress = Callable[[int, int], None]  # steps done, steps in all
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """Everything that decides the images, one row per image.
+class SamplingInputs:
+    """A request brought to tensors: everything that decides the images, one row per image.
 
     Attributes:
         condition: Conditions, ``(rows, 77, 768)`` at full size.
@@ -57,7 +56,7 @@ class Request:
         """Number of images."""
         return len(self.noise)
 
-    def part(self, rows: slice) -> "Request":
+    def part(self, rows: slice) -> "SamplingInputs":
         """Take some of the rows."""
         return replace(
             self,
@@ -88,13 +87,13 @@ def draw_noise(
 
 
 def sample(
-    decoder: StableDiffusionPipeline, request: Request, progress: Progress | None = None
+    decoder: StableDiffusionPipeline, inputs: SamplingInputs, progress: Progress | None = None
 ) -> tuple[list[Image.Image], Timings]:
-    """Draw all rows of a request, in as many chunks as the memory asks for.
+    """Sample all rows of a request, in as many chunks as the memory asks for.
 
     Args:
         decoder: diffusers' pipeline without a text encoder, its scheduler set.
-        request: What to draw.
+        inputs: What to sample.
         progress: Called after every step.
 
     Raises:
@@ -102,24 +101,22 @@ def sample(
         WeightsError: If U-Net or VAE yield values that are not finite.
     """
     progress = _forwards(progress) if progress else None
-    chunk = len(request)
+    chunk = len(inputs)
     images: list[Image.Image] = []
     timings = Timings()
-    height, width = (side * decoder.vae_scale_factor for side in request.noise.shape[-2:])
-    while len(images) < len(request):
+    height, width = (side * decoder.vae_scale_factor for side in inputs.noise.shape[-2:])
+    while len(images) < len(inputs):
         rows = slice(len(images), len(images) + chunk)
-        report = _step_report(progress, done=rows.start, chunk=chunk, rows=len(request))
+        report = _step_report(progress, done=rows.start, chunk=chunk, rows=len(inputs))
         try:
             with reporting_out_of_memory(f"One image of {width} × {height} pixels does not"):
                 start = time.perf_counter()
-                latents = denoise(decoder, request.part(rows), report)
+                latents = denoise(decoder, inputs.part(rows), report)
                 synchronise(latents)
                 timings.denoise += time.perf_counter() - start
                 start = time.perf_counter()
                 drawn = [image for row in latents.split(1) for image in decode(decoder, row)]
-                images += (
-                    [request.start.finish(image) for image in drawn] if request.start else drawn
-                )
+                images += [inputs.start.finish(image) for image in drawn] if inputs.start else drawn
                 timings.decode += time.perf_counter() - start
         except OutOfMemoryError:
             if chunk == 1:
@@ -130,7 +127,7 @@ def sample(
 
 
 def denoise(
-    decoder: StableDiffusionPipeline, request: Request, on_step_end: Callable | None = None
+    decoder: StableDiffusionPipeline, inputs: SamplingInputs, on_step_end: Callable | None = None
 ) -> Float[Tensor, "rows channels height width"]:
     """Run diffusers' denoising loop over all rows at once.
 
@@ -138,21 +135,21 @@ def denoise(
         WeightsError: If the result is not finite.
     """
     unet = decoder.unet
-    noise = request.noise.to(device=unet.device, dtype=unet.dtype)
-    pipeline, arguments = choose_pipeline(decoder, noise, request.control, request.start)
+    noise = inputs.noise.to(device=unet.device, dtype=unet.dtype)
+    pipeline, arguments = choose_pipeline(decoder, noise, inputs.control, inputs.start)
 
     def end_step(running: Any, step: int, timestep: Any, state: dict) -> dict:
-        if request.start is not None:
+        if inputs.start is not None:
             known = running.known_latents(step)
-            state["latents"] = request.start.keep(state["latents"], known)
+            state["latents"] = inputs.start.keep(state["latents"], known)
         return on_step_end(running, step, timestep, state) if on_step_end else state
 
     output: Any = pipeline(
-        prompt_embeds=request.condition,
-        negative_prompt_embeds=request.negative,
-        num_inference_steps=request.steps,
-        guidance_scale=request.guidance_scale,
-        generator=generators_after(request.noise, request.seeds),
+        prompt_embeds=inputs.condition,
+        negative_prompt_embeds=inputs.negative,
+        num_inference_steps=inputs.steps,
+        guidance_scale=inputs.guidance_scale,
+        generator=generators_after(inputs.noise, inputs.seeds),
         callback_on_step_end=end_step,
         output_type="latent",
         **arguments,
@@ -222,3 +219,56 @@ def _step_report(
         return state
 
     return report
+
+
+def choose_pipeline(
+    decoder: StableDiffusionPipeline,
+    noise: Float[Tensor, "rows channels height width"],
+    control: ControlMap | None,
+    start: Start | None,
+) -> tuple[Any, dict[str, Any]]:
+    """Choose the pipeline for a request, and what it is called with besides the condition.
+
+    Args:
+        decoder: Text to image, its scheduler set.
+        noise: Initial noise on the U-Net's device, in its precision.
+        control: What fixes the layout, if anything does.
+        start: What to start from, if not from noise.
+    """
+    height, width = (side * decoder.vae_scale_factor for side in noise.shape[-2:])
+    sides = {"width": width, "height": height}
+    if control is None and start is None:
+        return decoder, {"latents": noise, **sides}
+    if start is None:
+        assert control is not None
+        pipeline = _derive(StableDiffusionControlNetPipeline, decoder, control)
+        return pipeline, {"latents": noise, "image": control.image, **sides, **control.arguments}
+    arguments: dict[str, Any] = {"image": start.image, "strength": start.strength}
+    if control is None:
+        pipeline = _derive(ImageToImage, decoder)
+    else:
+        pipeline = _derive(ControlledImageToImage, decoder, control)
+        arguments |= {"control_image": control.image, **sides, **control.arguments}
+    pipeline.start, pipeline.noise = start, noise
+    return pipeline, arguments
+
+
+def generators_after(
+    noise: Float[Tensor, "rows channels height width"], seeds: Sequence[int]
+) -> list[torch.Generator] | None:
+    """Make generators that have drawn the initial noise, for samplers that draw more of it."""
+    if not seeds:
+        return None
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    for generator in generators:
+        torch.randn(noise.shape[1:], generator=generator)
+    return generators
+
+
+def _derive(kind: Any, decoder: StableDiffusionPipeline, control: ControlMap | None = None) -> Any:
+    parts = dict(decoder.components)
+    if control is not None:
+        parts["controlnet"] = control.network
+    pipeline = kind(**parts, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

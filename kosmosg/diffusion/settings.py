@@ -1,12 +1,14 @@
-"""The numbers of a request, within their bounds."""
+"""The numbers of a request: defaults, bounds, seeds and sizes."""
 
 import secrets
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from kosmosg.errors import SettingError
-from kosmosg.utils.checks import check_integer, check_number
+from kosmosg.utils.checks import check_integer
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 DEFAULT_STEPS = 50
 SamplerName = Literal[
@@ -17,6 +19,7 @@ DEFAULT_SAMPLER = SAMPLER_NAMES[0]
 DEFAULT_GUIDANCE = 6.0
 MAX_SEED = 2**32 - 1
 MAX_SIDE = 8192  # pixels
+MAX_ASPECT = 8  # beyond it the shorter side has too few latents to hold anything
 LORA_SCALE = 1.0
 CONTROL_SCALE = 1.0
 PROMPT_STRENGTH = 0.8
@@ -25,59 +28,6 @@ ControlType = Literal[
     "normal", "lineart", "lineart_anime", "mlsd", "shuffle", "ip2p",
 ]  # fmt: skip
 CONTROL_TYPES: tuple[ControlType, ...] = get_args(ControlType)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What decides an image besides prompt, images and weights; all within bounds.
-
-    Attributes:
-        num_images_per_prompt: At least 1.
-        num_inference_steps: 1 to 999; the training schedule has 1000 and DPM-Solver fails at all.
-        guidance_scale: At least 1; 1 switches guidance off.
-        width: In pixels.
-        height: In pixels.
-        scheduler: A name in ``schedulers.SAMPLERS``, or of a class of diffusers.
-    """
-
-    num_images_per_prompt: int
-    num_inference_steps: int
-    guidance_scale: float
-    width: int
-    height: int
-    scheduler: str
-
-    @classmethod
-    def check(
-        cls,
-        *,
-        num_images_per_prompt: Any,
-        num_inference_steps: Any,
-        guidance_scale: Any,
-        size: tuple[int, int],
-        scheduler: str,
-    ) -> "Settings":
-        """Check what a user gave.
-
-        Width and height, chosen before, are taken as they are.
-
-        Raises:
-            SettingError: Naming the setting, its value and the bounds.
-        """
-        return cls(
-            num_images_per_prompt=check_integer(
-                "num_images_per_prompt", num_images_per_prompt, 1, 10_000
-            ),
-            num_inference_steps=check_integer("num_inference_steps", num_inference_steps, 1, 999),
-            guidance_scale=check_number("guidance_scale", guidance_scale, 1, 1000),
-            width=size[0],
-            height=size[1],
-            scheduler=scheduler,
-        )
-
-    def recipe(self, seed: int) -> dict[str, Any]:
-        """What makes one image again besides its prompt, for the metadata of its file."""
-        return asdict(self) | {"num_images_per_prompt": 1, "seed": seed}
 
 
 def choose_seeds(seed: Any, images: int) -> list[int]:
@@ -116,3 +66,75 @@ def check_side(name: str, value: Any, multiple: int, largest: int = MAX_SIDE) ->
             f"{below + multiple}."
         )
     return side
+
+
+def choose_size(
+    width: int | None,
+    height: int | None,
+    *,
+    default: int,
+    multiple: int,
+    guides: Mapping[str, "Image.Image"],
+    largest: int = MAX_SIDE,
+) -> tuple[int, int]:
+    """Choose width and height in pixels.
+
+    A side that is not given is ``default``, unless an image fixes the layout: then the image's
+    proportions are kept, with ``default`` as the longer side if neither is given.
+
+    Args:
+        width: What was asked for, or ``None``.
+        height: Likewise.
+        default: The side that the decoder was trained at.
+        multiple: What both sides are a multiple of.
+        guides: Control and initial images, by what to call them in errors.
+        largest: Bound of both sides, also of one that a guide gives.
+
+    Raises:
+        SettingError: If sides are out of bounds, or do not have a guide's proportions.
+    """
+    width = None if width is None else check_side("width", width, multiple, largest)
+    height = None if height is None else check_side("height", height, multiple, largest)
+    for name, guide in guides.items():
+        short, long = sorted(guide.size)
+        if long > MAX_ASPECT * short:
+            raise SettingError(
+                f"{name} has {guide.width} × {guide.height} pixels: one side is more than "
+                f"{MAX_ASPECT} times the other. Cut it closer to a square."
+            )
+        wanted = _fit(guide, width, height, default, multiple)
+        if width is None and height is None:
+            width, height = wanted
+        width, height = width or wanted[0], height or wanted[1]
+        if max(width, height) > largest:
+            raise SettingError(
+                f"{name} has {guide.width} × {guide.height} pixels. In its proportions the result "
+                f"would have {width} × {height}, and a side may have {largest} at most. Ask for "
+                "a smaller width or height."
+            )
+        if abs(width - wanted[0]) > multiple or abs(height - wanted[1]) > multiple:
+            raise SettingError(
+                f"{name} has {guide.width} × {guide.height} pixels, which does not fit images of "
+                f"{width} × {height}. Give sides of one proportion, such as {wanted[0]} × "
+                f"{wanted[1]}, or cut it to shape."
+            )
+    return width or default, height or default
+
+
+def _fit(
+    guide: "Image.Image", width: int | None, height: int | None, default: int, multiple: int
+) -> tuple[int, int]:
+    """Find the sides closest to an image's proportions, with those that are given kept."""
+
+    def near(side: float) -> int:
+        return max(multiple, round(side / multiple) * multiple)
+
+    ratio = guide.width / guide.height
+    if height is None and width is not None:
+        return width, near(width / ratio)
+    if height is not None and width is None:
+        return near(height * ratio), height
+    longer = default if width is None or height is None else max(width, height)
+    if ratio >= 1:
+        return near(longer), near(longer / ratio)
+    return near(longer * ratio), near(longer)

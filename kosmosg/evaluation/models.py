@@ -21,8 +21,7 @@ from transformers import CLIPTextModel
 
 from kosmosg.checkpoints.loading import cannot_load, check_config, load_component
 from kosmosg.checkpoints.stable_diffusion import load_clip_tokenizer, load_scheduler, make_decoder
-from kosmosg.diffusion.pipelines import generators_after
-from kosmosg.diffusion.sampling import draw_noise
+from kosmosg.diffusion.sampling import draw_noise, generators_after
 from kosmosg.diffusion.schedulers import make_scheduler
 from kosmosg.diffusion.settings import DEFAULT_SAMPLER
 from kosmosg.errors import EvaluationError, WeightsError

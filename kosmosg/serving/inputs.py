@@ -5,7 +5,6 @@ The server hands over whatever came under a name. Text is never taken for a path
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +13,88 @@ from PIL import Image
 from kosmosg.diffusion.control import Control
 from kosmosg.diffusion.init_image import InitImage
 from kosmosg.diffusion.lora import LoRA
-from kosmosg.diffusion.request import Techniques
+from kosmosg.diffusion.request import GenerationRequest, refuse_alone
 from kosmosg.diffusion.settings import CONTROL_SCALE, CONTROL_TYPES, LORA_SCALE, PROMPT_STRENGTH
-from kosmosg.errors import ImageError, KosmosGError, LoRAError, SettingError
+from kosmosg.errors import ImageError, KosmosGError, LoRAError, PromptError
 from kosmosg.prompts.images import open_image
 
 
-@dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """The inputs of a request besides the images of its prompt, as the caller sent them.
+def read_request(
+    images: Iterable[tuple[str, Any]],
+    *,
+    prompt: str,
+    negative_prompt: str,
+    text_guidance_scale: float,
+    num_inference_steps: int,
+    num_images: int,
+    width: int | None,
+    height: int | None,
+    scheduler: str,
+    seed: int | None,
+    lora_weights: Any = None,
+    lora_scale: float = LORA_SCALE,
+    control_image: Any = None,
+    control_type: str = CONTROL_TYPES[0],
+    control_preprocess: bool = True,
+    control_scale: float = CONTROL_SCALE,
+    init_image: Any = None,
+    init_mask: Any = None,
+    prompt_strength: float = PROMPT_STRENGTH,
+) -> GenerationRequest:
+    """Make a request of what the caller sent, by the names that ``predict.py`` describes.
 
-    What is ``Any`` should be a file, and may be whatever came under the name.
+    The images of the prompt are pairs of an input's name and its value, in the order of the
+    markers. Their values, and whatever is ``Any``, should be files, and may be whatever came.
+
+    Raises:
+        PromptError: If the prompt is empty.
+        SettingError: If a setting is out of bounds or has nothing to act on.
+        ImageError: If an image is no file, cannot be opened, or does not fit another.
+        LoRAError: If the LoRA is no file.
     """
-
-    prompt: str
-    negative_prompt: str
-    text_guidance_scale: float
-    num_inference_steps: int
-    num_images: int
-    width: int | None
-    height: int | None
-    scheduler: str
-    seed: int | None
-    output_format: str
-    output_quality: int
-    disable_safety_checker: bool
-    lora_weights: Any = None
-    lora_scale: float = LORA_SCALE
-    control_image: Any = None
-    control_type: str = CONTROL_TYPES[0]
-    control_preprocess: bool = True
-    control_scale: float = CONTROL_SCALE
-    init_image: Any = None
-    init_mask: Any = None
-    prompt_strength: float = PROMPT_STRENGTH
+    opened = read_images(images)
+    if not prompt.strip():
+        raise PromptError("prompt is empty. Write what to draw, with <i> for an input image.")
+    lora = find_file("lora_weights", lora_weights, LoRAError)
+    control = read_image("control_image", control_image, keep_alpha=True)
+    init = read_image("init_image", init_image, keep_alpha=True)
+    mask = read_image("init_mask", init_mask, keep_alpha=True)
+    if lora is None:
+        refuse_alone("lora_weights", lora_scale=(lora_scale, LORA_SCALE))
+    if control is None:
+        refuse_alone(
+            "control_image",
+            control_type=(control_type, CONTROL_TYPES[0]),
+            control_preprocess=(control_preprocess, True),
+            control_scale=(control_scale, CONTROL_SCALE),
+        )
+    if init is None:
+        refuse_alone(
+            "init_image",
+            init_mask=(mask and "given", None),
+            prompt_strength=(prompt_strength, PROMPT_STRENGTH),
+        )
+    return GenerationRequest(
+        prompt=prompt,
+        images=opened,
+        negative_prompt=negative_prompt,
+        num_images_per_prompt=num_images,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=text_guidance_scale,
+        width=width,
+        height=height,
+        scheduler=scheduler,
+        seed=seed,
+        lora=lora and LoRA(file=lora, scale=lora_scale, name="lora_weights"),
+        control=control
+        and Control(
+            kind=control_type,
+            image=control,
+            preprocess=control_preprocess,
+            scale=control_scale,
+        ),
+        init=init and InitImage(image=init, mask=mask, strength=prompt_strength),
+    )
 
 
 def read_images(images: Iterable[Any]) -> list[Image.Image]:
@@ -98,61 +145,3 @@ def find_file(name: str, value: Any, error: type[KosmosGError] = ImageError) -> 
     if not Path(value).is_absolute():
         raise error(f"{name} did not arrive as a file. Leave empty entries out of a list.")
     return Path(value)
-
-
-def read_techniques(drawing: Drawing) -> Techniques:
-    """Bring together what belongs to LoRA, ControlNet and the initial image.
-
-    Raises:
-        SettingError: If a setting has nothing to act on.
-        ImageError: If an image cannot be opened, or the mask does not fit.
-        LoRAError: If the LoRA is no file.
-    """
-    lora = find_file("lora_weights", drawing.lora_weights, LoRAError)
-    control = read_image("control_image", drawing.control_image, keep_alpha=True)
-    init = read_image("init_image", drawing.init_image, keep_alpha=True)
-    mask = read_image("init_mask", drawing.init_mask, keep_alpha=True)
-    if lora is None:
-        _refuse_alone("lora_weights", lora_scale=(drawing.lora_scale, LORA_SCALE))
-    if control is None:
-        _refuse_alone(
-            "control_image",
-            control_type=(drawing.control_type, CONTROL_TYPES[0]),
-            control_preprocess=(drawing.control_preprocess, True),
-            control_scale=(drawing.control_scale, CONTROL_SCALE),
-        )
-    if init is None:
-        _refuse_alone(
-            "init_image",
-            init_mask=(mask and "given", None),
-            prompt_strength=(drawing.prompt_strength, PROMPT_STRENGTH),
-        )
-    return Techniques(
-        lora=lora and LoRA(file=lora, scale=drawing.lora_scale, name="lora_weights"),
-        control=control
-        and Control(
-            kind=drawing.control_type,
-            image=control,
-            preprocess=drawing.control_preprocess,
-            scale=drawing.control_scale,
-        ),
-        init=init and InitImage(image=init, mask=mask, strength=drawing.prompt_strength),
-    )
-
-
-def _refuse_alone(needed: str, **settings: tuple[Any, Any]) -> None:
-    """Refuse settings that differ from their defaults: they were meant, and would be lost.
-
-    Args:
-        needed: The input that they act on, which was not given.
-        settings: Value and default of each.
-
-    Raises:
-        SettingError: Naming the first.
-    """
-    for name, (value, default) in settings.items():
-        if value != default:
-            raise SettingError(
-                f"{name} is {value}, but there is no {needed} for it to act on. Send {needed}, or "
-                f"leave {name} out."
-            )

@@ -5,7 +5,6 @@ Cog: what the log says, where the outputs lie and when they go.
 """
 
 import os
-import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -15,12 +14,10 @@ from typing import Any
 import torch
 
 from kosmosg.checkpoints.folder import find_weights
-from kosmosg.diffusion.canvas import choose_size
-from kosmosg.diffusion.settings import MAX_SEED
-from kosmosg.errors import PromptError, SettingError, UnsafeImageError, WeightsError
+from kosmosg.errors import SettingError, UnsafeImageError, WeightsError
 from kosmosg.models.config import DTYPES
 from kosmosg.pipeline import KosmosGOutput, KosmosGPipeline
-from kosmosg.serving.inputs import Drawing, read_images, read_techniques
+from kosmosg.serving.inputs import read_request
 from kosmosg.serving.metadata import save_image
 from kosmosg.utils.checks import check_integer
 from kosmosg.utils.memory import reporting_out_of_memory
@@ -68,13 +65,25 @@ class Service:
         print(f"weights: {directory} on {model.device}, {model.dtype}, in {seconds:.1f} s")
         return cls(pipeline)
 
-    def run(self, images: Iterable[Any], drawing: Drawing, metric: Metric) -> list[Path]:
-        """Draw the images of a request.
+    def run(
+        self,
+        images: Iterable[tuple[str, Any]],
+        *,
+        metric: Metric,
+        output_format: str,
+        output_quality: int,
+        disable_safety_checker: bool,
+        **inputs: Any,
+    ) -> list[Path]:
+        """Generate the images of a request.
 
         Args:
             images: Pairs of an input's name and what came under it, in the order of the markers.
-            drawing: The other inputs.
             metric: Takes the name and value of a measurement.
+            output_format: ``webp``, ``jpg`` or ``png``.
+            output_quality: 0 to 100, for the formats that lose something.
+            disable_safety_checker: Return what the checker would flag.
+            inputs: The other inputs, see ``read_request``.
 
         Returns:
             Files that stay until the next request.
@@ -85,50 +94,23 @@ class Service:
         self._discard_outputs()
         # The pipeline reports what it knows to be large; anything else may be the last straw.
         with reporting_out_of_memory("This request does not"):
-            return self._run(images, drawing, metric)
-
-    def _run(self, images: Iterable[Any], drawing: Drawing, metric: Metric) -> list[Path]:
-        images = read_images(images)
-        if not drawing.prompt.strip():
-            raise PromptError("prompt is empty. Write what to draw, with <i> for an input image.")
-        techniques = read_techniques(drawing)
-        quality = check_integer("output_quality", drawing.output_quality, 0, 100)
-        seed = secrets.randbelow(MAX_SEED + 1) if drawing.seed is None else drawing.seed
-        seed = check_integer("seed", seed, 0, MAX_SEED)
-        print(f"seed: {seed}", flush=True)
-        width, height = choose_size(
-            drawing.width,
-            drawing.height,
-            default=self.pipeline.default_size,
-            multiple=max(8, self.pipeline.vae_scale_factor),
-            guides=techniques.guides,
-            largest=max(LARGEST_SIDE, self.pipeline.default_size),
-        )
-        output = self.pipeline(
-            drawing.prompt,
-            images,
-            drawing.negative_prompt,
-            num_images_per_prompt=drawing.num_images,
-            num_inference_steps=drawing.num_inference_steps,
-            guidance_scale=drawing.text_guidance_scale,
-            width=width,
-            height=height,
-            scheduler=drawing.scheduler,
-            seed=seed,
-            lora=techniques.lora,
-            control=techniques.control,
-            init=techniques.init,
-            check_safety=not drawing.disable_safety_checker,
-            progress=print_progress,
-        )
-        files = self._save(output, drawing, quality)
+            quality = check_integer("output_quality", output_quality, 0, 100)
+            request = read_request(images, **inputs)
+            print(f"seed: {request.seed}", flush=True)
+            largest = max(LARGEST_SIDE, self.pipeline.default_size)
+            output = self.pipeline.generate(
+                self.pipeline.sized(request, largest=largest),
+                check_safety=not disable_safety_checker,
+                progress=print_progress,
+            )
+            files = self._save(output, output_format, quality)
         metric("image_output_count", len(files))
         metric("encode_seconds", round(output.timings.encode, 3))
         metric("denoise_seconds", round(output.timings.denoise, 3))
         metric("decode_seconds", round(output.timings.decode, 3))
         return files
 
-    def _save(self, output: KosmosGOutput, drawing: Drawing, quality: int) -> list[Path]:
+    def _save(self, output: KosmosGOutput, suffix: str, quality: int) -> list[Path]:
         if all(output.flagged):
             raise UnsafeImageError(
                 "The safety checker flagged every image. Try another seed or prompt."
@@ -140,7 +122,7 @@ class Service:
             if output.flagged[index]:
                 print(f"image {index} (seed {seed}) left out: flagged by the safety checker")
                 continue
-            path = Path(self._outputs.name) / f"{index}-seed-{seed}.{drawing.output_format}"
+            path = Path(self._outputs.name) / f"{index}-seed-{seed}.{suffix}"
             files.append(save_image(image, path, quality=quality, recipe=output.recipes[index]))
         return files
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from kosmosg.errors import PromptError, UnsafeImageError
-from kosmosg.serving.inputs import Drawing
 from kosmosg.serving.service import Service
 from tests import tiny
 from tests.serving.client import Server
@@ -51,22 +50,21 @@ class Checker:
         return images, self.verdicts
 
 
-def drawing(**changes: Any) -> Drawing:
-    settings: dict[str, Any] = {
-        "prompt": "a cat",
-        "negative_prompt": "",
-        "text_guidance_scale": 6.0,
-        "num_inference_steps": 1,
-        "num_images": 3,
-        "width": 64,
-        "height": 64,
-        "scheduler": "DDIM",
-        "seed": 40,
-        "output_format": "png",
-        "output_quality": 90,
-        "disable_safety_checker": False,
-    }
-    return Drawing(**(settings | changes))
+INPUTS: dict[str, Any] = {
+    "prompt": "a cat",
+    "negative_prompt": "",
+    "text_guidance_scale": 6.0,
+    "num_inference_steps": 1,
+    "num_images": 3,
+    "width": 64,
+    "height": 64,
+    "scheduler": "DDIM",
+    "seed": 40,
+    "output_format": "png",
+    "output_quality": 90,
+    "disable_safety_checker": False,
+    "metric": lambda name, value: None,
+}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +72,7 @@ def service(weights: Path) -> Iterator[Service]:
     opened = Service.open(weights)
     yield opened
     with suppress(PromptError):  # even a refused request removes the files of the one before
-        opened.run([], drawing(prompt=""), lambda name, value: None)
+        opened.run([], **(INPUTS | {"prompt": ""}))
 
 
 def run(service: Service, *verdicts: bool, **changes: Any) -> tuple[list[Path], dict[str, float]]:
@@ -82,7 +80,8 @@ def run(service: Service, *verdicts: bool, **changes: Any) -> tuple[list[Path], 
     pipeline: Any = service.pipeline
     pipeline.safety_checker = Checker(*verdicts)
     pipeline.feature_extractor = tiny.make_safety_checker()["feature_extractor"]
-    return service.run([], drawing(**changes), metrics.__setitem__), metrics
+    changes["metric"] = metrics.__setitem__
+    return service.run([], **(INPUTS | changes)), metrics
 
 
 def test_some_flagged(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,4 +112,4 @@ def test_checker_is_not_asked(service: Service) -> None:
 def test_no_checker(service: Service) -> None:
     """Small weights may come without one."""
     service.pipeline.safety_checker = None
-    assert len(service.run([], drawing(), lambda name, value: None)) == 3
+    assert len(service.run([], **INPUTS)) == 3

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from kosmosg.checkpoints.stable_diffusion import make_decoder
-from kosmosg.diffusion.sampling import Request, decode, draw_noise, sample
+from kosmosg.diffusion.sampling import SamplingInputs, decode, draw_noise, sample
 from kosmosg.diffusion.schedulers import make_scheduler
 from kosmosg.errors import WeightsError
 from kosmosg.models.kosmosg import KosmosG
@@ -108,7 +108,7 @@ class InstructStage(Stage):
         self.eval()
         condition = self._condition(batch.to(self.kosmosg.device).prompts)
         channels, side = self.unet.config["in_channels"], self.unet.config["sample_size"]
-        request = Request(
+        inputs = SamplingInputs(
             condition=condition,
             negative=self.kosmosg.null_condition().expand_as(condition),
             noise=draw_noise(range(len(samples)), channels, side, side),
@@ -118,9 +118,9 @@ class InstructStage(Stage):
         scheduler = make_scheduler("DPMSolverMultistep", self._scheduler_config)
         decoder = make_decoder(self.unet, self.vae, scheduler)
         try:
-            generated, _ = sample(decoder, request)
+            generated, _ = sample(decoder, inputs)
         except WeightsError:  # before the VAE, which other processes may have shards of
-            for row in request.noise.to(self.kosmosg.device).split(1):
+            for row in inputs.noise.to(self.kosmosg.device).split(1):
                 decode(decoder, row)
             raise
         assert batch.targets is not None

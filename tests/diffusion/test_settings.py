@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from kosmosg.diffusion.canvas import choose_size
+from kosmosg.diffusion.settings import choose_size
 from kosmosg.errors import SettingError
 
 
