@@ -15,8 +15,9 @@ from kosmosg.diffusion.settings import (
     PROMPT_STRENGTH,
     ControlType,
     SamplerName,
+    refuse_alone,
 )
-from kosmosg.errors import PromptError, SettingError, UnsafeImageError
+from kosmosg.errors import PromptError, UnsafeImageError
 from kosmosg.models.config import Dtype
 from kosmosg.utils.checks import check_integer
 
@@ -106,16 +107,14 @@ class AdapterOptions:
             ("control_image", ["control_type", "control_map", "control_scale"]),
             ("init_image", ["init_mask", "prompt_strength"]),
         ):
-            for name in names:
-                if getattr(self, needed) is None and getattr(self, name) != defaults[name]:
-                    option, file = (each.replace("_", "-") for each in (name, needed))
-                    raise SettingError(
-                        f"--{option} needs --{file}, which it acts on. Give --{file} FILE, or "
-                        f"leave --{option} out."
-                    )
+            if getattr(self, needed) is None:
+                refuse_alone(
+                    _option(needed),
+                    {_option(name): (getattr(self, name), defaults[name]) for name in names},
+                )
 
     def open(self) -> dict[str, Any]:
-        """Open the files, in the words of ``KosmosGPipeline``."""
+        """Open the files, in the words of ``GenerationRequest``."""
         from kosmosg.diffusion.control import Control
         from kosmosg.diffusion.init_image import InitImage
         from kosmosg.diffusion.lora import LoRA
@@ -172,11 +171,23 @@ class Generate:
         """Generate the images and save them."""
         from tqdm import tqdm
 
+        from kosmosg.diffusion.request import GenerationRequest
         from kosmosg.serving.metadata import check_format
 
         check_format(self.output)
-        images = [_open_image(path) for path in self.image]
-        adapters = self.adapter.open()
+        request = GenerationRequest(
+            prompt=self.prompt,
+            images=[_open_image(path) for path in self.image],
+            negative_prompt=self.negative_prompt,
+            num_images_per_prompt=self.num_images,
+            num_inference_steps=self.steps,
+            guidance_scale=self.sampling.guidance_scale,
+            width=self.width,
+            height=self.height,
+            scheduler=self.sampling.scheduler,
+            seed=self.sampling.seed,
+            **self.adapter.open(),
+        )
         pipeline = self.model.open()
         with tqdm(desc="denoise", unit="step") as bar:
 
@@ -184,20 +195,8 @@ class Generate:
                 bar.total, bar.n = total, done
                 bar.refresh()
 
-            result = pipeline(
-                self.prompt,
-                images,
-                self.negative_prompt,
-                num_images_per_prompt=self.num_images,
-                num_inference_steps=self.steps,
-                guidance_scale=self.sampling.guidance_scale,
-                width=self.width,
-                height=self.height,
-                scheduler=self.sampling.scheduler,
-                seed=self.sampling.seed,
-                check_safety=not self.no_safety_checker,
-                progress=progress,
-                **adapters,
+            result = pipeline.generate(
+                request, check_safety=not self.no_safety_checker, progress=progress
             )
         _save(result, self.output)
 
@@ -266,6 +265,10 @@ class Mix:
         strip = lay_side_by_side(result.images, result.flagged)
         path = save_image(strip, self.output, quality=90, recipe=recipe | {"frames": self.frames})
         print(f"{path} (seed {seed})")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _open_image(path: Path, *, keep_alpha: bool = False) -> "Image.Image":

@@ -26,7 +26,6 @@ from kosmosg.diffusion.settings import (
     choose_seeds,
     choose_size,
 )
-from kosmosg.errors import SettingError
 from kosmosg.models.encoder import Images, Texts
 from kosmosg.prompts.images import identify
 from kosmosg.utils.checks import check_integer, check_number
@@ -128,21 +127,3 @@ class GenerationRequest:
             found |= {"init_image": identify(init.image), "prompt_strength": init.strength}
             found |= {"init_mask": identify(init.mask)} if init.mask else {}
         return found
-
-
-def refuse_alone(needed: str, **settings: tuple[Any, Any]) -> None:
-    """Refuse settings that differ from their defaults: they were meant, and would be lost.
-
-    Args:
-        needed: The input that they act on, which was not given.
-        settings: Value and default of each.
-
-    Raises:
-        SettingError: Naming the first.
-    """
-    for name, (value, default) in settings.items():
-        if value != default:
-            raise SettingError(
-                f"{name} is {value}, but there is no {needed} for it to act on. Give {needed}, or "
-                f"leave {name} out."
-            )

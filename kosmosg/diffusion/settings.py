@@ -52,6 +52,23 @@ def choose_seeds(seed: Any, images: int) -> list[int]:
     return [(first + n) % (MAX_SEED + 1) for n in range(images)]
 
 
+def refuse_alone(needed: str, settings: Mapping[str, tuple[Any, Any]]) -> None:
+    """Refuse settings that differ from their defaults: they were meant, and would be lost.
+
+    Args:
+        needed: The input that they act on, which was not given.
+        settings: Value and default of each, by name.
+
+    Raises:
+        SettingError: Naming the first.
+    """
+    for name, (value, default) in settings.items():
+        if value != default:
+            raise SettingError(
+                f"{name} needs {needed}, which it acts on. Give {needed}, or leave {name} out."
+            )
+
+
 def check_side(name: str, value: Any, multiple: int, largest: int = MAX_SIDE) -> int:
     """Check a width or height in pixels.
 

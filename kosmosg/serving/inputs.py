@@ -13,8 +13,14 @@ from PIL import Image
 from kosmosg.diffusion.control import Control
 from kosmosg.diffusion.init_image import InitImage
 from kosmosg.diffusion.lora import LoRA
-from kosmosg.diffusion.request import GenerationRequest, refuse_alone
-from kosmosg.diffusion.settings import CONTROL_SCALE, CONTROL_TYPES, LORA_SCALE, PROMPT_STRENGTH
+from kosmosg.diffusion.request import GenerationRequest
+from kosmosg.diffusion.settings import (
+    CONTROL_SCALE,
+    CONTROL_TYPES,
+    LORA_SCALE,
+    PROMPT_STRENGTH,
+    refuse_alone,
+)
 from kosmosg.errors import ImageError, KosmosGError, LoRAError, PromptError
 from kosmosg.prompts.images import open_image
 
@@ -60,20 +66,20 @@ def read_request(
     init = read_image("init_image", init_image, keep_alpha=True)
     mask = read_image("init_mask", init_mask, keep_alpha=True)
     if lora is None:
-        refuse_alone("lora_weights", lora_scale=(lora_scale, LORA_SCALE))
+        refuse_alone("lora_weights", {"lora_scale": (lora_scale, LORA_SCALE)})
     if control is None:
-        refuse_alone(
-            "control_image",
-            control_type=(control_type, CONTROL_TYPES[0]),
-            control_preprocess=(control_preprocess, True),
-            control_scale=(control_scale, CONTROL_SCALE),
-        )
+        settings = {
+            "control_type": (control_type, CONTROL_TYPES[0]),
+            "control_preprocess": (control_preprocess, True),
+            "control_scale": (control_scale, CONTROL_SCALE),
+        }
+        refuse_alone("control_image", settings)
     if init is None:
-        refuse_alone(
-            "init_image",
-            init_mask=(mask and "given", None),
-            prompt_strength=(prompt_strength, PROMPT_STRENGTH),
-        )
+        settings = {
+            "init_mask": (mask and "given", None),
+            "prompt_strength": (prompt_strength, PROMPT_STRENGTH),
+        }
+        refuse_alone("init_image", settings)
     return GenerationRequest(
         prompt=prompt,
         images=opened,

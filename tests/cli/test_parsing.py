@@ -86,7 +86,7 @@ def test_two_numbers(capsys: pytest.CaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--lora-scale 0.5", "--lora-scale needs --lora, which it acts on. Give --lora FILE, or"),
+        ("--lora-scale 0.5", "--lora-scale needs --lora, which it acts on. Give --lora, or"),
         ("--control-type depth", "--control-type needs --control-image"),
         ("--control-map", "--control-map needs --control-image"),
         ("--control-scale 0.5", "--control-scale needs --control-image"),

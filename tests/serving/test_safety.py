@@ -67,12 +67,17 @@ INPUTS: dict[str, Any] = {
 }
 
 
+def generate(service: Service, **changes: Any) -> list[Path]:
+    inputs: Any = INPUTS | changes
+    return service.run([], **inputs)
+
+
 @pytest.fixture(scope="module")
 def service(weights: Path) -> Iterator[Service]:
     opened = Service.open(weights)
     yield opened
     with suppress(PromptError):  # even a refused request removes the files of the one before
-        opened.run([], **(INPUTS | {"prompt": ""}))
+        generate(opened, prompt="")
 
 
 def run(service: Service, *verdicts: bool, **changes: Any) -> tuple[list[Path], dict[str, float]]:
@@ -81,7 +86,7 @@ def run(service: Service, *verdicts: bool, **changes: Any) -> tuple[list[Path], 
     pipeline.safety_checker = Checker(*verdicts)
     pipeline.feature_extractor = tiny.make_safety_checker()["feature_extractor"]
     changes["metric"] = metrics.__setitem__
-    return service.run([], **(INPUTS | changes)), metrics
+    return generate(service, **changes), metrics
 
 
 def test_some_flagged(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,4 +117,4 @@ def test_checker_is_not_asked(service: Service) -> None:
 def test_no_checker(service: Service) -> None:
     """Small weights may come without one."""
     service.pipeline.safety_checker = None
-    assert len(service.run([], **INPUTS)) == 3
+    assert len(generate(service)) == 3
