@@ -7,11 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kosmosg.checkpoints.convert import convert as convert_checkpoint
+    from kosmosg.checkpoints.convert import convert_checkpoint
     from kosmosg.checkpoints.download import download
     from kosmosg.diffusion.control import Control
     from kosmosg.diffusion.init_image import InitImage
     from kosmosg.diffusion.lora import LoRA
+    from kosmosg.diffusion.request import GenerationRequest
     from kosmosg.errors import KosmosGError
     from kosmosg.models.aligner import AlignerNet
     from kosmosg.models.kosmosg import KosmosG, KosmosGConfig
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AlignerNet",
     "Control",
+    "GenerationRequest",
     "InitImage",
     "KosmosG",
     "KosmosGConfig",
@@ -35,10 +37,11 @@ __all__ = [
     "download",
 ]
 
-# Where each public name comes from, and what it is called there if that is something else.
+# Where each public name comes from.
 _EXPORTS = {
     "AlignerNet": "kosmosg.models.aligner",
     "Control": "kosmosg.diffusion.control",
+    "GenerationRequest": "kosmosg.diffusion.request",
     "InitImage": "kosmosg.diffusion.init_image",
     "KosmosG": "kosmosg.models.kosmosg",
     "KosmosGConfig": "kosmosg.models.kosmosg",
@@ -47,7 +50,7 @@ _EXPORTS = {
     "KosmosGPipeline": "kosmosg.pipeline",
     "KosmosGTokenizer": "kosmosg.prompts.tokenizer",
     "LoRA": "kosmosg.diffusion.lora",
-    "convert_checkpoint": "kosmosg.checkpoints.convert:convert",
+    "convert_checkpoint": "kosmosg.checkpoints.convert",
     "download": "kosmosg.checkpoints.download",
     # diffusers looks in a component's own library for what the component is derived from.
     "PreTrainedModel": "transformers",
@@ -58,6 +61,5 @@ _EXPORTS = {
 def __getattr__(name: str) -> Any:
     # torch and diffusers take seconds to import; `kosmosg --help` needs neither.
     if name in _EXPORTS:
-        module, _, there = _EXPORTS[name].partition(":")
-        return getattr(import_module(module), there or name)
+        return getattr(import_module(_EXPORTS[name]), name)
     raise AttributeError(f"module 'kosmosg' has no attribute {name!r}")

@@ -10,7 +10,7 @@ from PIL import Image
 from kosmosg import Control, InitImage, KosmosGPipeline, LoRA
 from kosmosg.diffusion.control import ControlNets
 from tests.diffusion import loras
-from tests.diffusion.drawing import difference, draw, noise_image
+from tests.diffusion.generation import difference, generate, noise_image
 from tests.diffusion.test_control import write_controlnet
 from tests.reference import convert_golden
 
@@ -57,15 +57,15 @@ def test_zero_strength(
     guidance_scale: float,
 ) -> None:
     settings = {"scheduler": scheduler, "guidance_scale": guidance_scale}
-    plain = draw(pipeline, **settings)
-    assert difference(plain, draw(pipeline, **settings, **techniques[technique])) == 0
+    plain = generate(pipeline, **settings)
+    assert difference(plain, generate(pipeline, **settings, **techniques[technique])) == 0
 
 
 def test_what_the_techniques_would_do(
     pipeline: KosmosGPipeline, techniques: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     """Otherwise the equality above would say nothing."""
-    plain = draw(pipeline)
+    plain = generate(pipeline)
     lora, control, init = (
         techniques[name][key]
         for name, key in (("lora", "lora"), ("control", "control"), ("image to image", "init"))
@@ -76,4 +76,4 @@ def test_what_the_techniques_would_do(
         {"init": InitImage(image=init.image, strength=0.5)},
     ]
     for changed in changes:
-        assert difference(plain, draw(pipeline, **changed)) > 0
+        assert difference(plain, generate(pipeline, **changed)) > 0

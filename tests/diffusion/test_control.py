@@ -39,7 +39,7 @@ from kosmosg.diffusion.control_maps import (
 from kosmosg.diffusion.settings import CONTROL_TYPES
 from kosmosg.errors import ControlError, SettingError
 from tests.diffusion import loras
-from tests.diffusion.drawing import difference, draw, noise_image, pixels
+from tests.diffusion.generation import difference, generate, noise_image, pixels
 
 IMAGE = noise_image()
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -85,9 +85,9 @@ def ready(kind: str = "depth", **options: Any) -> Control:
 
 @pytest.mark.parametrize("kind", CONTROL_TYPES)
 def test_every_kind_acts_and_at_zero_does_not(controlled: KosmosGPipeline, kind: str) -> None:
-    plain = draw(controlled)
-    assert difference(plain, draw(controlled, control=ready(kind, scale=0))) == 0
-    assert difference(plain, draw(controlled, control=ready(kind))) > 8
+    plain = generate(controlled)
+    assert difference(plain, generate(controlled, control=ready(kind, scale=0))) == 0
+    assert difference(plain, generate(controlled, control=ready(kind))) > 8
 
 
 def test_it_is_the_pipeline_of_diffusers(controlled: KosmosGPipeline, folder: Path) -> None:
@@ -109,21 +109,21 @@ def test_it_is_the_pipeline_of_diffusers(controlled: KosmosGPipeline, folder: Pa
         control_guidance_end=0.5,
         generator=torch.Generator().manual_seed(5),
     ).images[0]
-    ours = draw(controlled, scheduler="DDIM", control=ready(scale=0.7, end=0.5))
+    ours = generate(controlled, scheduler="DDIM", control=ready(scale=0.7, end=0.5))
     assert difference(ours, theirs) <= 1
 
 
 def test_when_it_acts(controlled: KosmosGPipeline) -> None:
     settings: list[dict[str, Any]] = [{}, {"end": 0.5}, {"start": 0.5}]
-    whole, first, last = (draw(controlled, control=ready(**times)) for times in settings)
+    whole, first, last = (generate(controlled, control=ready(**times)) for times in settings)
     assert difference(whole, first) > 0
     assert difference(first, last) > 0
 
 
 def test_without_guidance(controlled: KosmosGPipeline) -> None:
-    plain = draw(controlled, guidance_scale=1)
-    assert difference(plain, draw(controlled, guidance_scale=1, control=ready())) > 0
-    assert difference(plain, draw(controlled, guidance_scale=1, control=ready(scale=0))) == 0
+    plain = generate(controlled, guidance_scale=1)
+    assert difference(plain, generate(controlled, guidance_scale=1, control=ready())) > 0
+    assert difference(plain, generate(controlled, guidance_scale=1, control=ready(scale=0))) == 0
 
 
 def test_with_several_prompts_and_images(controlled: KosmosGPipeline) -> None:
@@ -137,25 +137,25 @@ def test_with_a_lora_at_its_own_strength(controlled: KosmosGPipeline, tmp_path: 
     unet = controlled.unet
     file = loras.write(tmp_path / "x.safetensors", loras.peft(loras.make_factors(unet)))
     control = ready(scale=0.001)  # not so strong that nothing else is seen
-    base = draw(controlled, control=control)
+    base = generate(controlled, control=control)
     none, half, full = (
-        draw(controlled, control=control, lora=LoRA(file=file, scale=scale))
+        generate(controlled, control=control, lora=LoRA(file=file, scale=scale))
         for scale in (0, 0.5, 1)
     )
     assert difference(base, none) == 0
     assert difference(half, full) > 0
     assert difference(base, full) > 8
-    assert difference(base, draw(controlled, control=control)) == 0
+    assert difference(base, generate(controlled, control=control)) == 0
 
 
 def test_with_a_image_to_start_from(controlled: KosmosGPipeline) -> None:
     init = InitImage(image=noise_image(seed=1), strength=0.5)
-    plain = draw(controlled, init=init)
-    assert difference(plain, draw(controlled, init=init, control=ready(scale=0))) == 0
-    assert difference(plain, draw(controlled, init=init, control=ready())) > 8
+    plain = generate(controlled, init=init)
+    assert difference(plain, generate(controlled, init=init, control=ready(scale=0))) == 0
+    assert difference(plain, generate(controlled, init=init, control=ready())) > 8
     full = InitImage(image=noise_image(seed=1), strength=1)
-    controlled_only = draw(controlled, control=ready())
-    assert difference(controlled_only, draw(controlled, init=full, control=ready())) == 0
+    controlled_only = generate(controlled, control=ready())
+    assert difference(controlled_only, generate(controlled, init=full, control=ready())) == 0
 
 
 def test_the_recipe_says_how(controlled: KosmosGPipeline) -> None:
@@ -169,7 +169,7 @@ def test_the_recipe_says_how(controlled: KosmosGPipeline) -> None:
 def test_images_of_two_proportions(controlled: KosmosGPipeline) -> None:
     tall = InitImage(image=noise_image(32, 64))
     with pytest.raises(SettingError, match="init_image has 32 × 64"):
-        draw(controlled, init=tall, control=ready())
+        generate(controlled, init=tall, control=ready())
 
 
 # ------------------------------------------------------------------ where networks come from
@@ -192,7 +192,7 @@ def test_weights_may_bring_their_own(
     shutil.copytree(folder / "canny", weights / "controlnet" / "canny")
     own = KosmosGPipeline.from_pretrained(weights)
     control = Control(kind="canny", image=IMAGE)
-    assert difference(draw(own), draw(own, control=control)) > 8
+    assert difference(generate(own), generate(own, control=control)) > 8
 
 
 def test_one_that_is_not_there(pipe: KosmosGPipeline, tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_canny_draws_edges(tmp_path: Path) -> None:
 
 def test_canny_needs_no_download(controlled: KosmosGPipeline) -> None:
     control = Control(kind="canny", image=IMAGE)
-    assert difference(draw(controlled), draw(controlled, control=control)) > 8
+    assert difference(generate(controlled), generate(controlled, control=control)) > 8
 
 
 def test_instruct_pix2pix_reads_the_image_itself(tmp_path: Path) -> None:
@@ -400,7 +400,9 @@ def test_black_lines_on_white(kind: str) -> None:
 
 def test_an_image_without_edges(controlled: KosmosGPipeline) -> None:
     with pytest.raises(ControlError, match="No edge was found in control_image"):
-        draw(controlled, control=Control(kind="canny", image=Image.new("RGB", (64, 64), "teal")))
+        generate(
+            controlled, control=Control(kind="canny", image=Image.new("RGB", (64, 64), "teal"))
+        )
 
 
 # ------------------------------------------------------------------ what makes maps

@@ -13,7 +13,7 @@ from kosmosg import InitImage, KosmosGPipeline
 from kosmosg.diffusion.init_image import prepare
 from kosmosg.diffusion.schedulers import SAMPLERS
 from kosmosg.errors import ImageError, SettingError
-from tests.diffusion.drawing import difference, draw, noise_image, pixels
+from tests.diffusion.generation import difference, generate, noise_image, pixels
 
 SCENE = noise_image()
 
@@ -30,14 +30,16 @@ def half_mask(width: int = 64, height: int = 64) -> Image.Image:
 
 @pytest.mark.parametrize("scheduler", list(SAMPLERS))
 def test_full_strength_is_text_to_image(pipe: KosmosGPipeline, scheduler: str) -> None:
-    plain = draw(pipe, scheduler=scheduler)
-    drawn = draw(pipe, scheduler=scheduler, init=InitImage(image=SCENE, strength=1))
+    plain = generate(pipe, scheduler=scheduler)
+    drawn = generate(pipe, scheduler=scheduler, init=InitImage(image=SCENE, strength=1))
     assert difference(plain, drawn) == 0
 
 
 def test_less_strength_stays_closer(pipe: KosmosGPipeline) -> None:
     def distance(strength: float) -> float:
-        drawn = draw(pipe, num_inference_steps=20, init=InitImage(image=SCENE, strength=strength))
+        drawn = generate(
+            pipe, num_inference_steps=20, init=InitImage(image=SCENE, strength=strength)
+        )
         return float(np.abs(pixels(drawn) - decoded).mean())
 
     decoded = _round_trip(pipe, SCENE)
@@ -72,7 +74,7 @@ def test_the_steps_are_those_of_diffusers(pipe: KosmosGPipeline) -> None:
         guidance_scale=6.0,
         generator=torch.Generator().manual_seed(5),
     ).images[0]
-    ours = draw(pipe, scheduler="DDIM", init=InitImage(image=SCENE, strength=0.5))
+    ours = generate(pipe, scheduler="DDIM", init=InitImage(image=SCENE, strength=0.5))
     assert difference(ours, theirs) <= 1
 
 
@@ -92,20 +94,20 @@ def test_several_images_are_those_of_seeds_that_follow(pipe: KosmosGPipeline) ->
 
 def test_the_proportions_are_those_of_the_image(pipe: KosmosGPipeline) -> None:
     wide = InitImage(image=noise_image(90, 45), strength=0.5)
-    assert draw(pipe, init=wide).size == (64, 32)
+    assert generate(pipe, init=wide).size == (64, 32)
     with pytest.raises(SettingError, match="init_image has 90 × 45"):
-        draw(pipe, init=wide, width=64, height=64)
+        generate(pipe, init=wide, width=64, height=64)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8000, 8000)])
 def test_the_smallest_and_the_largest(pipe: KosmosGPipeline, size: tuple[int, int]) -> None:
     image = Image.new("RGB", size, "teal")
-    assert draw(pipe, init=InitImage(image=image, strength=0.5)).size == (64, 64)
+    assert generate(pipe, init=InitImage(image=image, strength=0.5)).size == (64, 64)
 
 
 def test_a_strength_that_leaves_no_step(pipe: KosmosGPipeline) -> None:
     with pytest.raises(SettingError, match=r"leaves no step to take. Give at least 0.250"):
-        draw(pipe, init=InitImage(image=SCENE, strength=0.2))
+        generate(pipe, init=InitImage(image=SCENE, strength=0.2))
 
 
 @pytest.mark.parametrize("strength", [0, 0.0005])
@@ -123,7 +125,7 @@ def test_the_strength_that_is_advised_works(strength: float) -> None:
 @pytest.mark.parametrize("strength", [0.5, 1.0])
 def test_what_the_mask_leaves_out_does_not_change(pipe: KosmosGPipeline, strength: float) -> None:
     init = InitImage(image=SCENE, mask=half_mask(), strength=strength)
-    drawn = pixels(draw(pipe, init=init))
+    drawn = pixels(generate(pipe, init=init))
     assert (drawn[:, 32:] == pixels(SCENE)[:, 32:]).all()
     assert np.abs(drawn[:, :32] - pixels(SCENE)[:, :32]).mean() > 8
 
@@ -150,28 +152,28 @@ def test_inpainting_is_that_of_diffusers(pipe: KosmosGPipeline, strength: float)
         generator=torch.Generator().manual_seed(5),
     ).images[0]
     init = InitImage(image=SCENE, mask=half_mask(), strength=strength)
-    ours = draw(pipe, scheduler="DDIM", init=init)
+    ours = generate(pipe, scheduler="DDIM", init=init)
     assert np.abs(pixels(ours) - pixels(theirs))[:, :32].max() <= 1
 
 
 @pytest.mark.parametrize("scheduler", list(SAMPLERS))
 def test_every_sampler_keeps_what_it_should(pipe: KosmosGPipeline, scheduler: str) -> None:
     init = InitImage(image=SCENE, mask=half_mask(), strength=0.75)
-    drawn = pixels(draw(pipe, scheduler=scheduler, init=init))
+    drawn = pixels(generate(pipe, scheduler=scheduler, init=init))
     assert (drawn[:, 32:] == pixels(SCENE)[:, 32:]).all()
     assert drawn[:, :32].std() > 1
 
 
 def test_a_white_mask_is_no_mask(pipe: KosmosGPipeline) -> None:
     white = Image.new("L", (128, 128), 255)
-    with_mask = draw(pipe, init=InitImage(image=SCENE, mask=white, strength=0.5))
-    assert difference(with_mask, draw(pipe, init=InitImage(image=SCENE, strength=0.5))) == 0
+    with_mask = generate(pipe, init=InitImage(image=SCENE, mask=white, strength=0.5))
+    assert difference(with_mask, generate(pipe, init=InitImage(image=SCENE, strength=0.5))) == 0
 
 
 def test_a_speck_of_white_is_repainted(pipe: KosmosGPipeline) -> None:
     mask = Image.new("L", (64, 64))
     mask.putpixel((20, 20), 255)
-    drawn = pixels(draw(pipe, init=InitImage(image=SCENE, mask=mask, strength=1)))
+    drawn = pixels(generate(pipe, init=InitImage(image=SCENE, mask=mask, strength=1)))
     changed = np.argwhere((drawn != pixels(SCENE)).any(axis=2))
     assert changed.tolist() == [[20, 20]]
 
@@ -197,8 +199,8 @@ def test_white_strokes_on_a_transparent_ground(pipe: KosmosGPipeline, form: str)
         assert mask.has_transparency_data
     elif form == "LA":
         mask = mask.convert("LA")
-    plain = draw(pipe, init=InitImage(image=SCENE, mask=half_mask(), strength=0.5))
-    layer = draw(pipe, init=InitImage(image=SCENE, mask=mask, strength=0.5))
+    plain = generate(pipe, init=InitImage(image=SCENE, mask=half_mask(), strength=0.5))
+    layer = generate(pipe, init=InitImage(image=SCENE, mask=mask, strength=0.5))
     assert difference(plain, layer) == 0
 
 
@@ -241,7 +243,7 @@ def test_a_photograph_that_lies_on_its_side(pipe: KosmosGPipeline) -> None:
     exif[0x0112] = 6
     lying.info["exif"] = exif.tobytes()
     init = InitImage(image=lying, mask=half_mask(32, 64), strength=0.5)
-    drawn = pixels(draw(pipe, init=init))
+    drawn = pixels(generate(pipe, init=init))
     upright = lying.transpose(Image.Transpose.ROTATE_270)
     assert (drawn[:, 16:] == pixels(upright.resize((32, 64)))[:, 16:]).all()
 
@@ -259,7 +261,7 @@ def test_a_mask_of_other_proportions() -> None:
 
 def test_a_mask_of_another_size_but_the_same_proportions(pipe: KosmosGPipeline) -> None:
     init = InitImage(image=SCENE, mask=half_mask(640, 640), strength=0.5)
-    drawn = pixels(draw(pipe, init=init))
+    drawn = pixels(generate(pipe, init=init))
     assert (drawn[:, 32:] == pixels(SCENE)[:, 32:]).all()
 
 

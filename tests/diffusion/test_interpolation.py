@@ -13,7 +13,7 @@ from kosmosg.cli import main as cli
 from kosmosg.diffusion.interpolation import interpolate
 from kosmosg.errors import SettingError
 from kosmosg.serving.metadata import read_recipe
-from tests.diffusion.drawing import difference, draw, noise_image
+from tests.diffusion.generation import difference, generate, noise_image
 
 ONE, OTHER = noise_image(seed=1), noise_image(seed=2)
 GREY = Image.new("RGB", (64, 64), (123, 117, 104))  # CLIP's mean colour
@@ -50,7 +50,7 @@ def test_weights_count_over_all_prompts(pipe: KosmosGPipeline) -> None:
 def test_weights_reach_the_image_and_its_recipe(pipe: KosmosGPipeline) -> None:
     result = pipe("<i>", [ONE], num_inference_steps=4, seed=5, image_weights=[0])
     assert result.recipes[0]["image_weights"] == [0]
-    assert difference(result.images[0], draw(pipe, "<i>", images=[ONE])) > 0
+    assert difference(result.images[0], generate(pipe, "<i>", images=[ONE])) > 0
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_strip_begins_with_one_and_ends_with_the_other(
     assert strip.size == (4 * 64, 64)
     frames = [strip.crop((64 * n, 0, 64 * (n + 1), 64)) for n in range(4)]
     for frame, image in ((frames[0], ONE), (frames[3], OTHER)):
-        assert difference(frame, draw(pipe, "<i>", images=[image])) <= 1
+        assert difference(frame, generate(pipe, "<i>", images=[image])) <= 1
     assert len({np.asarray(frame).tobytes() for frame in frames}) == 4
     recipe = read_recipe(output)
     assert (recipe["prompt"], recipe["seed"], recipe["frames"]) == ("<i>", 5, 4)

@@ -16,7 +16,7 @@ from kosmosg import KosmosGPipeline
 from kosmosg.diffusion.lora import LoRA, attached, read_lora
 from kosmosg.errors import LoRAError, SettingError
 from tests.diffusion import loras
-from tests.diffusion.drawing import difference, draw
+from tests.diffusion.generation import difference, generate
 from tests.diffusion.loras import LAYERS, NAMINGS, count_adapters, make_factors, merge, write
 
 
@@ -25,13 +25,13 @@ def file(pipe: KosmosGPipeline, tmp_path: Path) -> Path:
     return write(tmp_path / "lora.safetensors", loras.peft(make_factors(pipe.unet)))
 
 
-def draw_merged(pipe: KosmosGPipeline, factors: loras.Factors, strength: float = 1.0):
+def generate_merged(pipe: KosmosGPipeline, factors: loras.Factors, strength: float = 1.0):
     """Draw with the corrections in the weights: what a LoRA should look like."""
     unet = pipe.unet
     kept = copy.deepcopy(unet.state_dict())
     try:
         merge(unet, factors, strength)
-        return draw(pipe)
+        return generate(pipe)
     finally:
         unet.load_state_dict(kept)
 
@@ -46,9 +46,9 @@ def test_a_lora_is_what_its_product_adds_to_the_weights(
 ) -> None:
     factors = make_factors(pipe.unet)
     file = write(tmp_path / "x.safetensors", NAMINGS[naming](factors))
-    drawn = draw(pipe, lora=LoRA(file=file, scale=strength))
-    assert difference(drawn, draw_merged(pipe, factors, strength)) <= 1
-    assert difference(drawn, draw(pipe)) > 8
+    drawn = generate(pipe, lora=LoRA(file=file, scale=strength))
+    assert difference(drawn, generate_merged(pipe, factors, strength)) <= 1
+    assert difference(drawn, generate(pipe)) > 8
 
 
 def test_names_that_diffusers_once_wrote(pipe: KosmosGPipeline, tmp_path: Path) -> None:
@@ -56,9 +56,9 @@ def test_names_that_diffusers_once_wrote(pipe: KosmosGPipeline, tmp_path: Path) 
     old = write(tmp_path / "old.safetensors", loras.old_diffusers(factors))
     bare = {key.removeprefix("unet."): t for key, t in loras.old_diffusers(factors).items()}
     older = write(tmp_path / "older.safetensors", bare)
-    wanted = draw_merged(pipe, factors)
+    wanted = generate_merged(pipe, factors)
     for file in (old, older):
-        assert difference(draw(pipe, lora=LoRA(file=file)), wanted) <= 1
+        assert difference(generate(pipe, lora=LoRA(file=file)), wanted) <= 1
 
 
 def test_every_layer_is_found_by_its_flat_name(pipe: KosmosGPipeline, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_alpha_and_rank_may_differ_from_layer_to_layer(
         layer: (down, up * alphas.get(layer, len(down)) / len(down))
         for layer, (down, up) in factors.items()
     }
-    assert difference(draw(pipe, lora=LoRA(file=file)), draw_merged(pipe, scaled)) <= 1
+    assert difference(generate(pipe, lora=LoRA(file=file)), generate_merged(pipe, scaled)) <= 1
 
 
 def test_the_alpha_that_diffusers_writes_beside_the_tensors(
@@ -97,7 +97,7 @@ def test_the_alpha_that_diffusers_writes_beside_the_tensors(
         layer: (down, up * (2.0 if layer == LAYERS[0] else 0.5))
         for layer, (down, up) in factors.items()
     }
-    assert difference(draw(pipe, lora=LoRA(file=file)), draw_merged(pipe, scaled)) <= 1
+    assert difference(generate(pipe, lora=LoRA(file=file)), generate_merged(pipe, scaled)) <= 1
 
 
 def write_with_settings(folder: Path, factors: loras.Factors, settings: Any) -> Path:
@@ -111,7 +111,7 @@ def test_rank_stabilised_scaling(pipe: KosmosGPipeline, tmp_path: Path) -> None:
     factors = make_factors(pipe.unet, rank=16)
     settings = {"unet.r": 16, "unet.lora_alpha": 4, "unet.use_rslora": True}
     file = write_with_settings(tmp_path, factors, settings)
-    assert difference(draw(pipe, lora=LoRA(file=file)), draw_merged(pipe, factors)) <= 1
+    assert difference(generate(pipe, lora=LoRA(file=file)), generate_merged(pipe, factors)) <= 1
 
 
 def test_a_dora_of_peft(pipe: KosmosGPipeline, tmp_path: Path) -> None:
@@ -128,12 +128,12 @@ def test_a_dora_of_peft(pipe: KosmosGPipeline, tmp_path: Path) -> None:
             weight *= (wanted / lengths).view(-1, *[1] * (weight.ndim - 1))
         shape = (-1,) if weight.ndim == 2 else (1, -1, 1, 1)
         tensors[f"unet.{layer}.lora_magnitude_vector"] = wanted.view(shape)
-    merged = draw(pipe)
+    merged = generate(pipe)
     unet.load_state_dict(kept)
     file = write(tmp_path / "x.safetensors", loras.peft(factors) | tensors)
-    assert difference(draw(pipe, lora=LoRA(file=file)), merged) <= 1
-    plain = draw(pipe)
-    assert difference(draw(pipe, lora=LoRA(file=file, scale=0)), plain) == 0
+    assert difference(generate(pipe, lora=LoRA(file=file)), merged) <= 1
+    plain = generate(pipe)
+    assert difference(generate(pipe, lora=LoRA(file=file, scale=0)), plain) == 0
     assert difference(merged, plain) > 8
 
 
@@ -145,11 +145,11 @@ def test_files_of_any_precision(pipe: KosmosGPipeline, tmp_path: Path, dtype: to
     }
     file = write(tmp_path / "x.safetensors", loras.peft(factors))
     rounded = {layer: (down.float(), up.float()) for layer, (down, up) in factors.items()}
-    assert difference(draw(pipe, lora=LoRA(file=file)), draw_merged(pipe, rounded)) <= 1
+    assert difference(generate(pipe, lora=LoRA(file=file)), generate_merged(pipe, rounded)) <= 1
 
 
 def test_strength_zero_is_no_lora(pipe: KosmosGPipeline, file: Path) -> None:
-    assert difference(draw(pipe, lora=LoRA(file=file, scale=0)), draw(pipe)) == 0
+    assert difference(generate(pipe, lora=LoRA(file=file, scale=0)), generate(pipe)) == 0
 
 
 def test_the_recipe_names_file_and_strength(pipe: KosmosGPipeline, file: Path) -> None:
@@ -163,7 +163,7 @@ def test_the_recipe_names_file_and_strength(pipe: KosmosGPipeline, file: Path) -
 
 def test_base_and_lora_by_turns(pipe: KosmosGPipeline, file: Path) -> None:
     first, with_lora, again, with_it_again = (
-        draw(pipe, lora=LoRA(file=file) if on else None) for on in (0, 1, 0, 1)
+        generate(pipe, lora=LoRA(file=file) if on else None) for on in (0, 1, 0, 1)
     )
     assert difference(first, again) == 0
     assert difference(with_lora, with_it_again) == 0
@@ -174,23 +174,23 @@ def test_base_and_lora_by_turns(pipe: KosmosGPipeline, file: Path) -> None:
 def test_what_fails_on_the_way_leaves_nothing(
     pipe: KosmosGPipeline, file: Path, failure: type[BaseException]
 ) -> None:
-    before = draw(pipe)
+    before = generate(pipe)
 
     def stop(done: int, total: int) -> None:
         assert count_adapters(pipe.unet) > 0
         raise failure
 
     with pytest.raises(failure):
-        draw(pipe, lora=LoRA(file=file), progress=stop)
+        generate(pipe, lora=LoRA(file=file), progress=stop)
     assert count_adapters(pipe.unet) == 0
-    assert difference(before, draw(pipe)) == 0
+    assert difference(before, generate(pipe)) == 0
 
 
 def test_what_was_cut_off_while_cleaning_is_cleaned_by_the_next(
     pipe: KosmosGPipeline, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unet: Any = pipe.unet
-    before, unload, calls = draw(pipe), unet.unload_lora, []
+    before, unload, calls = generate(pipe), unet.unload_lora, []
 
     def cut_off_once() -> None:
         calls.append(1)
@@ -200,9 +200,9 @@ def test_what_was_cut_off_while_cleaning_is_cleaned_by_the_next(
 
     monkeypatch.setattr(unet, "unload_lora", cut_off_once)
     with pytest.raises(KeyboardInterrupt):
-        draw(pipe, lora=LoRA(file=file))
+        generate(pipe, lora=LoRA(file=file))
     assert count_adapters(unet) > 0
-    assert difference(before, draw(pipe)) == 0
+    assert difference(before, generate(pipe)) == 0
 
 
 # ------------------------------------------------------------------ what is refused
@@ -228,9 +228,9 @@ def test_parts_for_a_text_encoder_are_left_out_and_told(
     tensors = loras.kohya(factors) | dict.fromkeys(others, torch.ones(4, 768))
     file = write(tmp_path / "x.safetensors", tensors)
     with caplog.at_level(logging.WARNING):
-        drawn = draw(pipe, lora=LoRA(file=file))
+        drawn = generate(pipe, lora=LoRA(file=file))
     assert "2 tensors for a text encoder are left out" in caplog.text
-    assert difference(drawn, draw_merged(pipe, factors)) <= 1
+    assert difference(drawn, generate_merged(pipe, factors)) <= 1
 
 
 def sdxl() -> dict[str, Tensor]:
@@ -360,7 +360,7 @@ def test_pickles_are_not_opened(pipe: KosmosGPipeline, tmp_path: Path) -> None:
     (tmp_path / "bare.safetensors").write_bytes(pickle.dumps(Program(trace)))
     for name in ("zip", "bare"):
         with pytest.raises(LoRAError, match="is a pickle"):
-            draw(pipe, lora=LoRA(file=tmp_path / f"{name}.safetensors"))
+            generate(pipe, lora=LoRA(file=tmp_path / f"{name}.safetensors"))
     assert not trace.exists()
 
 
@@ -380,7 +380,7 @@ def test_a_length_that_begins_like_a_pickle(pipe: KosmosGPipeline, tmp_path: Pat
 def test_files_that_are_cut_off(pipe: KosmosGPipeline, file: Path, length: int) -> None:
     file.write_bytes(file.read_bytes()[:length])
     with pytest.raises(LoRAError, match="cut off"):
-        draw(pipe, lora=LoRA(file=file))
+        generate(pipe, lora=LoRA(file=file))
 
 
 def test_strengths_that_are_out_of_bounds(file: Path) -> None:

@@ -14,7 +14,7 @@ from diffusers import (
 )
 
 from kosmosg import KosmosGPipeline
-from tests.diffusion.drawing import noise_image
+from tests.diffusion.generation import noise_image
 
 SETTINGS: dict[str, Any] = {"num_inference_steps": 2, "width": 64, "height": 64}
 

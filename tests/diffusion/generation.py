@@ -1,4 +1,4 @@
-"""What tests of techniques draw and compare."""
+"""What tests generate and compare."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ def noise_image(width: int = 64, height: int = 64, seed: int = 0) -> Image.Image
     return Image.fromarray(values)
 
 
-def draw(pipe: KosmosGPipeline, prompt: str = "a cat", **options: Any) -> Image.Image:
-    """Draw one image in few steps."""
+def generate(pipe: KosmosGPipeline, prompt: str = "a cat", **options: Any) -> Image.Image:
+    """Generate one image in few steps."""
     settings: dict[str, Any] = {"num_inference_steps": 4, "seed": 5} | options
     return pipe(prompt, **settings).images[0]
 
