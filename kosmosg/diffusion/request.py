@@ -85,7 +85,7 @@ class GenerationRequest:
             for name, most in (("num_images_per_prompt", 10_000), ("num_inference_steps", 999))
         }
         checked["guidance_scale"] = check_number("guidance_scale", self.guidance_scale, 1, 1000)
-        if not isinstance(self.seed, Sequence):
+        if isinstance(self.seed, str) or not isinstance(self.seed, Sequence):
             (checked["seed"],) = choose_seeds(self.seed, 1)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
