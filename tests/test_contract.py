@@ -270,17 +270,18 @@ def test_cog_yaml_builds_the_container_that_was_tested():
     settings = yaml.safe_load((ROOT / "cog.yaml").read_text())
     expected = {
         "gpu": True,
-        "cuda": "12.6",  # without it Cog takes CUDA 13, which needs a driver of 580 or later
+        "cuda": "12.8",  # without it Cog takes CUDA 13, which needs a driver of 580 or later
         "python_version": "3.11",
-        "python_requirements": "requirements.txt",
+        "python_requirements": "requirements.lock",
         "sdk_version": "0.23.1",
     }
     assert settings["predict"] == "predict.py:Predictor"
     assert {key: settings["build"].get(key) for key in expected} == expected
 
 
-def test_requirements_are_exact():
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements.lock"])
+def test_requirements_are_exact(name: str):
+    lines = (ROOT / name).read_text().splitlines()
     pins = [pin for line in lines if (pin := line.partition("#")[0].strip())]
     loose = [pin for pin in pins if not re.fullmatch(r"[\w.-]+(\[[\w,-]+\])?==[\w.+!]+", pin)]
     assert loose == []
