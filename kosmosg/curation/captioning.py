@@ -1,4 +1,4 @@
-"""Captions from pictures (paper, section 3.1: BLIP-2 with OPT-6.7B)."""
+"""Captions from images (paper, section 3.1: BLIP-2 with OPT-6.7B)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from kosmosg.curation.images import all_opened
+from kosmosg.curation.images import images_of
 from kosmosg.curation.models import choose_dtype, find_model, load_model
-from kosmosg.curation.records import Draft, Outcome, Rejected, one_by_one
+from kosmosg.curation.records import Outcome, Record, Rejected, one_by_one
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -50,17 +50,17 @@ class Blip2Captioner:
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Image.Image]) -> list[str]:
-        """Say what is in each picture."""
+        """Say what is in each image."""
         pixels = self._processor(list(images), return_tensors="pt")["pixel_values"]
         pixels = pixels.to(self._model.device, self._model.dtype)
         ids = self._model.generate(pixels, generation_config=self._generation)
-        # What it was given comes first: places for the picture, and the begin of a sentence.
+        # What it was given comes first: places for the image, and the begin of a sentence.
         said = ids[:, self._model.config.num_query_tokens + 1 :]
         return self._tokenizer.batch_decode(said, skip_special_tokens=True)
 
 
-class Caption:
-    """Gives each draft a caption."""
+class CaptionImages:
+    """Gives each record a caption."""
 
     name = "caption"
 
@@ -68,16 +68,16 @@ class Caption:
         self.batch = batch
         self._captioner = captioner
 
-    def __call__(self, drafts: Sequence[Draft]) -> list[Outcome]:
-        """Caption the pictures of some drafts."""
-        captions = iter(self._captioner(all_opened(drafts)))
-        return one_by_one(lambda draft: _with_caption(draft, next(captions)), drafts)
+    def __call__(self, records: Sequence[Record]) -> list[Outcome]:
+        """Caption the images of some records."""
+        captions = iter(self._captioner(images_of(records)))
+        return one_by_one(lambda record: _with_caption(record, next(captions)), records)
 
 
 def greedy(model: Any, tokenizer: Any, tokens: int) -> "GenerationConfig":
     """Return the settings by which a model always says the same.
 
-    Those that come with a model are passed over, but for its ends of a text: they draw by chance,
+    Those that come with a model are passed over, but for its ends of a text: they go by chance,
     or keep it from repeating words, which is what it is to do here.
     """
     from transformers import GenerationConfig
@@ -97,8 +97,8 @@ def greedy(model: Any, tokenizer: Any, tokens: int) -> "GenerationConfig":
     )
 
 
-def _with_caption(draft: Draft, caption: str) -> Draft:
+def _with_caption(record: Record, caption: str) -> Record:
     caption = " ".join(caption.split())
     if not caption:
         raise Rejected("no-caption", "the captioner said nothing")
-    return replace(draft, caption=caption)
+    return replace(record, caption=caption)

@@ -1,6 +1,6 @@
-"""From what a segmenter saw to the two pictures of each entity (facts sheet, section 13).
+"""From what a segmenter saw to the two images of each entity (facts sheet, section 13).
 
-The logits are enlarged to the picture; where their probability exceeds a threshold, there the
+The logits are enlarged to the image; where their probability exceeds a threshold, there the
 entity is, and a little around it. Its largest connected part is cut out in a square.
 """
 
@@ -13,8 +13,8 @@ from jaxtyping import Bool
 from PIL import Image
 from scipy import ndimage
 
-from kosmosg.curation.images import opened
-from kosmosg.curation.records import Draft, EntityRule, Outcome, set_aside
+from kosmosg.curation.images import image_of
+from kosmosg.curation.records import EntityRule, Outcome, Record, set_aside
 from kosmosg.curation.segmentation import Logits
 from kosmosg.data.boxes import square_box
 from kosmosg.data.entities import match_tags
@@ -22,18 +22,18 @@ from kosmosg.data.options import ImageFormat
 from kosmosg.data.schema import CompositionalSample, Entity
 from kosmosg.data.shard_writer import encode_sample
 
-DILATION = 100  # the dilating square has this part of the picture's side, made odd
+DILATION = 100  # the dilating square has this part of the image's side, made odd
 LIMIT = 1e4  # logits of certainty
 _TOUCHING = np.ones((3, 3), dtype=bool)  # corners touch, too
 
 
 @dataclass(frozen=True, kw_only=True)
-class CutOut:
+class CutEntities:
     """Cuts the entities out, and puts each sample together.
 
     Attributes:
         threshold: Probability above which a place belongs to an entity.
-        side: Of all pictures of a sample, in pixels.
+        side: Of all images of a sample, in pixels.
         image_format: Of their files.
     """
 
@@ -43,38 +43,38 @@ class CutOut:
     name: str = field(default="cut", init=False)
     batch: int = field(default=16, init=False)
 
-    def __call__(self, drafts: Sequence[Draft]) -> list[Outcome]:
-        """Finish some drafts."""
-        return [self._finish(draft) for draft in drafts]
+    def __call__(self, records: Sequence[Record]) -> list[Outcome]:
+        """Finish some records."""
+        return [self._finish(record) for record in records]
 
-    def _finish(self, draft: Draft) -> Outcome:
-        image = opened(draft)
+    def _finish(self, record: Record) -> Outcome:
+        image = image_of(record)
         masks: dict[str, np.ndarray] = {}
         dropped: list[tuple[str, EntityRule]] = []
-        for tag, logits in zip(draft.tags, draft.logits, strict=True):
+        for tag, logits in zip(record.tags, record.logits, strict=True):
             mask = find_mask(logits, image.width, self.threshold)
             if mask is None:
                 dropped.append((tag, "empty-mask"))
             else:
                 masks[tag] = mask
         tags = tuple(masks)
-        spans = match_tags(draft.caption, tags)
+        spans = match_tags(record.caption, tags)
         # A tag may be a word of another one, as "dog" is of "dog house".
         kept = {span.tag for span in spans}
         for number, tag in enumerate(tags):
             if number not in kept:
                 dropped.append((tag, "covered"))
-        draft = replace(draft, dropped=(*draft.dropped, *dropped), picture=None, logits=())
+        record = replace(record, dropped=(*record.dropped, *dropped), image=None, logits=())
         if not spans:
-            return set_aside(draft, "empty-masks", ", ".join(tag for tag, _ in dropped))
+            return set_aside(record, "empty-masks", ", ".join(tag for tag, _ in dropped))
         entities = tuple(
             self._cut(image, masks[tags[span.tag]], (span.start, span.end)) for span in spans
         )
         sample = CompositionalSample(
-            caption=draft.caption, entities=entities, target=self._resize(image)
+            caption=record.caption, entities=entities, target=self._resize(image)
         )
-        files = encode_sample(sample, self.image_format, source=draft.source)
-        return replace(draft, tags=tuple(tags[span.tag] for span in spans), files=files)
+        files = encode_sample(sample, self.image_format, source=record.source)
+        return replace(record, tags=tuple(tags[span.tag] for span in spans), files=files)
 
     def _cut(
         self, image: Image.Image, mask: Bool[np.ndarray, "side side"], span: tuple[int, int]
@@ -97,7 +97,7 @@ def find_mask(logits: Logits, side: int, threshold: float) -> Bool[np.ndarray, "
 
     Args:
         logits: On any grid.
-        side: Of the picture, in pixels.
+        side: Of the image, in pixels.
         threshold: Probability above which a place belongs to the entity.
 
     Returns:

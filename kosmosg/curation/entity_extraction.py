@@ -13,7 +13,7 @@ import torch
 
 from kosmosg.curation.captioning import greedy
 from kosmosg.curation.models import choose_dtype, find_model, load_model
-from kosmosg.curation.records import Draft, EntityRule, Outcome, Rejected, set_aside
+from kosmosg.curation.records import EntityRule, Outcome, Record, Rejected, set_aside
 from kosmosg.data.entities import COLOURS
 
 PROMPT = """\
@@ -23,7 +23,7 @@ animals and objects in its foreground.
 Copy each name letter by letter from the caption: the noun alone, or the nouns that belong \
 together, without articles, numbers, colours and other adjectives. Leave out what is scenery \
 (sky, beach, street, room), light and time of day, actions, parts of something else, and the \
-words photo, picture and view. Answer with one line: the names, separated by commas, or the word \
+words photo, image and view. Answer with one line: the names, separated by commas, or the word \
 none if there are none.
 
 Caption: a woman in a red coat walking two dogs through the snow
@@ -120,7 +120,7 @@ class LanguageModel:
 
 
 class FindEntities:
-    """Finds the entities of each draft in its caption."""
+    """Finds the entities of each record in its caption."""
 
     name = "entities"
 
@@ -128,10 +128,10 @@ class FindEntities:
         self.batch = batch
         self._finder = finder
 
-    def __call__(self, drafts: Sequence[Draft]) -> list[Outcome]:
-        """Ask about the captions of some drafts."""
-        answers = self._finder([draft.caption for draft in drafts])
-        return [_with_tags(draft, answer) for draft, answer in zip(drafts, answers, strict=True)]
+    def __call__(self, records: Sequence[Record]) -> list[Outcome]:
+        """Ask about the captions of some records."""
+        answers = self._finder([record.caption for record in records])
+        return [_with_tags(record, answer) for record, answer in zip(records, answers, strict=True)]
 
 
 def parse_answer(
@@ -169,12 +169,12 @@ def parse_answer(
     return tuple(tags.values()), tuple(dropped)
 
 
-def _with_tags(draft: Draft, answer: Answer) -> Outcome:
+def _with_tags(record: Record, answer: Answer) -> Outcome:
     try:
-        tags, dropped = parse_answer(answer, draft.caption)
+        tags, dropped = parse_answer(answer, record.caption)
     except Rejected as why:
-        return set_aside(draft, why.reason, why.detail)
-    draft = replace(draft, tags=tags, dropped=dropped)
+        return set_aside(record, why.reason, why.detail)
+    record = replace(record, tags=tags, dropped=dropped)
     if not tags:
-        return set_aside(draft, "entities-not-in-caption", repr(answer.text[:200]))
-    return draft
+        return set_aside(record, "entities-not-in-caption", repr(answer.text[:200]))
+    return record

@@ -1,4 +1,4 @@
-"""From a file to the square picture that all later steps look at."""
+"""From a file to the square image that all later steps look at."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from kosmosg.curation.records import Draft, Outcome, Rejected, one_by_one
+from kosmosg.curation.records import Outcome, Record, Rejected, one_by_one
 from kosmosg.curation.sources import MAX_TEXT, printable, read_file
 from kosmosg.data.schema import StoredPicture, open_picture
 from kosmosg.data.shards import find_image
@@ -22,13 +22,13 @@ FAST_PNG = 1  # compression of what lives for some minutes
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadPictures:
-    """Reads pictures and keeps the central square of those that show something.
+class ReadImages:
+    """Reads images and keeps the central square of those that show something.
 
     Attributes:
         min_side: Smallest square in pixels; the authors' scripts fail below 100.
         max_side: Larger squares are scaled down to it. Nothing later sees more: entities are read
-            at 224 pixels, and pictures drawn at 512.
+            at 224 pixels, and images generated at 512.
     """
 
     min_side: int = 100
@@ -36,13 +36,13 @@ class ReadPictures:
     name: str = field(default="read", init=False)
     batch: int = field(default=64, init=False)
 
-    def __call__(self, drafts: Sequence[Draft]) -> list[Outcome]:
-        """Read the picture of each draft."""
-        return one_by_one(self._read, drafts)
+    def __call__(self, records: Sequence[Record]) -> list[Outcome]:
+        """Read the image of each record."""
+        return one_by_one(self._read, records)
 
-    def _read(self, draft: Draft) -> Draft:
-        data = read_file(draft.places[find_image(draft.places)])
-        image = central_square(open_picture(StoredPicture(data=data, name="picture")))
+    def _read(self, record: Record) -> Record:
+        data = read_file(record.places[find_image(record.places)])
+        image = central_square(open_picture(StoredPicture(data=data, name="image")))
         if image.width < self.min_side:
             detail = f"{image.width} pixels, wanted at least {self.min_side}"
             raise Rejected("too-small", detail)
@@ -50,17 +50,17 @@ class ReadPictures:
             raise Rejected("one-colour", f"about {image.getpixel((0, 0))}")
         if image.width > self.max_side:
             image = image.resize((self.max_side, self.max_side), Image.Resampling.LANCZOS)
-        return replace(draft, picture=store(image), source=self._find_source(draft))
+        return replace(record, image=store(image), source=self._find_source(record))
 
-    def _find_source(self, draft: Draft) -> str:
-        """Return the address that a downloader has noted beside a picture, or its key."""
-        if "json" not in draft.places:
-            return draft.key
+    def _find_source(self, record: Record) -> str:
+        """Return the address that a downloader has noted beside an image, or its key."""
+        if "json" not in record.places:
+            return record.key
         try:
-            noted = json.loads(read_file(draft.places["json"], MAX_TEXT))
+            noted = json.loads(read_file(record.places["json"], MAX_TEXT))
         except (Rejected, BadSample, ValueError, RecursionError):
-            return draft.key
-        return noted_source(noted, draft.key)
+            return record.key
+        return noted_source(noted, record.key)
 
 
 def noted_source(noted: Any, key: str) -> str:
@@ -72,25 +72,25 @@ def noted_source(noted: Any, key: str) -> str:
 
 
 def is_flat(image: Image.Image) -> bool:
-    """Tell whether a picture shows nothing but one colour."""
+    """Tell whether an image shows nothing but one colour."""
     extrema: Any = image.getextrema()  # of each channel
     return all(high - low <= FLAT for low, high in extrema)
 
 
 def store(image: Image.Image) -> StoredPicture:
-    """Encode a picture for the way to the next step, without loss."""
+    """Encode an image for the way to the next step, without loss."""
     buffer = BytesIO()
     image.save(buffer, format="PNG", compress_level=FAST_PNG)
-    return StoredPicture(data=buffer.getvalue(), name="picture")
+    return StoredPicture(data=buffer.getvalue(), name="image")
 
 
-def opened(draft: Draft) -> Image.Image:
-    """Decode the picture of a draft that has been read."""
-    assert draft.picture is not None, draft.key
-    return open_picture(draft.picture)
+def image_of(record: Record) -> Image.Image:
+    """Decode the image of a record that has been read."""
+    assert record.image is not None, record.key
+    return open_picture(record.image)
 
 
-def all_opened(drafts: Sequence[Draft]) -> list[Image.Image]:
-    """Decode the pictures of some drafts side by side, for a GPU that waits for them."""
+def images_of(records: Sequence[Record]) -> list[Image.Image]:
+    """Decode the images of some records side by side, for a GPU that waits for them."""
     with ThreadPoolExecutor(DECODERS) as pool:
-        return list(pool.map(opened, drafts))
+        return list(pool.map(image_of, records))

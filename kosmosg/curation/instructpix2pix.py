@@ -5,7 +5,7 @@
     0000000/12345_0.jpg, …_1.jpg  before and after
 
 Facts sheet, section 13. A prompt with several pairs becomes as many samples; the authors' readers
-draw one of its pairs at each reading.
+pick one of its pairs at each reading.
 """
 
 import json
@@ -16,8 +16,8 @@ from typing import Any
 
 from PIL import Image
 
-from kosmosg.curation.records import Draft, Outcome, Source, one_by_one
-from kosmosg.curation.sources import MAX_TEXT, ByteRange, Place, bundle, printable, read_file
+from kosmosg.curation.records import Outcome, Record, RecordSource, one_by_one
+from kosmosg.curation.sources import MAX_TEXT, ByteRange, Place, divide_folder, printable, read_file
 from kosmosg.data.options import ImageFormat
 from kosmosg.data.schema import EditSample, StoredPicture, open_picture
 from kosmosg.data.shard_writer import encode_sample
@@ -29,7 +29,7 @@ from kosmosg.prompts.images import MAX_PIXELS
 SEEDS_FILE, PROMPT_FILE = "seeds.json", "prompt.json"
 
 
-def open_edits(path: Path, per_shard: int) -> Source:
+def open_edits(path: Path, per_shard: int) -> RecordSource:
     """Open the folder of the CLIP-filtered set.
 
     Raises:
@@ -47,7 +47,7 @@ def open_edits(path: Path, per_shard: int) -> Source:
         raise CurationError(f"{file} is not JSON ({error}). Fetch it again.") from error
     # A pair that is listed twice is one pair.
     names = list(dict.fromkeys(name for entry in _entries(listed, file) for name in entry))
-    return bundle("edits", path, names, _find_pair, per_shard)
+    return divide_folder("edits", path, names, _find_pair, per_shard)
 
 
 def _find_pair(root: Path, name: str) -> dict[str, Place]:
@@ -61,10 +61,10 @@ def _find_pair(root: Path, name: str) -> dict[str, Place]:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadEdits:
-    """Reads prompts and pairs of pictures.
+    """Reads prompts and pairs of images.
 
     Attributes:
-        side: What the shorter side of the pictures is scaled to, in pixels.
+        side: What the shorter side of the images is scaled to, in pixels.
         image_format: Of their files.
     """
 
@@ -73,23 +73,23 @@ class ReadEdits:
     name: str = field(default="read", init=False)
     batch: int = field(default=64, init=False)
 
-    def __call__(self, drafts: Sequence[Draft]) -> list[Outcome]:
-        """Finish some drafts."""
-        return one_by_one(self._read, drafts)
+    def __call__(self, records: Sequence[Record]) -> list[Outcome]:
+        """Finish some records."""
+        return one_by_one(self._read, records)
 
-    def _read(self, draft: Draft) -> Draft:
-        caption, instruction = read_prompt(read_file(draft.places["prompt"], MAX_TEXT))
+    def _read(self, record: Record) -> Record:
+        caption, instruction = read_prompt(read_file(record.places["prompt"], MAX_TEXT))
         sample = EditSample(
             caption=caption,
             instruction=instruction,
-            before=self._picture(draft, "before"),
-            after=self._picture(draft, "after"),
+            before=self._image(record, "before"),
+            after=self._image(record, "after"),
         )
-        files = encode_sample(sample, self.image_format, source=draft.key)
-        return replace(draft, caption=caption, files=files)
+        files = encode_sample(sample, self.image_format, source=record.key)
+        return replace(record, caption=caption, files=files)
 
-    def _picture(self, draft: Draft, name: str) -> Image.Image:
-        data = read_file(draft.places[name])
+    def _image(self, record: Record, name: str) -> Image.Image:
+        data = read_file(record.places[name])
         image = open_picture(StoredPicture(data=data, name=name))
         scale = self.side / min(image.size)
         size = (round(image.width * scale), round(image.height * scale))

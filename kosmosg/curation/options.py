@@ -29,7 +29,7 @@ class ModelBatches:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compositional:
+class CompositionalOptions:
     """What decides compositional samples.
 
     Attributes:
@@ -101,3 +101,25 @@ class CaptionOptions:
     def __post_init__(self) -> None:
         check_integer("--min-side", self.min_side, 1, 100_000)
         check_integer("--max-tokens", self.max_tokens, 1, 100_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Where the work is done.
+
+    Attributes:
+        address: HOST:PORT of a Ray cluster, or auto; else this machine.
+        cpus: Cores of this machine to use, without --address; else all.
+        workers: STEP=N or STEP=NxGPUS: workers of a step, and GPUs of each, such as caption=5x1.
+            Steps: read; of openimages also caption, entities, masks, cut.
+        in_process: One shard after the other, without Ray.
+    """
+
+    address: str | None = None
+    cpus: int | None = None
+    workers: tuple[str, ...] = ()
+    in_process: bool = False
+
+    def __post_init__(self) -> None:
+        if self.cpus is not None:
+            check_integer("--cpus", self.cpus, 1, 100_000)

@@ -1,12 +1,12 @@
 """The folder that is written: shards, what became of every sample, and what is finished.
 
     000000.tar, …              shards, as the readers of training take them
-    records/000000.json        what each step made of a portion; there once its shard is finished
+    records/000000.json        what each step made of a shard; there once its shard is finished
     set-aside/000000.jsonl     samples that were set aside, each with the reason
     curation.json              the settings, which stay the same
 
-Everything appears whole, and the record comes last. So a run that is stopped goes on behind the
-finished shards; one that was being written is written anew, under the same name.
+Everything appears whole, and what is in ``records/`` comes last. So a run that is stopped goes on
+behind the finished shards; one that was being written is written anew, under the same name.
 """
 
 import json
@@ -18,16 +18,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kosmosg.curation.records import RULES, Portion
+from kosmosg.curation.records import RULES, ShardRecords
 from kosmosg.data.shard_writer import shard_name, write_files
 from kosmosg.errors import CurationError
-from kosmosg.utils.files import (
-    LOCK,
-    RunRecord,
-    atomic_file,
-    lock_folder,
-    remove_unfinished,
-)
+from kosmosg.utils.files import LOCK, RunRecord, atomic_file, lock_folder, remove_unfinished
 
 SETTINGS_FILE = "curation.json"
 RECORDS, SET_ASIDE, ATTEMPTS = "records", "set-aside", ".attempts"
@@ -36,7 +30,7 @@ HEADER = "| step | came | kept | filtered | failed | s each |\n|---|---:|---:|--
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ledger:
+class OutputFolder:
     """The folder.
 
     Attributes:
@@ -89,27 +83,27 @@ class Ledger:
 
     def finished(self) -> set[int]:
         """List the numbers of the finished shards."""
-        # A copy of a record that somebody has put by has another name.
+        # A copy of a summary that somebody has put by has another name.
         stems = (path.stem for path in (self.directory / RECORDS).glob("*.json"))
         return {int(stem) for stem in stems if stem.isdecimal()}
 
-    def write(self, portion: Portion) -> None:
-        """Write the shard of a portion, unless nothing is left of it, and its record."""
-        shard = self.directory / shard_name(portion.number)
-        if portion.drafts:
-            first = portion.number * self.per_shard
-            write_files((draft.files for draft in portion.drafts), shard, first_key=first)
+    def write(self, shard: ShardRecords) -> None:
+        """Write a shard, unless nothing is left of it, and its summary."""
+        path = self.directory / shard_name(shard.number)
+        if shard.records:
+            first = shard.number * self.per_shard
+            write_files((record.files for record in shard.records), path, first_key=first)
         else:
-            shard.unlink(missing_ok=True)  # of an attempt that had more luck, but left no record
-        lines = (json.dumps(asdict(each), ensure_ascii=False) for each in portion.set_aside)
-        aside = self.directory / SET_ASIDE / f"{shard.stem}.jsonl"
+            path.unlink(missing_ok=True)  # of an attempt that had more luck, but left no summary
+        lines = (json.dumps(asdict(each), ensure_ascii=False) for each in shard.set_aside)
+        aside = self.directory / SET_ASIDE / f"{path.stem}.jsonl"
         write_text(aside, "".join(f"{line}\n" for line in lines))
-        size = shard.stat().st_size if portion.drafts else 0
-        record = json.dumps(make_record(portion, size), ensure_ascii=False)
-        write_text(self._record(portion.number), f"{record}\n")
+        size = path.stat().st_size if shard.records else 0
+        summary = json.dumps(make_summary(shard, size), ensure_ascii=False)
+        write_text(self._summary_file(shard.number), f"{summary}\n")
 
     def count_attempt(self, number: int, step: str) -> int:
-        """Count the attempts of this run at a step of a portion, and return how many there are.
+        """Count the attempts of this run at a step of a shard, and return how many there are.
 
         The count outlives whatever process dies in the attempt.
         """
@@ -119,18 +113,18 @@ class Ledger:
             file.write(b".")
         return path.stat().st_size
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """Read what became of each finished portion, by their numbers.
+    def summaries(self) -> Iterator[dict[str, Any]]:
+        """Read what became of each finished shard, by their numbers.
 
         Raises:
-            CurationError: If a record is damaged, or the shard that it tells of is gone.
+            CurationError: If a summary is damaged, or the shard that it tells of is gone.
         """
         for number in sorted(self.finished()):
             shard = self.directory / shard_name(number)
-            path = self._record(number)
+            path = self._summary_file(number)
             try:
-                record = json.loads(path.read_bytes())
-                samples = record["samples"]
+                summary = json.loads(path.read_bytes())
+                samples = summary["samples"]
             except (ValueError, KeyError, TypeError) as error:
                 raise CurationError(
                     f"{path} is damaged. Remove it, and its shard will be made again."
@@ -138,9 +132,9 @@ class Ledger:
             if samples and not shard.is_file():
                 raise CurationError(
                     f"{shard} is gone, but {path} says that it was finished. Put it back, or "
-                    "remove the record, and it will be made again."
+                    "remove the summary, and it will be made again."
                 )
-            yield record
+            yield summary
 
     def end(self) -> None:
         """Remove what no run needs any more."""
@@ -155,7 +149,7 @@ class Ledger:
             remedy="name another folder, or remove this one",
         )
 
-    def _record(self, number: int) -> Path:
+    def _summary_file(self, number: int) -> Path:
         return self.directory / RECORDS / f"{Path(shard_name(number)).stem}.json"
 
     def _strangers(self) -> bool:
@@ -169,7 +163,7 @@ class Ledger:
         )
 
     def _clear(self) -> None:
-        """Remove what no record tells of, of a run that finished nothing."""
+        """Remove what no summary tells of, of a run that finished nothing."""
         for shard in self.directory.glob("*.tar"):
             if shard.stem.isdecimal():
                 shard.unlink()
@@ -183,25 +177,25 @@ def write_text(path: Path, text: str) -> None:
         file.write_text(text, encoding="utf-8", errors="replace")
 
 
-def make_record(portion: Portion, size: int) -> dict[str, Any]:
-    """Count what became of a portion.
+def make_summary(shard: ShardRecords, size: int) -> dict[str, Any]:
+    """Count what became of a shard.
 
     Args:
-        portion: As the last step leaves it.
-        size: Of its shard, in bytes.
+        shard: As the last step leaves it.
+        size: Of its file, in bytes.
     """
-    reasons: dict[str, Counter[str]] = {tally.step: Counter() for tally in portion.tallies}
-    for each in portion.set_aside:
+    reasons: dict[str, Counter[str]] = {each.step: Counter() for each in shard.counts}
+    for each in shard.set_aside:
         reasons[each.step][each.reason] += 1
     entities = Counter(
-        rule for each in (*portion.drafts, *portion.set_aside) for _, rule in each.dropped
+        rule for each in (*shard.records, *shard.set_aside) for _, rule in each.dropped
     )
-    entities[KEPT] = sum(len(draft.tags) for draft in portion.drafts)
+    entities[KEPT] = sum(len(record.tags) for record in shard.records)
     return {
-        "shard": portion.number,
-        "samples": len(portion.drafts),
+        "shard": shard.number,
+        "samples": len(shard.records),
         "bytes": size,
-        "steps": [asdict(t) | {"set_aside": dict(reasons[t.step])} for t in portion.tallies],
+        "steps": [asdict(each) | {"set_aside": dict(reasons[each.step])} for each in shard.counts],
         "entities": dict(entities),
     }
 
@@ -222,12 +216,12 @@ class StepTotal:
     seconds: float = 0.0
     set_aside: Counter[str] = field(default_factory=Counter)
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Add what the step made of one portion."""
-        self.came += record["came"]
-        self.kept += record["kept"]
-        self.seconds += record["seconds"]
-        self.set_aside.update(record["set_aside"])
+    def add(self, summary: Mapping[str, Any]) -> None:
+        """Add what the step made of one shard."""
+        self.came += summary["came"]
+        self.kept += summary["kept"]
+        self.seconds += summary["seconds"]
+        self.set_aside.update(summary["set_aside"])
 
     @property
     def filtered(self) -> dict[str, int]:
@@ -245,7 +239,7 @@ class Totals:
     """What a run has made so far.
 
     Attributes:
-        shards: Finished portions, those of which nothing is left included.
+        shards: Finished shards, those of which nothing is left included.
         samples: What is in the shards.
         bytes: Their size.
         steps: By name, in their order.
@@ -259,18 +253,25 @@ class Totals:
     entities: dict[str, int]
 
     @classmethod
-    def of(cls, records: Iterable[Mapping[str, Any]]) -> "Totals":
-        """Add up the records of a ledger."""
+    def of(cls, summaries: Iterable[Mapping[str, Any]]) -> "Totals":
+        """Add up the summaries of shards."""
         shards = samples = size = 0
         steps: dict[str, StepTotal] = {}
         entities: Counter[str] = Counter()
-        for record in records:
-            shards, samples, size = shards + 1, samples + record["samples"], size + record["bytes"]
-            entities.update(record["entities"])
-            for step in record["steps"]:
+        for summary in summaries:
+            shards += 1
+            samples += summary["samples"]
+            size += summary["bytes"]
+            entities.update(summary["entities"])
+            for step in summary["steps"]:
                 steps.setdefault(step["step"], StepTotal()).add(step)
         found = dict(sorted(entities.items()))
         return cls(shards=shards, samples=samples, bytes=size, steps=steps, entities=found)
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """Why samples were set aside, by whatever step."""
+        return sum((step.set_aside for step in self.steps.values()), Counter())
 
 
 def to_json(totals: Totals, settings: Mapping[str, Any], planned: int) -> dict[str, Any]:

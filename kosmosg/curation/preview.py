@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kosmosg.curation.output import Ledger, Totals, make_table, to_json, write_text
+from kosmosg.curation.output import OutputFolder, Totals, make_table, to_json, write_text
 from kosmosg.curation.sources import printable
 from kosmosg.data.schema import (
     CaptionRules,
@@ -28,50 +28,52 @@ REPORT_FILE, TABLE_FILE, SHEET_FILE = "report.json", "report.md", "sheet.html"
 SHEET_SAMPLES = 48
 
 
-def write_report(ledger: Ledger, settings: Mapping[str, Any], planned: int) -> str:
+def write_report(
+    output: OutputFolder, settings: Mapping[str, Any], planned: int
+) -> tuple[str, Totals]:
     """Write counts and sheet into the folder.
 
     Args:
-        ledger: The folder.
+        output: The folder.
         settings: What decided the samples.
         planned: Shards that there are to be.
 
     Returns:
-        The counts as a table.
+        The counts, as a table and as numbers.
     """
-    totals = Totals.of(ledger.records())
+    totals = Totals.of(output.summaries())
     table = make_table(totals, planned)
     content = json.dumps(to_json(totals, settings, planned), indent=2, ensure_ascii=False)
-    write_text(ledger.directory / REPORT_FILE, f"{content}\n")
-    write_text(ledger.directory / TABLE_FILE, table)
+    write_text(output.directory / REPORT_FILE, f"{content}\n")
+    write_text(output.directory / TABLE_FILE, table)
     if totals.samples:
         write_contact_sheet(
-            ledger.directory / SHEET_FILE,
-            title=printable(ledger.directory.name),
+            output.directory / SHEET_FILE,
+            title=printable(output.directory.name),
             table=table,
-            cards=draw_cards(ledger),
+            cards=pick_cards(output),
         )
-    return table
+    return table, totals
 
 
-def draw_cards(ledger: Ledger, count: int = SHEET_SAMPLES, seed: int = 0) -> Iterator[Card]:
-    """Draw some samples by chance from all, and show them as the readers of training give them.
+def pick_cards(output: OutputFolder, count: int = SHEET_SAMPLES, seed: int = 0) -> Iterator[Card]:
+    """Pick some samples by chance from all, and show them as the readers of training give them.
 
     Args:
-        ledger: A folder with samples in it.
+        output: A folder with samples in it.
         count: How many, if there are so many.
-        seed: Of the draw.
+        seed: Of the choice.
 
     Yields:
         A card for each, in the order of the shards, whose names stand above them.
     """
-    sizes = {record["shard"]: record["samples"] for record in ledger.records()}
+    sizes = {summary["shard"]: summary["samples"] for summary in output.summaries()}
     borders = np.cumsum([*sizes.values()])
-    drawn = np.random.default_rng(seed).permutation(borders[-1])[:count]
-    for number in sorted(drawn.tolist()):
+    picked = np.random.default_rng(seed).permutation(borders[-1])[:count]
+    for number in sorted(picked.tolist()):
         place = int(np.searchsorted(borders, number, side="right"))
         name = shard_name([*sizes][place])
-        shard = TarShard(path=ledger.directory / name, rules=CaptionRules(min_side=1))
+        shard = TarShard(path=output.directory / name, rules=CaptionRules(min_side=1))
         entry = shard.scan().entries[number - (int(borders[place - 1]) if place else 0)]
         try:
             yield make_card(shard.read(entry, np.random.default_rng(seed)), name)
@@ -80,9 +82,9 @@ def draw_cards(ledger: Ledger, count: int = SHEET_SAMPLES, seed: int = 0) -> Ite
 
 
 def make_card(sample: Sample, group: str) -> Card:
-    """Show one sample: what the model is given, and what it is to draw.
+    """Show one sample: what the model is given, and what it is to generate.
 
-    Of each entity both pictures are shown; its words are in brackets.
+    Of each entity both images are shown; its words are in brackets.
     """
     match sample:
         case CompositionalSample(caption=caption, entities=entities, target=target):

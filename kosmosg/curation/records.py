@@ -1,4 +1,4 @@
-"""What travels through curation: drafts of samples, in portions that become one shard each."""
+"""What travels through curation: records of samples, and those that become one shard together."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ Rule = Literal[
     "no-entities",  # nobody sees one in the caption
     "bad-answer",  # the language model says something else than a list
     "entities-not-in-caption",  # none of them is a word or phrase of the caption
-    "empty-masks",  # none of them is found in the picture
+    "empty-masks",  # none of them is found in the image
 ]
 Failure = (
     Reason  # as the readers of training data have them
@@ -33,17 +33,17 @@ EntityRule = Literal["not-in-caption", "colour", "cut-off", "empty-mask", "cover
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draft:
+class Record:
     """A sample in the making; each step fills in what it finds.
 
     Attributes:
         key: What the source calls it, such as a path or an address.
         places: Where its files lie, by what they are.
-        source: Where its picture is from, for those who look for its author.
-        picture: The central square, encoded without loss.
+        source: Where its image is from, for those who look for its author.
+        image: The central square, encoded without loss.
         caption: What is said of it.
         tags: Entities, as they stand in the caption.
-        logits: For each tag, how much each part of the picture looks like it.
+        logits: For each tag, how much each part of the image looks like it.
         dropped: Entities that were left out, and why.
         files: The finished sample, as it goes into the shard.
     """
@@ -51,7 +51,7 @@ class Draft:
     key: str
     places: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
-    picture: StoredPicture | None = None
+    image: StoredPicture | None = None
     caption: str = ""
     tags: tuple[str, ...] = ()
     logits: tuple[np.ndarray, ...] = ()
@@ -83,7 +83,7 @@ class Rejection:
         return self.reason not in RULES
 
 
-Outcome = Draft | Rejection
+Outcome = Record | Rejection
 
 
 class Rejected(Exception):
@@ -96,33 +96,35 @@ class Rejected(Exception):
 
 
 class Listing(Protocol):
-    """Says which samples a portion begins with, where it is to be known."""
+    """Says which samples a shard begins with, where it is to be known."""
 
-    def drafts(self) -> list[Draft]:
-        """Make an empty draft of each sample."""
+    def records(self) -> list[Record]:
+        """Make an empty record of each sample."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """Samples to be made, divided into portions.
+class RecordSource:
+    """Samples to be made, divided into shards.
 
     Attributes:
         identity: Tells apart sources with other entries.
-        listings: What is in each portion, by its number.
+        listings: What is in each shard, by its number.
     """
 
     identity: str
     listings: Sequence[Listing]
 
 
-def make_source(kind: str, seen: Iterable[str], listings: Sequence[Listing], path: Path) -> Source:
-    """Put portions together.
+def make_source(
+    kind: str, seen: Iterable[str], listings: Sequence[Listing], path: Path
+) -> RecordSource:
+    """Put the listings of shards together.
 
     Args:
         kind: Of what; part of the source's identity.
         seen: All that tells its entries from others.
-        listings: The portions.
+        listings: Of the shards.
         path: What to call it in an error.
 
     Raises:
@@ -133,17 +135,17 @@ def make_source(kind: str, seen: Iterable[str], listings: Sequence[Listing], pat
     digest = hashlib.sha256(kind.encode())
     for each in seen:
         digest.update(b"\0" + os.fsencode(each))
-    return Source(identity=f"{kind}:{digest.hexdigest()[:16]}", listings=listings)
+    return RecordSource(identity=f"{kind}:{digest.hexdigest()[:16]}", listings=listings)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tally:
-    """What one step made of a portion.
+class StepCounts:
+    """What one step made of a shard.
 
     Attributes:
         step: Its name.
-        came: Drafts that came to it.
-        kept: Drafts that left it.
+        came: Records that came to it.
+        kept: Records that left it.
         seconds: How long it took.
     """
 
@@ -154,47 +156,47 @@ class Tally:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Portion:
-    """The drafts that become one shard together.
+class ShardRecords:
+    """The records that become one shard together.
 
     Attributes:
         number: Of the shard.
-        drafts: In the order of the source.
+        records: In the order of the source.
         set_aside: The others, in the order in which they left.
-        tallies: The steps so far.
+        counts: The steps so far.
     """
 
     number: int
-    drafts: tuple[Draft, ...]
+    records: tuple[Record, ...]
     set_aside: tuple[Rejection, ...] = ()
-    tallies: tuple[Tally, ...] = ()
+    counts: tuple[StepCounts, ...] = ()
 
-    def after(self, step: str, outcomes: Iterable[Outcome], seconds: float) -> "Portion":
-        """Return the portion as a step leaves it."""
+    def after(self, step: str, outcomes: Iterable[Outcome], seconds: float) -> "ShardRecords":
+        """Return the shard as a step leaves it."""
         outcomes = list(outcomes)
-        drafts = tuple(outcome for outcome in outcomes if isinstance(outcome, Draft))
+        records = tuple(outcome for outcome in outcomes if isinstance(outcome, Record))
         aside = (replace(each, step=step) for each in outcomes if isinstance(each, Rejection))
-        tally = Tally(step=step, came=len(self.drafts), kept=len(drafts), seconds=seconds)
+        counts = StepCounts(step=step, came=len(self.records), kept=len(records), seconds=seconds)
         return replace(
             self,
-            drafts=drafts,
+            records=records,
             set_aside=(*self.set_aside, *aside),
-            tallies=(*self.tallies, tally),
+            counts=(*self.counts, counts),
         )
 
 
-def one_by_one(work: Callable[[Draft], Draft], drafts: Sequence[Draft]) -> list[Outcome]:
-    """Work on each draft; those that cannot be used are set aside."""
-    return [_work(work, draft) for draft in drafts]
+def one_by_one(work: Callable[[Record], Record], records: Sequence[Record]) -> list[Outcome]:
+    """Work on each record; those that cannot be used are set aside."""
+    return [_work(work, record) for record in records]
 
 
-def set_aside(draft: Draft, reason: Rule | Failure, detail: str) -> Rejection:
-    """Set a draft aside."""
-    return Rejection(key=draft.key, reason=reason, detail=detail, dropped=draft.dropped)
+def set_aside(record: Record, reason: Rule | Failure, detail: str) -> Rejection:
+    """Set a record aside."""
+    return Rejection(key=record.key, reason=reason, detail=detail, dropped=record.dropped)
 
 
-def _work(work: Callable[[Draft], Draft], draft: Draft) -> Outcome:
+def _work(work: Callable[[Record], Record], record: Record) -> Outcome:
     try:
-        return work(draft)
+        return work(record)
     except (Rejected, BadSample) as why:
-        return set_aside(draft, why.reason, why.detail)
+        return set_aside(record, why.reason, why.detail)

@@ -1,4 +1,4 @@
-"""Where in a picture an entity is (paper, section 3.1: CLIPSeg)."""
+"""Where in an image an entity is (paper, section 3.1: CLIPSeg)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,17 +9,17 @@ import torch
 from jaxtyping import Float16
 from PIL import Image
 
-from kosmosg.curation.images import all_opened
+from kosmosg.curation.images import images_of
 from kosmosg.curation.models import choose_dtype, find_model, load_model
-from kosmosg.curation.records import Draft, Outcome
+from kosmosg.curation.records import Outcome, Record
 
 Logits = Float16[np.ndarray, "side side"]
 Segmenter = Callable[[Sequence[Image.Image], Sequence[Sequence[str]]], list[tuple[Logits, ...]]]
-PAIRS = 64  # of a picture and an entity, at once
+PAIRS = 64  # of an image and an entity, at once
 
 
 class ClipSegSegmenter:
-    """CLIPSeg, which looks for a text in a picture."""
+    """CLIPSeg, which looks for a text in an image."""
 
     def __init__(self, model: Any, processor: Any, tokenizer: Any):
         self._model, self._processor, self._tokenizer = model, processor, tokenizer
@@ -46,11 +46,11 @@ class ClipSegSegmenter:
     def __call__(
         self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]
     ) -> list[tuple[Logits, ...]]:
-        """Look for some texts in each picture.
+        """Look for some texts in each image.
 
         Returns:
-            For each text, how much the places of its picture look like it: logits of a
-            probability, on the model's own grid (352 × 352), whatever the picture's size.
+            For each text, how much the places of its image look like it: logits of a
+            probability, on the model's own grid (352 × 352), whatever the image's size.
         """
         pixels = self._processor(list(images), return_tensors="pt")["pixel_values"]
         words = self._tokenizer(
@@ -79,7 +79,7 @@ class ClipSegSegmenter:
 
 
 class FindMasks:
-    """Looks for the entities of each draft in its picture."""
+    """Looks for the entities of each record in its image."""
 
     name = "masks"
 
@@ -87,7 +87,9 @@ class FindMasks:
         self.batch = batch
         self._segmenter = segmenter
 
-    def __call__(self, drafts: Sequence[Draft]) -> list[Outcome]:
-        """Look at the pictures of some drafts."""
-        found = self._segmenter(all_opened(drafts), [draft.tags for draft in drafts])
-        return [replace(draft, logits=logits) for draft, logits in zip(drafts, found, strict=True)]
+    def __call__(self, records: Sequence[Record]) -> list[Outcome]:
+        """Look at the images of some records."""
+        found = self._segmenter(images_of(records), [record.tags for record in records])
+        return [
+            replace(record, logits=logits) for record, logits in zip(records, found, strict=True)
+        ]

@@ -16,7 +16,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import NamedTuple
 
-from kosmosg.curation.records import Draft, Rejected, Source, make_source
+from kosmosg.curation.records import Record, RecordSource, Rejected, make_source
 from kosmosg.data.scans import scan_once
 from kosmosg.data.schema import Scan, read_range
 from kosmosg.data.shards import is_image, scan_archive
@@ -51,7 +51,7 @@ Place = ByteRange | Lost
 
 
 @dataclass(frozen=True, kw_only=True)
-class Named:
+class FolderListing:
     """Some samples of a folder, whose files are found by name.
 
     Attributes:
@@ -64,27 +64,27 @@ class Named:
     names: tuple[str, ...]
     find: Callable[[Path, str], Mapping[str, Place]]
 
-    def drafts(self) -> list[Draft]:
+    def records(self) -> list[Record]:
         """Find the files."""
         return [
-            Draft(key=printable(name), places=self.find(self.root, name)) for name in self.names
+            Record(key=printable(name), places=self.find(self.root, name)) for name in self.names
         ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Members:
+class ArchiveListing:
     """Some samples of a tar file, whatever is in them."""
 
     path: Path
     first: int
     count: int
 
-    def drafts(self) -> list[Draft]:
+    def records(self) -> list[Record]:
         """Find the samples in the archive."""
-        return _archived(self.path)[self.first : self.first + self.count]
+        return _read_archive(self.path)[self.first : self.first + self.count]
 
 
-def open_images(path: Path, per_shard: int, *, one_per_name: bool = False) -> Source:
+def open_images(path: Path, per_shard: int, *, one_per_name: bool = False) -> RecordSource:
     """Open a folder of images, or of shards of them (``.tar``), as img2dataset writes them.
 
     The log says how many other files there are.
@@ -106,7 +106,7 @@ def open_images(path: Path, per_shard: int, *, one_per_name: bool = False) -> So
         )
     if not path.is_dir():
         raise CurationError(f"{path} is not there. Name a folder of images or of shards of them.")
-    files = walk(path)
+    files = list_files(path)
     if tars := [name for name in files if "/" not in name and name.endswith(".tar")]:
         _tell_others(path, set(files) - set(tars))
         return _open_tars(path, tars, per_shard)
@@ -120,36 +120,36 @@ def open_images(path: Path, per_shard: int, *, one_per_name: bool = False) -> So
         # The first by the alphabet, of those that can be read.
         first = {_stem(name): name for name in sorted(images, key=_last_first, reverse=True)}
         images = sorted(first.values())
-    return bundle("files", path, images, _find_image, per_shard)
+    return divide_folder("files", path, images, _find_image, per_shard)
 
 
-def bundle(
+def divide_folder(
     kind: str,
     path: Path,
     names: Sequence[str],
     find: Callable[[Path, str], Mapping[str, Place]],
     per_shard: int,
-) -> Source:
-    """Divide the samples of a folder into portions.
+) -> RecordSource:
+    """Divide the samples of a folder into shards.
 
     Args:
         kind: Of what; part of the source's identity.
         path: The folder.
         names: Of the samples, in their order.
-        find: As in ``Named``.
+        find: As in ``FolderListing``.
         per_shard: How many for each shard.
 
     Raises:
         CurationError: If there is none.
     """
     listings = [
-        Named(root=path, names=tuple(names[first : first + per_shard]), find=find)
+        FolderListing(root=path, names=tuple(names[first : first + per_shard]), find=find)
         for first in range(0, len(names), per_shard)
     ]
     return make_source(kind, names, listings, path)
 
 
-def walk(path: Path) -> list[str]:
+def list_files(path: Path) -> list[str]:
     """List the files below a folder by name.
 
     Raises:
@@ -205,13 +205,13 @@ def printable(name: str) -> str:
     return re.sub("[\ud800-\udfff]", "\ufffd", name)
 
 
-def _open_tars(path: Path, names: Sequence[str], per_shard: int) -> Source:
+def _open_tars(path: Path, names: Sequence[str], per_shard: int) -> RecordSource:
     tars = [path / name for name in names]
     # Headers alone, but of each sample: on a network disk, waiting for them takes the time.
     with ThreadPoolExecutor(_SCANNERS) as pool:
         looks = list(pool.map(_look, tars))
     listings = [
-        Members(path=tar, first=first, count=min(per_shard, count - first))
+        ArchiveListing(path=tar, first=first, count=min(per_shard, count - first))
         for tar, (count, _) in zip(tars, looks, strict=True)
         for first in range(0, count, per_shard)
     ]
@@ -260,14 +260,14 @@ def _tell_others(path: Path, names: Iterable[str]) -> None:
 
 def _look(path: Path) -> tuple[int, str]:
     """Count the samples in an archive, and tell them from those of another one."""
-    drafts = _archived(path)
+    records = _read_archive(path)
     digest = hashlib.sha256()
-    for draft in drafts:
-        digest.update(repr([(name, *place[1:]) for name, place in draft.places.items()]).encode())
-    return len(drafts), digest.hexdigest()
+    for record in records:
+        digest.update(repr([(name, *place[1:]) for name, place in record.places.items()]).encode())
+    return len(records), digest.hexdigest()
 
 
-def _archived(path: Path) -> list[Draft]:
+def _read_archive(path: Path) -> list[Record]:
     """Find all samples in an archive; what it has lost counts as one that fails."""
     scan = scan_once(_scan, path)
     whole: list[dict[str, Place]] = [
@@ -277,7 +277,7 @@ def _archived(path: Path) -> list[Draft]:
         {name: Lost(fault.detail) for name in ("jpg", "json")} for fault in scan.damage
     ]
     return [
-        Draft(key=f"{printable(path.name)}, sample {number}", places=places)
+        Record(key=f"{printable(path.name)}, sample {number}", places=places)
         for number, places in enumerate([*whole, *lost])
     ]
 

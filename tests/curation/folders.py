@@ -13,7 +13,7 @@ def write_edits(root: Path, count: int) -> Path:
     for number in range(count):
         folder = root / f"{number:07d}"
         folder.mkdir(parents=True)
-        prompt = {"input": f"picture {number}", "edit": "make it blue"}
+        prompt = {"input": f"image {number}", "edit": "make it blue"}
         (folder / "prompt.json").write_text(json.dumps(prompt))
         names = [str(100 * number + n) for n in range(1 + number % 2)]
         seeds.append([folder.name, names])

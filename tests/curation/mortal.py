@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from kosmosg.curation.pipelines import Recipe
-from kosmosg.curation.records import Draft, Outcome
+from kosmosg.curation.pipelines import Pipeline
+from kosmosg.curation.records import Outcome, Record
 from kosmosg.curation.steps import Step
 
 
@@ -19,24 +19,23 @@ class Mortal:
         self._step, self._key, self._marker = make(), key, marker
         self.name, self.batch = self._step.name, self._step.batch
 
-    def __call__(self, drafts: Sequence[Draft]) -> Sequence[Outcome]:
-        if any(draft.key == self._key for draft in drafts):
+    def __call__(self, records: Sequence[Record]) -> Sequence[Outcome]:
+        if any(record.key == self._key for record in records):
             if self._marker is None:
                 os.kill(os.getpid(), signal.SIGKILL)
             elif not self._marker.exists():
                 self._marker.write_text(str(os.getpid()))
                 os.kill(os.getpid(), signal.SIGKILL)
-        return self._step(drafts)
+        return self._step(records)
 
 
-def make_mortal(recipe: Recipe, step: str, key: str, marker: Path | None = None) -> Recipe:
-    stages = (
-        replace(stage, make=partial(Mortal, stage.make, key, marker))
-        if stage.name == step
-        else stage
-        for stage in recipe.stages
+def make_mortal(pipeline: Pipeline, name: str, key: str, marker: Path | None = None) -> Pipeline:
+    """Let the step of a name take its process with it when it comes to a sample."""
+    steps = (
+        replace(step, make=partial(Mortal, step.make, key, marker)) if step.name == name else step
+        for step in pipeline.steps
     )
-    return replace(recipe, stages=tuple(stages))
+    return replace(pipeline, steps=tuple(steps))
 
 
 class OnFire:
@@ -45,5 +44,5 @@ class OnFire:
     name = "read"
     batch = 64
 
-    def __call__(self, drafts: Sequence[Draft]) -> Sequence[Outcome]:
+    def __call__(self, records: Sequence[Record]) -> Sequence[Outcome]:
         raise RuntimeError("the graphics card is on fire")

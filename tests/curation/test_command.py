@@ -14,7 +14,7 @@ from PIL import Image
 
 from kosmosg.cli import curate
 from kosmosg.cli import main as cli
-from kosmosg.curation.options import Compositional, ModelBatches
+from kosmosg.curation.options import CompositionalOptions, ModelBatches
 from tests.cli.options import read_options
 from tests.curation.folders import shards, write_edits
 from tests.curation.test_img2dataset import sample, write_tars
@@ -59,8 +59,12 @@ def test_captions(tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     tokenizer = ("--tokenizer", tiny_weights / "tokenizer", "--in-process")
     assert run("captions", folder, tmp_path / "out", *tokenizer, "--min-side", 44) == 0
     assert "| read | 2 | 1 | 1 no-caption | – |" in capsys.readouterr().out
-    assert run("captions", folder, tmp_path / "larger", *tokenizer) == 0
-    assert "| read | 2 | 0 | 1 no-caption, 1 too-small | – |" in capsys.readouterr().out
+    # A run that kept nothing does not end as if all were well.
+    assert run("captions", folder, tmp_path / "larger", *tokenizer) == 1
+    told = capsys.readouterr()
+    assert "| read | 2 | 0 | 1 no-caption, 1 too-small | – |" in told.out
+    assert "No sample was kept (1 × too-small, 1 × no-caption)." in told.err
+    assert "Mend the source, or choose a smaller --min-side, and write to another" in told.err
 
 
 @pytest.mark.slow
@@ -78,8 +82,9 @@ def test_compositional_samples_with_small_random_models(
     for number in range(4):
         values = np.random.default_rng(number).integers(0, 256, (120, 150, 3), dtype=np.uint8)
         Image.fromarray(values).save(tmp_path / "in" / f"{number}.jpg")
-    assert run("openimages", tmp_path / "in", tmp_path / "out", *words) == 0
+    code = run("openimages", tmp_path / "in", tmp_path / "out", *words)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert code == (0 if report["samples"] else 1)  # noise may hold no entity at all
     assert report["steps"]["read"]["kept"] == 4
     assert report["shards"] == {"finished": 2, "planned": 2}
     assert not any(step["failed"] for step in report["steps"].values())
@@ -90,7 +95,7 @@ def test_compositional_samples_with_small_random_models(
 def test_defaults_are_the_published_ones() -> None:
     """Those of the paper, as the library has them."""
     options = read_options(["curate", "openimages", "in", "out"])
-    assert options.items() >= vars(Compositional()).items()
+    assert options.items() >= vars(CompositionalOptions()).items()
     assert options.items() >= vars(ModelBatches()).items()
     assert (options["threshold"], options["side"], options["per_shard"]) == (0.3, 512, 256)
     options = read_options(["curate", "captions", "in", "out", "--tokenizer", "t"])
@@ -104,7 +109,7 @@ def test_defaults_are_the_published_ones() -> None:
     [
         (["--side", "4"], "--side is 4"),
         (["--per-shard", "0"], "--per-shard is 0"),
-        (["--workers", "reed=2", "--in-process"], "--workers reed=2: wanted STAGE=N"),
+        (["--workers", "reed=2", "--in-process"], "--workers reed=2: wanted STEP=N"),
         (["--workers", "read=no", "--in-process"], "--workers read=no"),
         (["--workers", "read=0", "--in-process"], "at least one worker"),
         (["--workers", "read=1x-1", "--in-process"], "--workers read=1x-1"),
@@ -123,7 +128,7 @@ def test_mistakes(
 def test_a_temporary_folder_with_a_long_path(
     edits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    folder = tmp_path / ("job" * 30)
+    folder = tmp_path / ("plan" * 30)
     folder.mkdir()
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -149,13 +154,13 @@ def test_killed_and_run_again(edits: Path, tmp_path: Path, capsys: pytest.Captur
     words = ["curate", "instructpix2pix", edits, tmp_path / "out", "--side", 32, "--per-shard", 1]
     command = [sys.executable, "-m", "kosmosg", *map(str, words), "--cpus", "2"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        records = tmp_path / "out" / "records"
+        summaries = tmp_path / "out" / "records"
         end = time.monotonic() + 240
-        while not list(records.glob("*.json")) and process.poll() is None:
+        while not list(summaries.glob("*.json")) and process.poll() is None:
             assert time.monotonic() < end
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
-    times = {path: path.stat().st_mtime_ns for path in records.glob("*.json")}
+    times = {path: path.stat().st_mtime_ns for path in summaries.glob("*.json")}
     assert times
     assert run(*words[1:], "--in-process") == 0
     assert "12 samples" in capsys.readouterr().out

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kosmosg.curation.entity_crops import CutOut, find_mask
+from kosmosg.curation.entity_crops import CutEntities, find_mask
 from kosmosg.curation.images import store
-from kosmosg.curation.records import Draft, Rejection
+from kosmosg.curation.records import Record, Rejection
 from kosmosg.data.boxes import square_box
 
 YES, NO = 5.0, -5.0
@@ -74,7 +74,7 @@ def test_gaps_close_before_parts_are_counted() -> None:
     assert box_of(find_mask(parts, 700, 0.3)) == (97, 97, 303, 203)
 
 
-def test_logits_are_enlarged_to_the_picture() -> None:
+def test_logits_are_enlarged_to_the_image() -> None:
     left, top, right, bottom = box_of(find_mask(logits((8, 8, 16, 24), side=32), 320, 0.3))
     assert np.allclose([left, top, right, bottom], [80, 80, 160, 240], atol=7)
 
@@ -100,33 +100,33 @@ def test_squares_hold_the_mask_and_stay_inside(data: st.DataObject) -> None:
         assert box[2] - box[0] == min(wanted + 2 * margin, height, width)
 
 
-def picture() -> Image.Image:
+def image() -> Image.Image:
     values = np.random.default_rng(0).integers(0, 200, (SIDE, SIDE, 3), dtype=np.uint8)
     return Image.fromarray(values)
 
 
-def draft(caption: str, **found: np.ndarray) -> Draft:
-    return Draft(
+def record(caption: str, **found: np.ndarray) -> Record:
+    return Record(
         key="a.jpg",
         source="https://host/a.jpg",
-        picture=store(picture()),
+        image=store(image()),
         caption=caption,
         tags=tuple(name.replace("_", " ") for name in found),
         logits=tuple(found.values()),
     )
 
 
-def test_the_two_pictures_of_an_entity() -> None:
+def test_the_two_images_of_an_entity() -> None:
     caption, there = "a cat and a dog", logits((10, 20, 50, 40))
-    (outcome,) = CutOut(side=80)([draft(caption, dog=logits(), cat=there)])
-    assert isinstance(outcome, Draft)
+    (outcome,) = CutEntities(side=80)([record(caption, dog=logits(), cat=there)])
+    assert isinstance(outcome, Record)
     assert outcome.tags == ("cat",)
     assert outcome.dropped == (("dog", "empty-mask"),)
-    assert outcome.picture is None
+    assert outcome.image is None
     assert sorted(outcome.files) == ["crop0.png", "json", "masked0.png", "target.png"]
     assert b'"source": "https://host/a.jpg"' in outcome.files["json"]
     box = (10, 10, 50, 50)
-    wanted = np.asarray(picture().resize((80, 80), Image.Resampling.BICUBIC, box))
+    wanted = np.asarray(image().resize((80, 80), Image.Resampling.BICUBIC, box))
     assert np.array_equal(open_file(outcome, "crop0.png"), wanted)
     masked = open_file(outcome, "masked0.png")
     assert (masked[:15] == 255).all()
@@ -134,14 +134,14 @@ def test_the_two_pictures_of_an_entity() -> None:
     assert np.array_equal(masked[26:54, 5:75], wanted[26:54, 5:75])
 
 
-def open_file(outcome: Draft, name: str) -> np.ndarray:
+def open_file(outcome: Record, name: str) -> np.ndarray:
     return np.asarray(Image.open(BytesIO(outcome.files[name])))
 
 
 def test_entities_stand_in_the_order_of_the_caption() -> None:
     one, other = logits((10, 10, 50, 50)), logits((60, 60, 100, 100))
-    (outcome,) = CutOut(side=32)([draft("a cat's toy and a dog", dog=one, cat=other)])
-    assert isinstance(outcome, Draft)
+    (outcome,) = CutEntities(side=32)([record("a cat's toy and a dog", dog=one, cat=other)])
+    assert isinstance(outcome, Record)
     assert outcome.tags == ("cat", "dog")
     assert (
         b'"entities": [{"start": 2, "end": 7}, {"start": 18, "end": 21}]' in outcome.files["json"]
@@ -150,18 +150,18 @@ def test_entities_stand_in_the_order_of_the_caption() -> None:
 
 def test_an_entity_within_the_words_of_another_one() -> None:
     there = logits((10, 10, 50, 50))
-    (outcome,) = CutOut(side=32)([draft("a dog house", dog=there, dog_house=there)])
-    assert isinstance(outcome, Draft)
+    (outcome,) = CutEntities(side=32)([record("a dog house", dog=there, dog_house=there)])
+    assert isinstance(outcome, Record)
     assert outcome.tags == ("dog house",)
     assert outcome.dropped == (("dog", "covered"),)
     # Where there is no dog house to be seen, the dog stays.
-    (outcome,) = CutOut(side=32)([draft("a dog house", dog=there, dog_house=logits())])
-    assert isinstance(outcome, Draft)
+    (outcome,) = CutEntities(side=32)([record("a dog house", dog=there, dog_house=logits())])
+    assert isinstance(outcome, Record)
     assert outcome.tags == ("dog",)
 
 
 def test_no_mask_at_all() -> None:
-    (outcome,) = CutOut()([draft("a dog", dog=logits())])
+    (outcome,) = CutEntities()([record("a dog", dog=logits())])
     assert isinstance(outcome, Rejection)
     assert (outcome.reason, outcome.failed) == ("empty-masks", False)
     assert outcome.dropped == (("dog", "empty-mask"),)
@@ -169,8 +169,8 @@ def test_no_mask_at_all() -> None:
 
 @pytest.mark.parametrize("format_", ["JPEG", "WEBP"])
 def test_other_formats(format_: str) -> None:
-    step = CutOut(side=32, image_format=format_)  # type: ignore[arg-type]
-    (outcome,) = step([draft("a dog", dog=logits((10, 10, 50, 50)))])
-    assert isinstance(outcome, Draft)
+    step = CutEntities(side=32, image_format=format_)  # type: ignore[arg-type]
+    (outcome,) = step([record("a dog", dog=logits((10, 10, 50, 50)))])
+    assert isinstance(outcome, Record)
     extension = {"JPEG": "jpg", "WEBP": "webp"}[format_]
     assert f"target.{extension}" in outcome.files

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kosmosg.curation.entity_extraction import PROMPT, Answer, FindEntities, parse_answer
-from kosmosg.curation.records import Draft, Rejected, Rejection
+from kosmosg.curation.records import Record, Rejected, Rejection
 from kosmosg.data.entities import match_tags
 
 CAPTION = "A man's Dog and two hot dogs on a red table, a man-made orange"
@@ -91,15 +91,15 @@ def test_nothing_comes_out_that_is_not_in_the_caption(
         assert match_tags(caption, [tag])
 
 
-def test_drafts_keep_what_was_found_and_what_was_not() -> None:
+def test_records_keep_what_was_found_and_what_was_not() -> None:
     answers = {"a dog": "dog, cat", "a cat": "none", "a cow": "horse"}
 
     def ask(captions: list[str]) -> list[Answer]:
         return [Answer(text=answers[caption], ended=True) for caption in captions]
 
     step = FindEntities(ask, batch=8)  # type: ignore[arg-type]
-    dog, cat, cow = step([Draft(key=caption, caption=caption) for caption in answers])
-    assert isinstance(dog, Draft)
+    dog, cat, cow = step([Record(key=caption, caption=caption) for caption in answers])
+    assert isinstance(dog, Record)
     assert (dog.tags, dog.dropped) == (("dog",), (("cat", "not-in-caption"),))
     assert isinstance(cat, Rejection)
     assert (cat.reason, cat.failed) == ("no-entities", False)

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from kosmosg.cli import main as cli
-from kosmosg.curation.img2dataset import open_downloads
 from kosmosg.curation.instructpix2pix import open_edits
 from kosmosg.curation.sources import open_images
 from kosmosg.data.schema import CaptionRules
@@ -99,19 +98,19 @@ def test_an_archive_that_harms_its_reader(
 def test_an_archive_that_changed_is_another_source(tmp_path: Path) -> None:
     folder = write_tars(tmp_path / "in", sample(0), sample(1))
     path = folder / "00000.tar"
-    whole, before = path.read_bytes(), open_downloads(folder, 1).identity
+    whole, before = path.read_bytes(), open_images(folder, 1).identity
     with tarfile.open(path) as archive:
         second = archive.getmembers()[3].offset
     path.write_bytes(whole[:second] + bytes(len(whole) - second))
-    assert open_downloads(folder, 1).identity != before
+    assert open_images(folder, 1).identity != before
     path.write_bytes(whole)
-    assert open_downloads(folder, 1).identity == before
+    assert open_images(folder, 1).identity == before
 
 
 def test_names_that_mean_something_to_readers(
     tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    strange = sample(1) | {"picture": jpeg(1)}
+    strange = sample(1) | {"image": jpeg(1)}
     del strange["jpg"]
     folder = write_tars(tmp_path / "in", sample(0), strange, sample(2) | {"__bad__": b"x"})
     assert curate(folder, tmp_path / "out", tiny_weights) == 0
@@ -119,7 +118,7 @@ def test_names_that_mean_something_to_readers(
     assert captions(tmp_path / "out") == ["a dog 0", "a dog 2"]
 
 
-# ------------------------------------------------------------------ pictures and their notes
+# ------------------------------------------------------------------ images and their notes
 
 
 def talkative(size: int) -> bytes:
@@ -171,13 +170,13 @@ def test_a_pair_that_is_listed_twice(tmp_path: Path) -> None:
     folder = write_edits(tmp_path / "edits", 2)
     seeds = json.loads((folder / "seeds.json").read_text())
     (folder / "seeds.json").write_text(json.dumps([*seeds, *seeds]))
-    assert sum(len(each.drafts()) for each in open_edits(folder, 1).listings) == 3
+    assert sum(len(each.records()) for each in open_edits(folder, 1).listings) == 3
 
 
 # ------------------------------------------------------------------ folders
 
 
-def test_one_sample_of_several_pictures(tmp_path: Path, tiny_weights: Path) -> None:
+def test_one_sample_of_several_images(tmp_path: Path, tiny_weights: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for name in ("a", "a.k", "B"):
@@ -199,7 +198,7 @@ def test_folders_that_are_linked(tmp_path: Path) -> None:
     (tmp_path / "in" / "b" / "back").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "c").symlink_to(tmp_path / "in" / "b")
     (listing,) = open_images(tmp_path / "in", 9).listings
-    assert [draft.key for draft in listing.drafts()] == ["a/2.png", "b/1.png"]
+    assert [record.key for record in listing.records()] == ["a/2.png", "b/1.png"]
 
 
 def test_an_output_whose_name_is_no_text(tmp_path: Path, tiny_weights: Path) -> None:
@@ -212,17 +211,17 @@ def test_files_of_the_output_that_somebody_changed(
 ) -> None:
     folder, out = write_tars(tmp_path / "in", sample(0)), tmp_path / "out"
     assert curate(folder, out, tiny_weights) == 0
-    record = out / "records" / "000000.json"
-    record.with_suffix(".bak.json").write_bytes(record.read_bytes())
+    summary = out / "records" / "000000.json"
+    summary.with_suffix(".bak.json").write_bytes(summary.read_bytes())
     assert curate(folder, out, tiny_weights) == 0
     capsys.readouterr()
     (out / "000000.tar").rename(tmp_path / "away")
     assert curate(folder, out, tiny_weights) == 1
     assert "000000.tar is gone" in capsys.readouterr().err
-    record.write_text("")
+    summary.write_text("")
     assert curate(folder, out, tiny_weights) == 1
     assert "000000.json is damaged. Remove it" in capsys.readouterr().err
-    record.unlink()
+    summary.unlink()
     assert curate(folder, out, tiny_weights) == 0
     assert captions(out) == ["a dog 0"]
 
@@ -230,11 +229,11 @@ def test_files_of_the_output_that_somebody_changed(
 def test_settings_may_change_until_something_is_finished(
     tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    pictures, out = tmp_path / "in", tmp_path / "out"
-    pictures.mkdir()
-    (pictures / "a.jpg").write_bytes(jpeg(0))
-    words = ["curate", "openimages", str(pictures), str(out), "--in-process"]
-    assert cli.main([*words, "--captioner", str(pictures)]) == 1
+    images, out = tmp_path / "in", tmp_path / "out"
+    images.mkdir()
+    (images / "a.jpg").write_bytes(jpeg(0))
+    words = ["curate", "openimages", str(images), str(out), "--in-process"]
+    assert cli.main([*words, "--captioner", str(images)]) == 1
     assert "has no safetensors" in capsys.readouterr().err
     assert cli.main([*words, "--captioner", str(tiny_weights)]) == 1
     assert "has no safetensors" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Which pictures are taken, and what is kept of them."""
+"""Which images are taken, and what is kept of them."""
 
 import io
 from pathlib import Path
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmosg.curation.images import ReadPictures, is_flat, opened
-from kosmosg.curation.records import Draft, Outcome, Rejection
+from kosmosg.curation.images import ReadImages, image_of, is_flat
+from kosmosg.curation.records import Outcome, Record, Rejection
 from kosmosg.curation.sources import ByteRange, Place
 from kosmosg.prompts.images import central_square
 
@@ -19,13 +19,13 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(values)
 
 
-def draft(path: Path, name: str = "jpg") -> Draft:
+def record(path: Path, name: str = "jpg") -> Record:
     places: dict[str, Place] = {name: ByteRange(path)}
-    return Draft(key=path.name, places=places)
+    return Record(key=path.name, places=places)
 
 
 def read(path: Path, **options: Any) -> Outcome:
-    (outcome,) = ReadPictures(**options)([draft(path)])
+    (outcome,) = ReadImages(**options)([record(path)])
     return outcome
 
 
@@ -43,15 +43,15 @@ def test_the_central_square_is_kept_to_the_pixel(
     image = noise(*size)
     image.save(tmp_path / "a.png")
     outcome = read(tmp_path / "a.png")
-    assert isinstance(outcome, Draft)
-    assert np.array_equal(np.asarray(opened(outcome)), np.asarray(image.crop(box)))
+    assert isinstance(outcome, Record)
+    assert np.array_equal(np.asarray(image_of(outcome)), np.asarray(image.crop(box)))
 
 
 def test_large_squares_are_scaled_down(tmp_path: Path) -> None:
     noise(150, 300).save(tmp_path / "a.png")
     outcome = read(tmp_path / "a.png", max_side=120)
-    assert isinstance(outcome, Draft)
-    assert opened(outcome).size == (120, 120)
+    assert isinstance(outcome, Record)
+    assert image_of(outcome).size == (120, 120)
 
 
 def test_a_photograph_that_was_held_sideways(tmp_path: Path) -> None:
@@ -60,20 +60,20 @@ def test_a_photograph_that_was_held_sideways(tmp_path: Path) -> None:
     exif[0x0112] = 6  # the camera was turned
     image.save(tmp_path / "a.png", exif=exif)
     outcome = read(tmp_path / "a.png")
-    assert isinstance(outcome, Draft)
+    assert isinstance(outcome, Record)
     upright = central_square(image.transpose(Image.Transpose.ROTATE_270))
-    assert np.array_equal(np.asarray(opened(outcome)), np.asarray(upright))
+    assert np.array_equal(np.asarray(image_of(outcome)), np.asarray(upright))
 
 
 @pytest.mark.parametrize(("size", "wanted"), [((99, 400), "too-small"), ((400, 99), "too-small")])
-def test_pictures_below_100_pixels(tmp_path: Path, size: tuple[int, int], wanted: str) -> None:
+def test_images_below_100_pixels(tmp_path: Path, size: tuple[int, int], wanted: str) -> None:
     noise(*size).save(tmp_path / "a.png")
     assert reason(read(tmp_path / "a.png")) == wanted
-    assert isinstance(read(tmp_path / "a.png", min_side=99), Draft)
+    assert isinstance(read(tmp_path / "a.png", min_side=99), Record)
 
 
 @pytest.mark.parametrize("format_", ["PNG", "JPEG"])
-def test_pictures_of_one_colour(tmp_path: Path, format_: str) -> None:
+def test_images_of_one_colour(tmp_path: Path, format_: str) -> None:
     Image.new("RGB", (120, 120), (200, 30, 90)).save(tmp_path / "a", format=format_)
     assert reason(read(tmp_path / "a")) == "one-colour"
 
@@ -94,8 +94,8 @@ def test_the_frame_does_not_count(tmp_path: Path) -> None:
     assert reason(read(tmp_path / "a.png")) == "one-colour"
 
 
-def test_files_that_are_no_pictures(tmp_path: Path) -> None:
-    (tmp_path / "text.jpg").write_text("no picture")
+def test_files_that_are_no_images(tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "empty.jpg").touch()
     buffer = io.BytesIO()
     noise(120, 120).save(buffer, format="JPEG")
@@ -106,25 +106,25 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
         assert isinstance(outcome, Rejection)
         assert outcome.failed
     assert reason(read(tmp_path / "none.jpg")) == "unreadable"
-    (outcome,) = ReadPictures()([draft(tmp_path / "text.jpg", "txt")])
+    (outcome,) = ReadImages()([record(tmp_path / "text.jpg", "txt")])
     assert reason(outcome) == "missing-part"
-    (outcome,) = ReadPictures()([draft(tmp_path / "text.jpg", "jxl")])
+    (outcome,) = ReadImages()([record(tmp_path / "text.jpg", "jxl")])
     assert reason(outcome) == "image-format"
 
 
-def test_each_outcome_is_that_of_its_draft(tmp_path: Path) -> None:
+def test_each_outcome_is_that_of_its_record(tmp_path: Path) -> None:
     """Equal keys are no trouble."""
-    drafts = []
+    records = []
     for number in range(40):
         path = tmp_path / f"{number}.png"
         if number % 3:
             noise(100 + number, 100, seed=number).save(path)
-        drafts.append(Draft(key="same", places={"jpg": ByteRange(path)}))
-    for number, outcome in enumerate(ReadPictures()(drafts)):
+        records.append(Record(key="same", places={"jpg": ByteRange(path)}))
+    for number, outcome in enumerate(ReadImages()(records)):
         if number % 3:
-            assert isinstance(outcome, Draft)
+            assert isinstance(outcome, Record)
             square = central_square(noise(100 + number, 100, seed=number))
-            assert np.array_equal(np.asarray(opened(outcome)), np.asarray(square))
+            assert np.array_equal(np.asarray(image_of(outcome)), np.asarray(square))
         else:
             assert reason(outcome) == "unreadable"
 
@@ -139,12 +139,12 @@ def test_each_outcome_is_that_of_its_draft(tmp_path: Path) -> None:
         (None, "a.png"),
     ],
 )
-def test_where_a_picture_is_from(tmp_path: Path, noted: str | None, source: str) -> None:
+def test_where_a_image_is_from(tmp_path: Path, noted: str | None, source: str) -> None:
     noise(120, 120).save(tmp_path / "a.png")
     places: dict[str, Place] = {"png": ByteRange(tmp_path / "a.png")}
     if noted is not None:
         (tmp_path / "a.json").write_text(noted)
         places["json"] = ByteRange(tmp_path / "a.json")
-    (outcome,) = ReadPictures()([Draft(key="a.png", places=places)])
-    assert isinstance(outcome, Draft)
+    (outcome,) = ReadImages()([Record(key="a.png", places=places)])
+    assert isinstance(outcome, Record)
     assert outcome.source == source

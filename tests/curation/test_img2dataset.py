@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmosg.curation.img2dataset import open_downloads
 from kosmosg.curation.options import CaptionOptions
-from kosmosg.curation.output import Ledger
+from kosmosg.curation.output import OutputFolder
 from kosmosg.curation.pipelines import make_captions
+from kosmosg.curation.sources import open_images
 from kosmosg.data.preprocessing import PromptPreparer
 from kosmosg.data.schema import CaptionRules, CaptionSample
 from kosmosg.data.shards import open_shards
@@ -73,10 +73,10 @@ def write_files(folder: Path, *samples: dict[str, bytes]) -> Path:
     return folder
 
 
-def make_set(folder: Path, tokenizer: Path, directory: Path, **limits: Any) -> Ledger:
+def make_set(folder: Path, tokenizer: Path, directory: Path, **limits: Any) -> OutputFolder:
     options = CaptionOptions(tokenizer=tokenizer, min_side=SIDE, **limits)
-    recipe = make_captions(folder, options, per_shard=3)
-    return make(recipe, directory, 3)
+    pipeline = make_captions(folder, options, per_shard=3)
+    return make(pipeline, directory, 3)
 
 
 def read(directory: Path) -> list[CaptionSample]:
@@ -97,9 +97,9 @@ def tokenizer(tiny_weights: Path) -> Path:
 @pytest.mark.parametrize("write", [write_tars, write_files])
 def test_both_layouts(write: Any, tokenizer: Path, tmp_path: Path) -> None:
     folder = write(tmp_path / "in", *(sample(number) for number in range(4)))
-    ledger = make_set(folder, tokenizer, tmp_path / "set")
-    assert [record["samples"] for record in ledger.records()] == [3, 1]
-    samples = sorted(read(ledger.directory), key=lambda each: each.caption)
+    output = make_set(folder, tokenizer, tmp_path / "set")
+    assert [summary["samples"] for summary in output.summaries()] == [3, 1]
+    samples = sorted(read(output.directory), key=lambda each: each.caption)
     assert [each.caption for each in samples] == [f"a dog {n}" for n in range(4)]
     preparer = PromptPreparer(
         tokenizer=KosmosGTokenizer.from_pretrained(tokenizer),
@@ -122,8 +122,8 @@ def test_files_of_a_sample_that_are_not_neighbours(tokenizer: Path, tmp_path: Pa
     ]
     (tmp_path / "in").mkdir()
     write_tar(tmp_path / "in" / "0.tar", sorted(files, key=lambda file: file[0].split(".")[-1]))
-    ledger = make_set(tmp_path / "in", tokenizer, tmp_path / "set")
-    assert [each.caption for each in read(ledger.directory)] == [f"a dog {n}" for n in range(4)]
+    output = make_set(tmp_path / "in", tokenizer, tmp_path / "set")
+    assert [each.caption for each in read(output.directory)] == [f"a dog {n}" for n in range(4)]
 
 
 def test_suffixes_of_phones_and_browsers(tokenizer: Path, tmp_path: Path) -> None:
@@ -132,17 +132,17 @@ def test_suffixes_of_phones_and_browsers(tokenizer: Path, tmp_path: Path) -> Non
         for name, data in sample(number).items():
             name = suffix if name == "jpg" else name
             (tmp_path / "in" / f"image-{number}.{name}").write_bytes(data)
-    ledger = make_set(tmp_path / "in", tokenizer, tmp_path / "set")
-    assert [each.caption for each in read(ledger.directory)] == [f"a dog {n}" for n in range(3)]
-    assert [record["steps"][0]["set_aside"] for record in ledger.records()] == [
+    output = make_set(tmp_path / "in", tokenizer, tmp_path / "set")
+    assert [each.caption for each in read(output.directory)] == [f"a dog {n}" for n in range(3)]
+    assert [summary["steps"][0]["set_aside"] for summary in output.summaries()] == [
         *({}, {"image-format": 1}),
     ]
 
 
 def test_a_sample_says_where_it_is_from(tokenizer: Path, tmp_path: Path) -> None:
     samples = [sample(0), sample(1, metadata={"url": None})]
-    ledger = make_set(write_tars(tmp_path / "in", *samples), tokenizer, tmp_path / "set")
-    content = (ledger.directory / "000000.tar").read_bytes()
+    output = make_set(write_tars(tmp_path / "in", *samples), tokenizer, tmp_path / "set")
+    content = (output.directory / "000000.tar").read_bytes()
     assert b'"source": "https://host/0.jpg"' in content
     assert b'"source": "00000.tar, sample 1"' in content
 
@@ -156,7 +156,7 @@ def test_a_sample_says_where_it_is_from(tokenizer: Path, tmp_path: Path) -> None
         ({"metadata": {"height": True}}, "size-not-a-number"),
         ({"metadata": {"height": 39}}, "too-small"),
         ({"jpg": jpeg(0, (50, 39))}, "too-small"),  # whatever the JSON says
-        ({"jpg": b"no picture"}, "image"),
+        ({"jpg": b"no image"}, "image"),
         ({"jpg": None}, "missing-part"),
         ({"jpg": None, "jxl": b""}, "image-format"),
         ({"jpg": jpeg(0, (50, 39)), "metadata": {"height": None}}, "too-small"),
@@ -174,10 +174,10 @@ def test_what_training_would_not_take(
     changes: dict[str, Any], reason: str, tokenizer: Path, tmp_path: Path
 ) -> None:
     folder = write_tars(tmp_path / "in", sample(0, **changes), sample(1))
-    ledger = make_set(folder, tokenizer, tmp_path / "set")
-    (record,) = ledger.records()
-    assert record["steps"][0]["set_aside"] == {reason: 1}
-    assert [each.caption for each in read(ledger.directory)] == ["a dog 1"]
+    output = make_set(folder, tokenizer, tmp_path / "set")
+    (summary,) = output.summaries()
+    assert summary["steps"][0]["set_aside"] == {reason: 1}
+    assert [each.caption for each in read(output.directory)] == ["a dog 1"]
 
 
 @pytest.mark.parametrize(
@@ -194,8 +194,8 @@ def test_what_training_would_not_take(
 )
 def test_what_training_takes(changes: dict[str, Any], tokenizer: Path, tmp_path: Path) -> None:
     folder = write_tars(tmp_path / "in", sample(0, **changes))
-    ledger = make_set(folder, tokenizer, tmp_path / "set")
-    assert [each.caption for each in read(ledger.directory)] == ["a dog 0"]
+    output = make_set(folder, tokenizer, tmp_path / "set")
+    assert [each.caption for each in read(output.directory)] == ["a dog 0"]
 
 
 def test_the_longest_caption(tokenizer: Path, tmp_path: Path) -> None:
@@ -205,14 +205,14 @@ def test_the_longest_caption(tokenizer: Path, tmp_path: Path) -> None:
         == 2
     )
     samples = [sample(0, txt=b"dog " * 128), sample(1, txt=b"dog " * 129)]
-    ledger = make_set(write_tars(tmp_path / "in", *samples), tokenizer, tmp_path / "set")
-    assert [len(each.caption.split()) for each in read(ledger.directory)] == [128]
+    output = make_set(write_tars(tmp_path / "in", *samples), tokenizer, tmp_path / "set")
+    assert [len(each.caption.split()) for each in read(output.directory)] == [128]
 
 
 def test_folders_that_are_none(tokenizer: Path, tmp_path: Path) -> None:
-    with pytest.raises(CurationError, match="is no folder"):
-        open_downloads(tmp_path / "none", 3)
+    with pytest.raises(CurationError, match="is not there"):
+        open_images(tmp_path / "none", 3)
     with pytest.raises(CurationError, match="nothing in"):
-        open_downloads(tmp_path, 3)
+        open_images(tmp_path, 3)
     with pytest.raises(WeightsError, match="tokenizer lacks"):
         make_captions(tmp_path, CaptionOptions(tokenizer=tmp_path), per_shard=3)

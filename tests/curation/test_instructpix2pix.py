@@ -10,7 +10,7 @@ from PIL import Image
 
 from kosmosg.curation.instructpix2pix import open_edits
 from kosmosg.curation.options import EditOptions
-from kosmosg.curation.output import Ledger
+from kosmosg.curation.output import OutputFolder
 from kosmosg.curation.pipelines import make_instructpix2pix
 from kosmosg.data.preprocessing import PromptPreparer
 from kosmosg.data.schema import EditSample
@@ -23,7 +23,7 @@ SEEDS: list[Any] = [["0000000", ["11", "12"]], ["0000001", ["7"]], ["0000002", [
 
 
 def blobs(seed: int, size: tuple[int, int] = (40, 32)) -> Image.Image:
-    """A picture that JPEG does no harm to."""
+    """An image that JPEG does no harm to."""
     values = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return Image.fromarray(values).resize(size, Image.Resampling.BICUBIC)
 
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
     root = tmp_path / "clip-filtered"
     for number, (name, seeds) in enumerate(SEEDS):
         (root / name).mkdir(parents=True)
-        prompt = {"input": f"picture {number}", "edit": f"make it {number}", "output": "…"}
+        prompt = {"input": f"image {number}", "edit": f"make it {number}", "output": "…"}
         (root / name / "prompt.json").write_text(json.dumps(prompt), encoding="utf-8")
         (root / name / "metadata.jsonl").touch()
         for seed in seeds:
@@ -43,9 +43,9 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def make_set(folder: Path, directory: Path, per_shard: int = 2) -> Ledger:
-    recipe = make_instructpix2pix(folder, EditOptions(side=64), per_shard=per_shard)
-    return make(recipe, directory, per_shard)
+def make_set(folder: Path, directory: Path, per_shard: int = 2) -> OutputFolder:
+    pipeline = make_instructpix2pix(folder, EditOptions(side=64), per_shard=per_shard)
+    return make(pipeline, directory, per_shard)
 
 
 def read(directory: Path) -> list[EditSample]:
@@ -59,11 +59,11 @@ def read(directory: Path) -> list[EditSample]:
 
 
 def test_every_pair_becomes_a_sample(folder: Path, tmp_path: Path, tiny_weights: Path) -> None:
-    ledger = make_set(folder, tmp_path / "set")
-    assert [record["samples"] for record in ledger.records()] == [2, 2, 1]
-    samples = read(ledger.directory)
+    output = make_set(folder, tmp_path / "set")
+    assert [summary["samples"] for summary in output.summaries()] == [2, 2, 1]
+    samples = read(output.directory)
     numbers = [0, 0, 1, 2, 2]
-    assert [sample.caption for sample in samples] == [f"picture {n}" for n in numbers]
+    assert [sample.caption for sample in samples] == [f"image {n}" for n in numbers]
     assert [sample.instruction for sample in samples] == [f"make it {n}" for n in numbers]
     preparer = PromptPreparer(
         tokenizer=KosmosGTokenizer.from_pretrained(tiny_weights / "tokenizer"),
@@ -84,13 +84,13 @@ def test_every_pair_becomes_a_sample(folder: Path, tmp_path: Path, tiny_weights:
 
 def test_pairs_that_cannot_be_used_are_set_aside(folder: Path, tmp_path: Path) -> None:
     (folder / "0000000" / "11_1.jpg").unlink()
-    (folder / "0000000" / "12_0.jpg").write_text("no picture")
+    (folder / "0000000" / "12_0.jpg").write_text("no image")
     (folder / "0000001" / "prompt.json").write_text('{"input": "a"}')
     (folder / "0000002" / "prompt.json").write_text('{"input": "a", "edit": " "}')
-    ledger = make_set(folder, tmp_path / "set")
+    output = make_set(folder, tmp_path / "set")
     reasons = [
         (rejection["key"], rejection["step"], rejection["reason"])
-        for path in sorted((ledger.directory / "set-aside").iterdir())
+        for path in sorted((output.directory / "set-aside").iterdir())
         for rejection in map(json.loads, path.read_text().splitlines())
     ]
     assert reasons == [
@@ -105,9 +105,9 @@ def test_pairs_that_cannot_be_used_are_set_aside(folder: Path, tmp_path: Path) -
 @pytest.mark.parametrize("text", ["[", '{"input": 3, "edit": "a"}', "[1]", "[" * 100_000])
 def test_prompts_that_are_none(folder: Path, tmp_path: Path, text: str) -> None:
     (folder / "0000001" / "prompt.json").write_text(text)
-    ledger = make_set(folder, tmp_path / "set", per_shard=5)
-    (record,) = ledger.records()
-    assert record["steps"][0]["set_aside"] == {"metadata": 1}
+    output = make_set(folder, tmp_path / "set", per_shard=5)
+    (summary,) = output.summaries()
+    assert summary["steps"][0]["set_aside"] == {"metadata": 1}
 
 
 @pytest.mark.parametrize(

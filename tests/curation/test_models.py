@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPSegForImageSegmentation
 
 from kosmosg.curation import models
-from kosmosg.curation.captioning import Blip2Captioner, Caption
+from kosmosg.curation.captioning import Blip2Captioner, CaptionImages
 from kosmosg.curation.entity_extraction import PLAIN, PROMPT, LanguageModel
 from kosmosg.curation.images import store
 from kosmosg.curation.models import find_model
-from kosmosg.curation.records import Draft, Rejection
+from kosmosg.curation.records import Record, Rejection
 from kosmosg.curation.segmentation import ClipSegSegmenter, FindMasks
 from kosmosg.errors import WeightsError
 from tests.curation.tiny_models import write_blip2, write_clipseg, write_mpt, write_qwen2
@@ -48,9 +48,9 @@ def test_captions(folders: dict[str, Path]) -> None:
     assert captioner(images) == captions
     assert [captioner([image])[0] for image in images] == captions
     assert all(len(caption) <= 6 and "<" not in caption for caption in captions)
-    step = Caption(captioner, batch=2)
-    drafts = [Draft(key=str(seed), picture=store(image)) for seed, image in enumerate(images)]
-    for outcome, caption in zip(step(drafts), captions, strict=True):
+    step = CaptionImages(captioner, batch=2)
+    records = [Record(key=str(seed), image=store(image)) for seed, image in enumerate(images)]
+    for outcome, caption in zip(step(records), captions, strict=True):
         if isinstance(outcome, Rejection):
             assert (outcome.reason, caption.split()) == ("no-caption", [])
         else:
@@ -58,9 +58,9 @@ def test_captions(folders: dict[str, Path]) -> None:
 
 
 def test_captions_are_one_line() -> None:
-    drafts = [Draft(key=str(n), picture=store(noise(n))) for n in range(2)]
-    one, other = Caption(lambda images: [" a  dog\nruns ", " \n"], batch=2)(drafts)
-    assert isinstance(one, Draft)
+    records = [Record(key=str(n), image=store(noise(n))) for n in range(2)]
+    one, other = CaptionImages(lambda images: [" a  dog\nruns ", " \n"], batch=2)(records)
+    assert isinstance(one, Record)
     assert one.caption == "a dog runs"
     assert isinstance(other, Rejection)
     assert other.reason == "no-caption"
@@ -126,14 +126,14 @@ def test_masks_are_those_of_the_model(
         assert all(np.allclose(a, b, atol=1e-2) for a, b in zip(whole, parts, strict=True))
 
 
-def test_the_masks_of_drafts(folders: dict[str, Path]) -> None:
+def test_the_masks_of_records(folders: dict[str, Path]) -> None:
     step = FindMasks(ClipSegSegmenter.load(str(folders["clipseg"])), batch=4)
-    drafts = [
-        Draft(key="1", picture=store(noise(1)), tags=("dog", "a very long name of a thing")),
-        Draft(key="2", picture=store(noise(2)), tags=("cat",)),
+    records = [
+        Record(key="1", image=store(noise(1)), tags=("dog", "a very long name of a thing")),
+        Record(key="2", image=store(noise(2)), tags=("cat",)),
     ]
-    found = step(drafts)
-    assert [len(each.logits) for each in found if isinstance(each, Draft)] == [2, 1]
+    found = step(records)
+    assert [len(each.logits) for each in found if isinstance(each, Record)] == [2, 1]
 
 
 @pytest.mark.parametrize(

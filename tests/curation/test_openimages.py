@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmosg.curation.engine import Job, run_here
+from kosmosg.curation.engine import ShardPlan, run_here
 from kosmosg.curation.entity_extraction import Answer
-from kosmosg.curation.output import Ledger
-from kosmosg.curation.pipelines import Models, Recipe, make_openimages
+from kosmosg.curation.output import OutputFolder
+from kosmosg.curation.pipelines import Models, Pipeline, make_openimages
 from kosmosg.data.boxes import square_box
 from kosmosg.data.options import EntityOptions
 from kosmosg.data.preprocessing import PromptPreparer
@@ -23,22 +23,24 @@ from kosmosg.data.schema import CompositionalSample, open_picture
 from kosmosg.data.shards import open_shards
 from kosmosg.prompts.tokenizer import KosmosGTokenizer
 from tests.curation.folders import shards
-from tests.curation.world import OPTIONS, draw, oracles, write_pictures
+from tests.curation.world import OPTIONS, draw, oracles, write_images
 
 COUNT, PER_SHARD = 24, 10
 
 
-def make(recipe: Recipe, directory: Path, per_shard: int = PER_SHARD) -> Ledger:
+def make(pipeline: Pipeline, directory: Path, per_shard: int = PER_SHARD) -> OutputFolder:
     """Make all shards in this process."""
-    ledger = Ledger(directory=directory, per_shard=per_shard)
-    ledger.begin(recipe.settings)
-    jobs = [Job(number=n, listing=listing) for n, listing in enumerate(recipe.source.listings)]
-    assert list(run_here(jobs, recipe.stages, ledger)) == [job.number for job in jobs]
-    ledger.end()
-    return ledger
+    output = OutputFolder(directory=directory, per_shard=per_shard)
+    output.begin(pipeline.settings)
+    plans = [
+        ShardPlan(number=n, listing=listing) for n, listing in enumerate(pipeline.source.listings)
+    ]
+    assert list(run_here(plans, pipeline.steps, output)) == [plan.number for plan in plans]
+    output.end()
+    return output
 
 
-def recipe_of(folder: Path, models: Models | None = None, **changes: Any) -> Recipe:
+def pipeline_of(folder: Path, models: Models | None = None, **changes: Any) -> Pipeline:
     return make_openimages(
         folder,
         replace(OPTIONS, **changes),
@@ -48,13 +50,13 @@ def recipe_of(folder: Path, models: Models | None = None, **changes: Any) -> Rec
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("world") / "pictures", COUNT)
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("world") / "images", COUNT)
 
 
 @pytest.fixture(scope="module")
-def made(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Ledger:
-    return make(recipe_of(pictures), tmp_path_factory.mktemp("made") / "set")
+def made(images: Path, tmp_path_factory: pytest.TempPathFactory) -> OutputFolder:
+    return make(pipeline_of(images), tmp_path_factory.mktemp("made") / "set")
 
 
 def read(directory: Path) -> Iterator[CompositionalSample]:
@@ -67,7 +69,7 @@ def read(directory: Path) -> Iterator[CompositionalSample]:
             yield sample
 
 
-def test_captions_and_entities_are_those_of_the_world(made: Ledger) -> None:
+def test_captions_and_entities_are_those_of_the_world(made: OutputFolder) -> None:
     samples = list(read(made.directory))
     assert len(samples) == COUNT
     for seed, sample in enumerate(samples):
@@ -78,7 +80,7 @@ def test_captions_and_entities_are_those_of_the_world(made: Ledger) -> None:
         ]
 
 
-def test_pictures_and_masks_are_those_of_the_world(made: Ledger) -> None:
+def test_images_and_masks_are_those_of_the_world(made: OutputFolder) -> None:
     """Crops show what the true masks cover and a little around it, and the rest is white."""
     for seed, sample in enumerate(read(made.directory)):
         known = draw(seed)
@@ -101,7 +103,7 @@ def test_pictures_and_masks_are_those_of_the_world(made: Ledger) -> None:
             assert (masked[share < 0.01] > 250).mean() > 0.85, seed
 
 
-def test_training_reads_them(made: Ledger, tiny_weights: Path) -> None:
+def test_training_reads_them(made: OutputFolder, tiny_weights: Path) -> None:
     preparer = PromptPreparer(
         tokenizer=KosmosGTokenizer.from_pretrained(tiny_weights / "tokenizer"),
         image_slots=8,
@@ -116,7 +118,7 @@ def test_training_reads_them(made: Ledger, tiny_weights: Path) -> None:
         assert prepared.caption == sample.caption
 
 
-def test_every_sample_says_where_it_is_from(made: Ledger) -> None:
+def test_every_sample_says_where_it_is_from(made: OutputFolder) -> None:
     names = []
     for path in sorted(made.directory.glob("*.tar")):
         with tarfile.open(path) as archive:
@@ -128,21 +130,21 @@ def test_every_sample_says_where_it_is_from(made: Ledger) -> None:
     assert names == [(f"{n // 10 * 10 + n % 10:09d}.json", f"{n:03d}.png") for n in range(COUNT)]
 
 
-def test_counts(made: Ledger) -> None:
-    records = list(made.records())
-    assert [record["samples"] for record in records] == [10, 10, 4]
+def test_counts(made: OutputFolder) -> None:
+    summaries = list(made.summaries())
+    assert [summary["samples"] for summary in summaries] == [10, 10, 4]
     names = ["read", "caption", "entities", "masks", "cut"]
-    for record in records:
-        assert [step["step"] for step in record["steps"]] == names
-        assert all(step["came"] == step["kept"] == record["samples"] for step in record["steps"])
-        assert all(step["set_aside"] == {} for step in record["steps"])
+    for summary in summaries:
+        assert [step["step"] for step in summary["steps"]] == names
+        assert all(step["came"] == step["kept"] == summary["samples"] for step in summary["steps"])
+        assert all(step["set_aside"] == {} for step in summary["steps"])
     entities = sum(len(draw(seed).caption.spans) for seed in range(COUNT))
-    assert sum(record["entities"]["kept"] for record in records) == entities
+    assert sum(summary["entities"]["kept"] for summary in summaries) == entities
     assert [path.read_text() for path in (made.directory / "set-aside").iterdir()] == [""] * 3
 
 
-def test_the_same_bytes_again(made: Ledger, pictures: Path, tmp_path: Path) -> None:
-    again = make(recipe_of(pictures), tmp_path / "again")
+def test_the_same_bytes_again(made: OutputFolder, images: Path, tmp_path: Path) -> None:
+    again = make(pipeline_of(images), tmp_path / "again")
     assert shards(again.directory) == shards(made.directory)
 
 
@@ -150,7 +152,7 @@ def say(answers: dict[str, str], captions: list[str]) -> list[Answer]:
     return [Answer(text=answers[caption], ended=True) for caption in captions]
 
 
-def test_what_a_model_does_not_find_is_set_aside(pictures: Path, tmp_path: Path) -> None:
+def test_what_a_model_does_not_find_is_set_aside(images: Path, tmp_path: Path) -> None:
     """One sample for each way in which a caption or a mask can be of no use."""
     models = oracles(COUNT)
     texts = [draw(seed).caption.text for seed in range(10)]
@@ -166,11 +168,11 @@ def test_what_a_model_does_not_find_is_set_aside(pictures: Path, tmp_path: Path)
     few = tmp_path / "few"
     few.mkdir()
     for seed in range(5):
-        (few / f"{seed}.png").symlink_to(pictures / f"{seed:03d}.png")
+        (few / f"{seed}.png").symlink_to(images / f"{seed:03d}.png")
     stubborn = replace(models, finder=lambda: partial(say, answers), segmenter=lambda: nowhere)
-    ledger = make(recipe_of(few, stubborn), tmp_path / "set")
-    assert not list(ledger.directory.glob("*.tar"))
-    lines = (ledger.directory / "set-aside" / "000000.jsonl").read_text().splitlines()
+    output = make(pipeline_of(few, stubborn), tmp_path / "set")
+    assert not list(output.directory.glob("*.tar"))
+    lines = (output.directory / "set-aside" / "000000.jsonl").read_text().splitlines()
     rejections = {each["key"]: each for each in map(json.loads, lines)}
     assert {key: each["reason"] for key, each in rejections.items()} == {
         "0.png": "no-entities",
@@ -184,6 +186,6 @@ def test_what_a_model_does_not_find_is_set_aside(pictures: Path, tmp_path: Path)
         ["a dragon", "not-in-caption"],
     ]
     assert rejections["4.png"]["dropped"] == [[words[-1], "empty-mask"]]
-    (record,) = ledger.records()
-    assert record["samples"] == record["bytes"] == 0
-    assert record["entities"] == {"not-in-caption": 2, "empty-mask": 1, "kept": 0}
+    (summary,) = output.summaries()
+    assert summary["samples"] == summary["bytes"] == 0
+    assert summary["entities"] == {"not-in-caption": 2, "empty-mask": 1, "kept": 0}

@@ -1,4 +1,4 @@
-"""Folders and shards of pictures, divided into portions; and their files."""
+"""Folders and shards of images, divided into shards; and their files."""
 
 import io
 import os
@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmosg.curation.images import ReadPictures
-from kosmosg.curation.img2dataset import ReadDownloads
-from kosmosg.curation.records import Draft, Rejected, Rejection, Source
+from kosmosg.curation.images import ReadImages
+from kosmosg.curation.img2dataset import ReadCaptioned
+from kosmosg.curation.records import Record, RecordSource, Rejected, Rejection
 from kosmosg.curation.sources import ByteRange, Lost, open_images, read_file
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import CurationError
 from tests.data.test_shards import write_tar
 
 
-def keys(source: Source) -> list[list[str]]:
-    return [[draft.key for draft in listing.drafts()] for listing in source.listings]
+def keys(source: RecordSource) -> list[list[str]]:
+    return [[record.key for record in listing.records()] for listing in source.listings]
 
 
 def test_a_folder_in_the_order_of_names(tmp_path: Path) -> None:
@@ -28,8 +28,8 @@ def test_a_folder_in_the_order_of_names(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     source = open_images(tmp_path, 3)
     assert keys(source) == [["a/b.jpeg", "a/z.JPG", "b.png"], ["d.webp"]]
-    (draft,) = source.listings[1].drafts()
-    assert draft.places == {"webp": ByteRange(tmp_path / "d.webp")}
+    (record,) = source.listings[1].records()
+    assert record.places == {"webp": ByteRange(tmp_path / "d.webp")}
 
 
 def test_files_that_are_no_images_are_counted(
@@ -49,12 +49,12 @@ def test_what_is_noted_beside_an_image(tmp_path: Path) -> None:
     for name in ("a/b.c.jfif", "a/b.c.JSON", "a/b.c.txt", "a/b.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    ((draft,),) = (listing.drafts() for listing in open_images(tmp_path, 9).listings)
-    found = {kind: place[0].name for kind, place in draft.places.items()}
+    ((record,),) = (listing.records() for listing in open_images(tmp_path, 9).listings)
+    found = {kind: place[0].name for kind, place in record.places.items()}
     assert found == {"jfif": "b.c.jfif", "json": "b.c.JSON", "txt": "b.c.txt"}
 
 
-def test_shards_of_pictures(tmp_path: Path) -> None:
+def test_shards_of_images(tmp_path: Path) -> None:
     for number, count in ((0, 3), (1, 1)):
         files = [
             (f"{n}.{kind}", f"{number}{n}{kind}".encode())
@@ -68,7 +68,7 @@ def test_shards_of_pictures(tmp_path: Path) -> None:
         ["0.tar, sample 2"],
         ["1.tar, sample 0"],
     ]
-    place = source.listings[1].drafts()[0].places["jpg"]
+    place = source.listings[1].records()[0].places["jpg"]
     assert place.path.read_bytes()[place.offset : place.offset + place.size] == b"02jpg"
 
 
@@ -79,12 +79,12 @@ def test_archives_that_are_cut_off_or_none(tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(content[: content.index(b"2.png")])
     (tmp_path / "1.tar").write_text("no archive")
     source = open_images(tmp_path, 2)
-    assert [len(portion) for portion in keys(source)] == [2, 1, 1]
-    drafts = [draft for listing in source.listings for draft in listing.drafts()]
-    for step in (ReadPictures(), ReadDownloads(tokenizer=Any)):  # type: ignore[arg-type]
-        lost = [each for each in step(drafts[2:]) if isinstance(each, Rejection)]
+    assert [len(shard) for shard in keys(source)] == [2, 1, 1]
+    records = [record for listing in source.listings for record in listing.records()]
+    for step in (ReadImages(), ReadCaptioned(tokenizer=Any)):  # type: ignore[arg-type]
+        lost = [each for each in step(records[2:]) if isinstance(each, Rejection)]
         assert [each.reason for each in lost] == ["broken-shard"] * 2
-    assert all(isinstance(each, Draft) for each in ReadPictures()(drafts[:2]))
+    assert all(isinstance(each, Record) for each in ReadImages()(records[:2]))
 
 
 def png(seed: int) -> bytes:

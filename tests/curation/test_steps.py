@@ -1,11 +1,11 @@
-"""Steps over portions: groups, counts, and failures that stop nobody else."""
+"""Steps over shards: groups, counts, and failures that stop nobody else."""
 
 from collections.abc import Sequence
 
 import pytest
 import torch
 
-from kosmosg.curation.records import Draft, Outcome, Portion, Rejected, one_by_one
+from kosmosg.curation.records import Outcome, Record, Rejected, ShardRecords, one_by_one
 from kosmosg.curation.steps import TOO_MANY, advance
 from kosmosg.data.skipping import BadSample
 from kosmosg.errors import CurationError
@@ -20,33 +20,33 @@ class Step:
         self.batch, self.bad, self.room = batch, bad, room
         self.groups: list[str] = []
 
-    def __call__(self, drafts: Sequence[Draft]) -> list[Outcome]:
-        self.groups.append("".join(draft.key for draft in drafts))
-        if len(drafts) > self.room:
+    def __call__(self, records: Sequence[Record]) -> list[Outcome]:
+        self.groups.append("".join(record.key for record in records))
+        if len(records) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        if any(draft.key in self.bad for draft in drafts):
+        if any(record.key in self.bad for record in records):
             raise KeyError("no such thing")
-        return one_by_one(self.work, drafts)
+        return one_by_one(self.work, records)
 
-    def work(self, draft: Draft) -> Draft:
-        if draft.key == "r":
+    def work(self, record: Record) -> Record:
+        if record.key == "r":
             raise Rejected("no-caption", "nothing")
-        if draft.key == "b":
+        if record.key == "b":
             raise BadSample("image", "damaged")
-        return Draft(key=draft.key.upper())
+        return Record(key=record.key.upper())
 
 
-def portion(keys: str) -> Portion:
-    return Portion(number=3, drafts=tuple(Draft(key=key) for key in keys))
+def shard(keys: str) -> ShardRecords:
+    return ShardRecords(number=3, records=tuple(Record(key=key) for key in keys))
 
 
-def kept(portion: Portion) -> str:
-    return "".join(draft.key for draft in portion.drafts)
+def kept(shard: ShardRecords) -> str:
+    return "".join(record.key for record in shard.records)
 
 
 def test_groups_and_counts() -> None:
     step = Step()
-    done = advance(portion("acrdefbgh"), step)
+    done = advance(shard("acrdefbgh"), step)
     assert step.groups == ["acrd", "efbg", "h"]
     assert (done.number, kept(done)) == (3, "ACDEFGH")
     assert [(each.key, each.step, each.reason) for each in done.set_aside] == [
@@ -54,16 +54,16 @@ def test_groups_and_counts() -> None:
         ("b", "step", "image"),
     ]
     assert [each.failed for each in done.set_aside] == [False, True]
-    (tally,) = done.tallies
-    assert (tally.step, tally.came, tally.kept) == ("step", 9, 7)
+    (counts,) = done.counts
+    assert (counts.step, counts.came, counts.kept) == ("step", 9, 7)
     again = advance(done, Step())
-    assert [each.came for each in again.tallies] == [9, 7]
+    assert [each.came for each in again.counts] == [9, 7]
     assert again.set_aside == done.set_aside
 
 
 def test_the_one_that_is_to_blame_is_found() -> None:
     step = Step(batch=8, bad="dg")
-    done = advance(portion("acdefghi"), step)
+    done = advance(shard("acdefghi"), step)
     assert kept(done) == "ACEFHI"
     assert [(each.key, each.reason) for each in done.set_aside] == [("d", "error"), ("g", "error")]
     assert done.set_aside[0].detail == "KeyError: 'no such thing'"
@@ -72,7 +72,7 @@ def test_the_one_that_is_to_blame_is_found() -> None:
 
 def test_groups_become_smaller_where_the_memory_ends() -> None:
     step = Step(batch=8, room=3)
-    assert kept(advance(portion("acdefghi"), step)) == "ACDEFGHI"
+    assert kept(advance(shard("acdefghi"), step)) == "ACDEFGHI"
     assert step.groups[:2] == ["acdefghi", "acde"]
     assert {len(group) for group in step.groups} == {8, 4, 2}
 
@@ -81,16 +81,16 @@ def test_a_step_that_fails_for_all_is_broken() -> None:
     keys = "acdefghi"
     assert len(keys) == TOO_MANY
     with pytest.raises(CurationError, match=r"failed for all 8 samples of shard 3.*KeyError"):
-        advance(portion(keys), Step(bad=keys))
+        advance(shard(keys), Step(bad=keys))
     # A few that fail may well be to blame themselves.
-    assert advance(portion(keys[1:]), Step(bad=keys)).drafts == ()
+    assert advance(shard(keys[1:]), Step(bad=keys)).records == ()
 
 
 def test_rules_may_sort_out_everything() -> None:
-    done = advance(portion("r" * 20), Step())
+    done = advance(shard("r" * 20), Step())
     assert len(done.set_aside) == 20
 
 
-def test_a_portion_of_nothing() -> None:
-    done = advance(portion(""), Step())
-    assert (done.tallies[0].came, done.tallies[0].kept) == (0, 0)
+def test_a_shard_of_nothing() -> None:
+    done = advance(shard(""), Step())
+    assert (done.counts[0].came, done.counts[0].kept) == (0, 0)

@@ -1,4 +1,4 @@
-"""Pictures of the drawn world, and models that know all that there is to know about them."""
+"""Images of the drawn world, and models that know all that there is to know about them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,24 +11,24 @@ from PIL import Image
 
 from kosmosg.curation.captioning import Captioner
 from kosmosg.curation.entity_extraction import Answer, Finder
-from kosmosg.curation.options import Compositional
+from kosmosg.curation.options import CompositionalOptions
 from kosmosg.curation.pipelines import Models
 from kosmosg.curation.segmentation import Logits, Segmenter
 from miniature.world import Caption, sample_picture, write_caption
 from tests.miniature.world.test_world import FIGURE
 
 ZOOM = 4  # 64 pixels are too few for curation
-OPTIONS = Compositional(side=64)
+OPTIONS = CompositionalOptions(side=64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """A picture and the truth about it.
+    """An image and the truth about it.
 
     Attributes:
         image: Enlarged.
         caption: With the spans of its entities.
-        masks: Where these are, from 0 to 1, enlarged as the picture is.
+        masks: Where these are, from 0 to 1, enlarged as the image is.
     """
 
     image: Image.Image
@@ -39,11 +39,11 @@ class Known:
 @cache
 def draw(seed: int) -> Known:
     rng = np.random.default_rng(seed)
-    picture = sample_picture(rng)
+    image = sample_picture(rng)
     return Known(
-        image=Image.fromarray(enlarge(picture.image)),
-        caption=write_caption(picture.description, rng),
-        masks=tuple(enlarge(mask) / 255.0 for mask in picture.masks),
+        image=Image.fromarray(enlarge(image.image)),
+        caption=write_caption(image.description, rng),
+        masks=tuple(enlarge(mask) / 255.0 for mask in image.masks),
     )
 
 
@@ -51,7 +51,7 @@ def enlarge(values: np.ndarray) -> np.ndarray:
     return values.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
 
 
-def write_pictures(folder: Path, count: int) -> Path:
+def write_images(folder: Path, count: int) -> Path:
     folder.mkdir(parents=True)
     for seed in range(count):
         draw(seed).image.save(folder / f"{seed:03d}.png")
@@ -59,7 +59,7 @@ def write_pictures(folder: Path, count: int) -> Path:
 
 
 class Oracle:
-    """Recognises a picture by its pixels."""
+    """Recognises an image by its pixels."""
 
     def __init__(self, count: int):
         self._known = {_digest(draw(seed).image): draw(seed) for seed in range(count)}

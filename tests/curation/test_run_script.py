@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from kosmosg.curation.options import Compositional
+from kosmosg.curation.options import CompositionalOptions
 from tests.cli.options import read_options
 from tests.curation.folders import write_edits
 from tests.curation.test_command import ROOT
 from tests.curation.test_img2dataset import sample, write_tars
 
-SOURCES = ("pictures", "edits", "downloads", "tokenizer", "output")
+SOURCES = ("images", "edits", "downloads", "tokenizer", "output")
 
 
-def run_recipe(*arguments: Any, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_script(*arguments: Any, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [ROOT / "runs" / "curate.sh", *map(str, arguments)],
         env={**os.environ, **environment},
@@ -28,13 +28,13 @@ def run_recipe(*arguments: Any, **environment: str) -> subprocess.CompletedProce
     )
 
 
-def commands_of_recipe(tmp_path: Path, *arguments: Any, **environment: str) -> list[list[str]]:
-    """Run the recipe with a Python that only writes down what it is to do."""
+def commands_of_script(tmp_path: Path, *arguments: Any, **environment: str) -> list[list[str]]:
+    """Run the script with a Python that only writes down what it is to do."""
     python, written = tmp_path / "python", tmp_path / "words"
     program = f"import json, sys; print(json.dumps(sys.argv[1:]), file=open({str(written)!r}, 'a'))"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{program}" "$@"\n')
     python.chmod(0o755)
-    done = run_recipe(*arguments, PYTHON=str(python), **environment)
+    done = run_script(*arguments, PYTHON=str(python), **environment)
     assert done.returncode == 0, done.stderr
     commands = [json.loads(line) for line in written.read_text().splitlines()]
     assert all(words[:2] == ["-m", "kosmosg"] for words in commands)
@@ -42,17 +42,17 @@ def commands_of_recipe(tmp_path: Path, *arguments: Any, **environment: str) -> l
 
 
 def test_published_settings(tmp_path: Path) -> None:
-    commands = commands_of_recipe(tmp_path, *SOURCES, "--workers", "caption=5x1", ADDRESS="auto")
+    commands = commands_of_script(tmp_path, *SOURCES, "--workers", "caption=5x1", ADDRESS="auto")
     parsed = [read_options(words) for words in commands]
     found = [(str(each["source"]), str(each["output"])) for each in parsed]
     assert found == [
         ("downloads", "output/captions"),
         ("edits", "output/edits"),
-        ("pictures", "output/compositional"),
+        ("images", "output/compositional"),
     ]
-    captions, edits, pictures = parsed
-    assert pictures.items() >= vars(Compositional()).items()
-    assert pictures["workers"] == ("caption=5x1",)
+    captions, edits, images = parsed
+    assert images.items() >= vars(CompositionalOptions()).items()
+    assert images["workers"] == ("caption=5x1",)
     assert (edits["side"], edits["image_format"]) == (512, "PNG")
     assert (captions["min_side"], captions["max_tokens"]) == (384, 128)
     assert captions["tokenizer"] == Path("tokenizer")
@@ -60,21 +60,21 @@ def test_published_settings(tmp_path: Path) -> None:
 
 
 def test_sets_that_are_left_out(tmp_path: Path) -> None:
-    commands = commands_of_recipe(tmp_path, "-", "edits", "-", "-", "output")
+    commands = commands_of_script(tmp_path, "-", "edits", "-", "-", "output")
     assert [words[1] for words in commands] == ["instructpix2pix"]
 
 
 def test_too_few_arguments() -> None:
-    done = run_recipe("pictures")
+    done = run_script("images")
     assert done.returncode == 2
-    assert "curate.sh PICTURES EDITS" in done.stderr
+    assert "curate.sh IMAGES EDITS" in done.stderr
 
 
 @pytest.mark.slow
 def test_it_makes_them(tiny_weights: Path, tmp_path: Path) -> None:
     downloads = write_tars(tmp_path / "in", sample(0))
     edits = write_edits(tmp_path / "edits", 1)
-    done = run_recipe(
+    done = run_script(
         *("-", edits, downloads, tiny_weights / "tokenizer", tmp_path / "out"),
         **{"PYTHON": sys.executable, "IN_PROCESS": "1", "MIN_SIDE": "40", "SIDE": "32"},
     )
