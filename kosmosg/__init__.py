@@ -3,6 +3,7 @@
 ``from kosmosg import KosmosGPipeline`` opens weights and generates images; see README.md.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +53,6 @@ _EXPORTS = {
     "LoRA": "kosmosg.diffusion.lora",
     "convert_checkpoint": "kosmosg.checkpoints.convert",
     "download": "kosmosg.checkpoints.download",
-    # diffusers looks in a component's own library for what the component is derived from.
-    "PreTrainedModel": "transformers",
-    "PreTrainedTokenizer": "transformers",
 }
 
 
@@ -63,3 +61,33 @@ def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         return getattr(import_module(_EXPORTS[name]), name)
     raise AttributeError(f"module 'kosmosg' has no attribute {name!r}")
+
+
+class _TellDiffusers:
+    """Makes the pipeline known to diffusers when that gets its own ones.
+
+    ``DiffusionPipeline.from_pretrained`` looks for the class and for the library of its components,
+    which ``model_index.json`` names, among its own. Nothing is imported for it: torch takes
+    seconds, and ``kosmosg --help`` needs none.
+    """
+
+    @classmethod
+    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> None:
+        """Take the occasion that diffusers loads its pipelines; others find the module."""
+        if name == "diffusers.pipelines.pipeline_utils":
+            cls.tell()
+            sys.meta_path.remove(cls)
+
+    @staticmethod
+    def tell() -> None:
+        """Name the library, and the class, which is imported when it is asked for."""
+        diffusers: Any = sys.modules["diffusers"]
+        diffusers.pipelines.kosmosg = sys.modules[__name__]
+        kind, value = type(diffusers), property(lambda _: __getattr__("KosmosGPipeline"))
+        diffusers.__class__ = type(kind.__name__, (kind,), {"KosmosGPipeline": value})
+
+
+if "diffusers.pipelines.pipeline_utils" in sys.modules:
+    _TellDiffusers.tell()
+else:
+    sys.meta_path.insert(0, _TellDiffusers)  # pyright: ignore[reportArgumentType]

@@ -6,6 +6,7 @@ the result of ``encode_prompt`` (paper, section 4.4).
 """
 
 import hashlib
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from kosmosg.checkpoints.folder import (
     open_part,
     write_model_index,
 )
+from kosmosg.checkpoints.publishing import publish
 from kosmosg.checkpoints.stable_diffusion import make_decoder
 from kosmosg.diffusion import control as controls
 from kosmosg.diffusion import init_image as init_images
@@ -187,28 +189,65 @@ class KosmosGPipeline(DiffusionPipeline):
         pipeline.controlnets = ControlNets([directory / CONTROLNETS.name, CONTROLNETS])
         return pipeline if device.type == "cpu" else pipeline.to(device)
 
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+    def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        save_directory: str | Path,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        push_to_hub: bool = False,
+        **options: Any,
+    ) -> None:
         """Write a weights folder: diffusers layout, safetensors only.
 
         Args:
             save_directory: The folder.
-            options: As diffusers' method takes them.
+            safe_serialization: Must be true: pickles are neither written nor read.
+            variant: Must be ``None``: a folder holds one precision.
+            max_shard_size: How large a file may become, such as ``"5GB"``.
+            push_to_hub: Upload the folder afterwards, see ``push_to_hub``.
+            options: Of ``push_to_hub``; ``repo_id`` is the folder's name by default.
 
         Raises:
-            SettingError: If pickles are asked for.
+            SettingError: If something is asked for that is not done here.
         """
-        if not options.get("safe_serialization", True):
+        if not safe_serialization or variant is not None:
             raise SettingError(
-                "safe_serialization=False would write pickles, which nothing here reads. Leave it."
+                f"safe_serialization={safe_serialization!r}, variant={variant!r}: weights are "
+                "written as safetensors and without a variant. Leave both out."
             )
-        super().save_pretrained(str(save_directory), **options)
+        folder = Path(save_directory)
+        super().save_pretrained(str(folder), max_shard_size=max_shard_size)
         # Names that stay where they are, in place of the modules that define the classes.
-        write_model_index(Path(save_directory))
+        write_model_index(folder)
+        if push_to_hub:
+            publish(folder, options.pop("repo_id", folder.name), self, **options)
+
+    def push_to_hub(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, repo_id: str, **options: Any
+    ) -> str:
+        """Upload to the Hub, with a model card unless the repository has one.
+
+        Args:
+            repo_id: ``owner/name``, or a name among those of the token's owner.
+            options: private, token, commit_message, create_pr; see ``publishing.publish``.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            WeightsError: If the Hub cannot be reached or refuses it.
+        """
+        with tempfile.TemporaryDirectory(prefix="kosmosg-") as folder:
+            self.save_pretrained(folder)
+            return publish(Path(folder), repo_id, self, **options)
 
     @property
     def encoder(self) -> PromptEncoder:
         """What turns prompts into conditions."""
-        return PromptEncoder(kosmosg=self.kosmosg, tokenizer=self.tokenizer)
+        return PromptEncoder(
+            kosmosg=self.kosmosg, tokenizer=self.tokenizer, device=self._execution_device
+        )
 
     @property
     def vae_scale_factor(self) -> int:
@@ -296,7 +335,7 @@ class KosmosGPipeline(DiffusionPipeline):
         )
         return self.generate(request, check_safety=check_safety, progress=progress)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def generate(
         self,
         request: GenerationRequest,
@@ -411,7 +450,7 @@ class KosmosGPipeline(DiffusionPipeline):
         assert request.width is not None and request.height is not None  # it has been sized
         size, scale = (request.width, request.height), self.vae_scale_factor
         each, control, init = request.num_images_per_prompt, request.control, request.init
-        channels = self.unet.config.in_channels
+        channels, device = self.unet.config.in_channels, self._execution_device
         with reporting_out_of_memory("The noise of all images, or what guides them, does not"):
             return SamplingInputs(
                 condition=condition.repeat_interleave(each, dim=0),
@@ -420,8 +459,9 @@ class KosmosGPipeline(DiffusionPipeline):
                 steps=request.num_inference_steps,
                 guidance_scale=request.guidance_scale,
                 seeds=seeds,
-                control=control and controls.prepare(control, size, self.controlnets, self.unet),
-                start=init and init_images.prepare(init, size, self.vae, scale),
+                control=control
+                and controls.prepare(control, size, self.controlnets, self.unet, device),
+                start=init and init_images.prepare(init, size, self.vae, scale, device),
             )
 
 

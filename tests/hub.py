@@ -116,7 +116,7 @@ class Hub(ThreadingHTTPServer):
     def downloads(self) -> list[str]:
         """Paths of all files that were fetched, in order."""
         found = (
-            re.search("/resolve/[^/]+/(.*)", seen.path)
+            re.search("/(?:resolve|lfs)/[^/]+/(.*)", seen.path)
             for seen in self.seen
             if seen.method == "GET"
         )
@@ -138,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
         ("GET", "/api/KIND/NAME/tree/REVISION", "tree"),
         ("GET", "/(KIND/)?NAME/resolve/REVISION/FILE", "resolve"),
         ("GET", "/api/whoami-v2", "whoami"),
-        ("GET", "/lfs/OID", "fetch_large"),
+        ("GET", "/lfs/OID/FILE", "fetch_large"),
         ("PUT", "/lfs/OID", "store_large"),
         ("POST", "/(KIND/)?NAME.git/info/lfs/objects/batch", "batch"),
         ("POST", "/api/KIND/NAME/preupload/REVISION", "preupload"),
@@ -273,14 +273,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(
             b"",
             302,
-            Location=f"http://localhost:{self.hub.server_port}/lfs/{oid}?file={file}",
+            Location=f"http://localhost:{self.hub.server_port}/lfs/{oid}/{file}",
             X_Repo_Commit=commit,
             X_Linked_Etag=f'"{oid}"',
             X_Linked_Size=str(len(data)),
         )
 
-    def fetch_large(self, oid: str) -> None:
-        self._send(self.hub.stored[oid], self.query.get("file", [""])[0], ETag=f'"{oid}"')
+    def fetch_large(self, oid: str, file: str) -> None:
+        self._send(self.hub.stored[oid], file, ETag=f'"{oid}"')
 
     def _send(self, data: bytes, file: str, **headers: str) -> None:
         """Send a file, or from some byte on, as well as its faults let it."""

@@ -39,6 +39,7 @@ def test_a_snapshot_of_a_commit(hub: Hub) -> None:
     count = len(hub.downloads())
     snapshot_download("someone/model", revision=first)
     assert hub.downloads()[count:] == ["README.md"], "the rest is in the cache"
+    assert sorted(hub.downloads()[:count]) == ["unet/a.safetensors", "unet/config.json"]
 
 
 def test_a_broken_transfer_goes_on(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

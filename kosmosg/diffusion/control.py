@@ -91,16 +91,27 @@ class ControlMap:
 
 
 def prepare(
-    control: Control, size: tuple[int, int], controlnets: "ControlNets", unet: UNet2DConditionModel
+    control: Control,
+    size: tuple[int, int],
+    controlnets: "ControlNets",
+    unet: UNet2DConditionModel,
+    device: torch.device,
 ) -> ControlMap:
     """Bring a control image to the size of the result, derive its map, and find its network.
+
+    Args:
+        control: What fixes the layout.
+        size: Width and height in pixels.
+        controlnets: The networks to choose from.
+        unet: The U-Net that the network must fit.
+        device: Where to run; the weights of the U-Net may be elsewhere until then.
 
     Raises:
         ControlError: If the map cannot be made, or there is no network that fits.
     """
-    network = controlnets.get(control.kind, unet)
+    network = controlnets.get(control.kind, unet, device)
     if control.preprocess:
-        maker = controlnets.map_maker(control.kind, unet.device)
+        maker = controlnets.map_maker(control.kind, device)
         image = make_map(control.kind, maker, to_rgb(control.image), size)
     else:
         image = read_map(control.kind, control.image, size)
@@ -129,12 +140,15 @@ class ControlNets:
             self._maker = (kind, device), open_map_maker(kind, place, device)
         return self._maker[1]
 
-    def get(self, kind: str, unet: UNet2DConditionModel) -> ControlNetModel:
+    def get(
+        self, kind: str, unet: UNet2DConditionModel, device: torch.device | None = None
+    ) -> ControlNetModel:
         """Take the network of a kind from memory, or load it in place of the one before.
 
         Args:
             kind: One of ``settings.CONTROL_TYPES``.
-            unet: The U-Net that it must fit, whose device and precision it gets.
+            unet: The U-Net that it must fit, whose precision it gets.
+            device: Where it goes; that of the U-Net by default.
 
         Raises:
             ControlError: If it is not there, is damaged, or belongs to another U-Net.
@@ -145,7 +159,7 @@ class ControlNets:
             self._kind = kind
         _check_fit(kind, self._network, unet)
         network: Any = self._network
-        return network.to(unet.device)
+        return network.to(device or unet.device)
 
     def _load(self, kind: str, unet: UNet2DConditionModel) -> ControlNetModel:
         places = [folder / kind for folder in self.folders]

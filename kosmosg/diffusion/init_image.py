@@ -140,8 +140,10 @@ def read_mask(mask: Image.Image) -> Bool[np.ndarray, "height width"]:
     return white
 
 
-@torch.inference_mode()
-def prepare(init: InitImage, size: tuple[int, int], vae: Any, scale: int) -> Start:
+@torch.no_grad()
+def prepare(
+    init: InitImage, size: tuple[int, int], vae: Any, scale: int, device: torch.device
+) -> Start:
     """Bring an image and its mask to the size of the result, and encode it.
 
     Args:
@@ -149,11 +151,11 @@ def prepare(init: InitImage, size: tuple[int, int], vae: Any, scale: int) -> Sta
         size: Width and height in pixels.
         vae: Its encoder is used.
         scale: Pixels per latent.
+        device: Where to run; the weights of the VAE may be elsewhere until then.
     """
     image = to_rgb(init.image).resize(size, Image.Resampling.LANCZOS)
-    parameter = next(vae.parameters())
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 127.5 - 1.0
-    encoded = vae.encode(pixels.to(parameter)).latent_dist.mode()
+    encoded = vae.encode(pixels.to(device, vae.dtype)).latent_dist.mode()
     pixel_mask, latent_mask = None, None
     if init.mask is not None:
         # A scratch thinner than a pixel of the result is still to be repainted.

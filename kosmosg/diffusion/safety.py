@@ -21,6 +21,6 @@ def find_unsafe(images: Sequence[Image.Image], checker: Any, processor: Any) -> 
     pixels = processor(list(images), return_tensors="pt").pixel_values
     # The checker blackens what it flags; it gets blanks, since only its verdict is wanted.
     blanks = np.zeros((len(images), 1, 1, 3), dtype=np.float32)
-    with torch.inference_mode():
+    with torch.no_grad():
         _, flags = checker(images=blanks, clip_input=pixels.to(checker.device, checker.dtype))
     return [bool(flag) for flag in flags]

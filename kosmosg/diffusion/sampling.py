@@ -135,7 +135,8 @@ def denoise(
         WeightsError: If the result is not finite.
     """
     unet = decoder.unet
-    noise = inputs.noise.to(device=unet.device, dtype=unet.dtype)
+    # The weights themselves may be elsewhere until they are needed.
+    noise = inputs.noise.to(device=decoder._execution_device, dtype=unet.dtype)
     pipeline, arguments = choose_pipeline(decoder, noise, inputs.control, inputs.start)
 
     def end_step(running: Any, step: int, timestep: Any, state: dict) -> dict:
@@ -172,7 +173,8 @@ def decode(
         WeightsError: If the VAE yields values that are not finite: they would become black.
     """
     vae = decoder.vae
-    pixels = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+    scaled = (latents / vae.config.scaling_factor).to(vae.dtype)
+    pixels = vae.decode(scaled, return_dict=False)[0]
     if not torch.isfinite(pixels).all():
         raise WeightsError(
             "The VAE produced values that are not finite. Its weights are damaged, or do not bear "

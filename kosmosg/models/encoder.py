@@ -31,10 +31,11 @@ _kept: WeakKeyDictionary[KosmosG, tuple[list[Any], Tensor]] = WeakKeyDictionary(
 
 @dataclass(frozen=True, kw_only=True)
 class PromptEncoder:
-    """Tokenizer and KOSMOS-G."""
+    """Tokenizer and KOSMOS-G, and where it runs: its weights may be elsewhere until then."""
 
     kosmosg: KosmosG
     tokenizer: KosmosGTokenizer
+    device: torch.device
 
     def check_vocabulary(self) -> None:
         """Check that tokenizer and language model belong together.
@@ -106,7 +107,7 @@ class PromptEncoder:
         if kept is None or kept[0] != _state(self.kosmosg):
             # What is kept may later be used where gradients are wanted.
             with torch.inference_mode(False), torch.no_grad():
-                condition = self.kosmosg.null_condition()
+                condition = self._encode([parse_text("")])
             # Their state afterwards: weights that are offloaded have moved.
             _kept[self.kosmosg] = kept = _state(self.kosmosg), condition
         return kept[1]
@@ -122,7 +123,7 @@ class PromptEncoder:
             self.tokenizer.tokenize_prompt(prompt, self.kosmosg.image_slots) for prompt in prompts
         ]
         batch = replace(collate(tokens, pixels), image_weights=image_weights)
-        return self.kosmosg(batch.to(self.kosmosg.device, self.kosmosg.dtype))
+        return self.kosmosg(batch.to(self.device, self.kosmosg.dtype))
 
 
 def pair(

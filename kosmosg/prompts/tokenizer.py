@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizer
 
 from kosmosg.errors import WeightsError
 from kosmosg.prompts.prompt import Prompt
+from kosmosg.utils.hub import is_repository_id
 
 LEADING_SYMBOLS: tuple[str, ...] = ("<s>", "<pad>", "</s>", "<unk>")
 ADDED_SYMBOLS: tuple[str, ...] = ("<mask>", "</doc>", "<image>", "</image>", "</chunk>", "</line>")
@@ -75,18 +76,19 @@ class KosmosGTokenizer(PreTrainedTokenizer):
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, **options: Any) -> "KosmosGTokenizer":  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Open a tokenizer folder, or one of a Hub repository.
+        """Open a tokenizer's folder or Hub repository.
 
         Args:
             directory: With the two files; what ``save_pretrained`` writes beside them may be there.
-            options: As for any tokenizer of transformers.
+            options: As for any tokenizer of transformers. In a repository with a whole pipeline it
+                is ``subfolder="tokenizer"``.
 
         Raises:
             WeightsError: If a file is missing or cannot be read.
         """
-        if not options:
+        if not is_repository_id(directory):
             for name in cls.vocab_files_names.values():
-                _check_file(Path(directory) / name)
+                _check_file(Path(directory, options.get("subfolder", ""), name))
         try:
             return super().from_pretrained(directory, **options)
         except WeightsError:

@@ -230,7 +230,7 @@ def test_a_thin_mask_covers_all_that_it_touches(pipe: KosmosGPipeline) -> None:
     mask = Image.new("L", (512, 512))
     ImageDraw.Draw(mask).line((30, 256, 480, 250), fill=255, width=6)
     scene = SCENE.resize((512, 512))
-    start = prepare(InitImage(image=scene, mask=mask), (64, 64), pipe.vae, 8)
+    start = prepare(InitImage(image=scene, mask=mask), (64, 64), pipe.vae, 8, pipe.device)
     assert start.pixel_mask is not None
     touched = np.asarray(mask).reshape(64, 8, 64, 8).max(axis=(1, 3)) > 0
     assert touched.sum() > 80
