@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, subcommand
 
 from kosmosg.cli.main import Program, run_program
+from kosmosg.cli.train import TrainCommand
 from kosmosg.diffusion.settings import MAX_SEED
 from kosmosg.errors import SettingError
 from kosmosg.utils.checks import check_integer, check_number
-from miniature.train import TrainPart
+from miniature.pretraining.options import (
+    ClipOptions,
+    ControlNetOptions,
+    DecoderOptions,
+    LoraOptions,
+    ProbeOptions,
+    VaeOptions,
+)
 
 if TYPE_CHECKING:
     from kosmosg.evaluation.models import Generate, Sampling
@@ -76,6 +84,34 @@ class WriteVocabulary:
         folders = (self.directory / "tokenizer", self.directory / "clip_tokenizer")
         for folder, write in zip(folders, (write_tokenizer, write_clip_tokenizer), strict=True):
             print(f"{folder}: {len(write(folder))} tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPart(TrainCommand):
+    """Train what KOSMOS-G takes from others, a probe, or adapters."""
+
+    part: (
+        Annotated[ClipOptions, subcommand("clip")]
+        | Annotated[VaeOptions, subcommand("vae")]
+        | Annotated[DecoderOptions, subcommand("decoder")]
+        | Annotated[ProbeOptions, subcommand("probe")]
+        | Annotated[LoraOptions, subcommand("lora")]
+        | Annotated[ControlNetOptions, subcommand("controlnet")]
+    )
+
+    def train(self) -> Path:
+        """Train the part."""
+        from miniature.pretraining import adapter_parts, parts
+
+        trainers: dict[type, Any] = {
+            ClipOptions: parts.train_clip,
+            VaeOptions: parts.train_vae,
+            DecoderOptions: parts.train_decoder,
+            ProbeOptions: parts.train_probe,
+            LoraOptions: adapter_parts.train_lora,
+            ControlNetOptions: adapter_parts.train_controlnet,
+        }
+        return trainers[type(self.part)](self.part)
 
 
 @dataclass(frozen=True, kw_only=True)

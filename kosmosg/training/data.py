@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kosmosg.data.mixture import Mixture, ReadAhead, Source, make_sources
-from kosmosg.data.options import NamedData, StreamOptions
+from kosmosg.data.options import DataOptions, NamedData, StreamOptions
 from kosmosg.data.packing import PackedMixture
 from kosmosg.data.preprocessing import Prepared
 from kosmosg.data.schema import CaptionRules, CaptionSample, Sample, Shard, ShardGroup
@@ -19,6 +19,7 @@ from kosmosg.data.tsv import open_tsv
 from kosmosg.errors import DataError
 from kosmosg.prompts.images import clip_pixels, target_pixels
 from kosmosg.prompts.tokenizer import TokenizedPrompt
+from kosmosg.training.options import LoopOptions
 from kosmosg.training.stage import Stream
 
 T = TypeVar("T")
@@ -33,6 +34,11 @@ class TrainingData(StreamOptions):
     """
 
     seed: int = 0
+
+    @classmethod
+    def of(cls, options: DataOptions, loop: LoopOptions) -> "TrainingData":
+        """Bring together what is read and the seed of the run."""
+        return cls(**vars(options), seed=loop.seed)
 
     def identity(self) -> dict[str, Any]:
         """Return what a resumed run must have in common with the one it goes on with."""

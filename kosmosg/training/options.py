@@ -1,4 +1,4 @@
-"""How long, how fast and how exactly a stage is trained; the same for all stages."""
+"""What a stage is told: what to begin with, what to read, how long, how fast and how exactly."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
+from kosmosg.data.options import DROP_CAPTION, EntityOptions, StreamOptions
 from kosmosg.errors import TrainingError
+from kosmosg.models.config import FULL_SIZE
 
 Precision = Literal["no", "bf16", "fp16"]
 SaveDtype = Literal["float32", "float16"]
@@ -128,3 +130,58 @@ class LoopOptions:
         All but ``CHANGEABLE`` must be the same.
         """
         return {key: value for key, value in asdict(self).items() if key not in FREE}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOptions:
+    """What every stage of KOSMOS-G takes.
+
+    Attributes:
+        weights: Weights folder to begin with, from convert, new or another stage.
+    """
+
+    weights: Path
+    data: StreamOptions
+    loop: LoopOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class LmOptions(StageOptions):
+    """Stage 1: the language model, on texts with images.
+
+    Attributes:
+        tokens: Length of a packed sequence.
+        packing_streams: Streams that documents are packed in; else as many as there are processes.
+    """
+
+    tokens: int = FULL_SIZE["decoder"]["max_target_positions"]
+    packing_streams: Annotated[int | None, arg(aliases=["--lanes"])] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignOptions(StageOptions):
+    """Stage 2: AlignerNet, on captions.
+
+    Attributes:
+        stable_diffusion: Folder or Hub id with CLIP's text encoder; else the weights folder.
+        skip_padding: Measure no padded positions, as in the paper.
+        no_frozen_dropout: Switch the frozen language model's dropout off, as in the paper.
+    """
+
+    stable_diffusion: str | None = None
+    skip_padding: bool = False
+    no_frozen_dropout: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructOptions(StageOptions):
+    """Stage 3: everything, through the image decoder.
+
+    Attributes:
+        drop_caption: Probability that an edit's caption is left out.
+        aligner_only: Train AlignerNet alone.
+    """
+
+    entity: EntityOptions
+    drop_caption: float = DROP_CAPTION
+    aligner_only: bool = False

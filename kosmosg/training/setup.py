@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -15,7 +16,7 @@ from kosmosg.models.aligner import Reconstruction
 from kosmosg.models.config import AlignerConfig
 from kosmosg.training.data import TrainingData
 from kosmosg.training.loop import train
-from kosmosg.training.options import LoopOptions
+from kosmosg.training.options import AlignOptions, InstructOptions, LmOptions, StageOptions
 from kosmosg.training.stage import Stage, Stream
 from kosmosg.training.stages.align import AlignStage
 from kosmosg.training.stages.common import with_seed
@@ -35,90 +36,101 @@ ALIGN_TOKENS = 85
 INSTRUCT_TOKENS = 2048
 
 
-def train_lm(
-    start: StartingWeights,
-    data: TrainingData,
-    options: LoopOptions,
-    *,
-    tokens: int,
-    packing_streams: int | None,
-) -> Path:
-    """Run stage 1.
+def train_stage(options: StageOptions) -> Path:
+    """Train a stage.
 
-    Args:
-        start: What to begin with.
-        data: Texts, captions and documents, mixed by weight.
-        options: How to train; the batch counts packed sequences.
-        tokens: Length of a sequence.
-        packing_streams: See ``TrainingData.packed``; by default the number of processes.
+    Returns:
+        The folder of the result.
+
+    Raises:
+        KosmosGError: If it cannot start, go on or be resumed.
     """
-    start.check_output(options.output)
-    prepare = _prepare_documents(start, tokens)
+    start = StartingWeights(directory=options.weights)
+    start.check_output(options.loop.output)
+    data = TrainingData.of(options.data, options.loop)
+    trainers: dict[type, Any] = {
+        LmOptions: _train_lm,
+        AlignOptions: _train_align,
+        InstructOptions: _train_instruct,
+    }
+    return trainers[type(options)](start, data, options)
+
+
+def _train_lm(start: StartingWeights, data: TrainingData, options: LmOptions) -> Path:
+    """Run stage 1, on texts, captions and documents; its batch counts packed sequences."""
+    prepare = _prepare_documents(start, options.tokens)
 
     def build() -> Stage:
         return LanguageStage(start.kosmosg(), start.tokenizer(), start.directory)
 
     def open_stream(rank: int, processes: int) -> Stream:
-        streams = processes if packing_streams is None else packing_streams
-        return data.packed(prepare, rank, processes, tokens=tokens, streams=streams)
+        streams = processes if options.packing_streams is None else options.packing_streams
+        return data.packed(prepare, rank, processes, tokens=options.tokens, streams=streams)
 
     settings = {
-        "tokens": tokens,
-        "packing_streams": packing_streams,
+        "tokens": options.tokens,
+        "packing_streams": options.packing_streams,
         **start.identity(),
         **data.identity(),
     }
-    return train(build, open_stream, options, settings)
+    return train(build, open_stream, options.loop, settings)
 
 
-def train_align(
-    start: StartingWeights,
-    data: TrainingData,
-    options: LoopOptions,
-    *,
-    stable_diffusion: str | None,
-    count_padding: bool,
-    frozen_dropout: bool,
-) -> Path:
-    """Run stage 2.
-
-    Args:
-        start: What to begin with, usually the result of stage 1.
-        data: Captions; their images stay closed.
-        options: How to train.
-        stable_diffusion: Folder or Hub repository with CLIP's text encoder; by default what
-            stands in the weights folder.
-        count_padding: See ``AlignStage``.
-        frozen_dropout: See ``AlignStage``.
-    """
-    start.check_output(options.output)
-    prepare = _prepare_captions(start, stable_diffusion)
+def _train_align(start: StartingWeights, data: TrainingData, options: AlignOptions) -> Path:
+    """Run stage 2, on captions whose images stay closed."""
+    prepare = _prepare_captions(start, options.stable_diffusion)
 
     def build() -> Stage:
         kosmosg = start.kosmosg()
         reconstruction = _begin_reconstruction(start, kosmosg.config.aligner_config)
-        teacher = load_text_encoder(start.directory, stable_diffusion)
+        teacher = load_text_encoder(start.directory, options.stable_diffusion)
         _check_teacher(*teacher, kosmosg.config.aligner_config)
         return AlignStage(
             kosmosg,
             reconstruction,
             *teacher,
             start.directory,
-            count_padding=count_padding,
-            frozen_dropout=frozen_dropout,
+            count_padding=not options.skip_padding,
+            frozen_dropout=not options.no_frozen_dropout,
         )
 
     def open_stream(rank: int, processes: int) -> Stream:
         return data.mixture(with_seed(prepare), rank, processes, text_only=True)
 
     settings = {
-        "count_padding": count_padding,
-        "frozen_dropout": frozen_dropout,
-        "stable_diffusion": _name_source(stable_diffusion),
+        "count_padding": not options.skip_padding,
+        "frozen_dropout": not options.no_frozen_dropout,
+        "stable_diffusion": _name_source(options.stable_diffusion),
         **start.identity(),
         **data.identity(),
     }
-    return train(build, open_stream, options, settings)
+    return train(build, open_stream, options.loop, settings)
+
+
+def _train_instruct(start: StartingWeights, data: TrainingData, options: InstructOptions) -> Path:
+    """Run stage 3, on compositional samples, edits and captions."""
+    prepare = _prepare_prompts(start, options.entity, options.drop_caption)
+
+    def build() -> Stage:
+        return InstructStage(
+            start.kosmosg(),
+            *load_decoder(start.directory),
+            dict(load_scheduler(start.directory / "scheduler").config),
+            start.directory,
+            aligner_only=options.aligner_only,
+        )
+
+    def open_stream(rank: int, processes: int) -> Stream:
+        return data.mixture(with_seed(prepare), rank, processes)
+
+    settings = {
+        **asdict(options.entity),
+        "drop_caption": options.drop_caption,
+        "aligner_only": options.aligner_only,
+        **start.identity(),
+        **data.identity(),
+    }
+    return train(build, open_stream, options.loop, settings)
 
 
 def _begin_reconstruction(start: StartingWeights, sizes: AlignerConfig) -> Reconstruction:
@@ -128,50 +140,6 @@ def _begin_reconstruction(start: StartingWeights, sizes: AlignerConfig) -> Recon
     if folder.is_dir():
         load_module(reconstruction, folder, dtype=torch.float32)
     return reconstruction
-
-
-def train_instruct(
-    start: StartingWeights,
-    data: TrainingData,
-    options: LoopOptions,
-    *,
-    entities: EntityOptions,
-    drop_caption: float,
-    aligner_only: bool,
-) -> Path:
-    """Run stage 3.
-
-    Args:
-        start: What to begin with, usually the result of stage 2.
-        data: Compositional samples, edits and captions.
-        options: How to train.
-        entities: How the entities of compositional samples vary.
-        drop_caption: Probability that an edit's caption is left out.
-        aligner_only: Train nothing but AlignerNet.
-    """
-    start.check_output(options.output)
-    prepare = _prepare_prompts(start, entities, drop_caption)
-
-    def build() -> Stage:
-        return InstructStage(
-            start.kosmosg(),
-            *load_decoder(start.directory),
-            dict(load_scheduler(start.directory / "scheduler").config),
-            start.directory,
-            aligner_only=aligner_only,
-        )
-
-    def open_stream(rank: int, processes: int) -> Stream:
-        return data.mixture(with_seed(prepare), rank, processes)
-
-    settings = {
-        **asdict(entities),
-        "drop_caption": drop_caption,
-        "aligner_only": aligner_only,
-        **start.identity(),
-        **data.identity(),
-    }
-    return train(build, open_stream, options, settings)
 
 
 def _name_source(stable_diffusion: str | None) -> str | None:

@@ -33,6 +33,7 @@ from kosmosg.utils.processes import find_processes
 from miniature.evaluation.probe import Probe
 from miniature.pretraining.clip import ClipStage, begin_with_sines
 from miniature.pretraining.latents import LatentStream, encode_pictures
+from miniature.pretraining.options import ClipOptions, DecoderOptions, ProbeOptions, VaeOptions
 from miniature.pretraining.perceptual import PerceptualDistance
 from miniature.pretraining.probe import ProbeStage
 from miniature.pretraining.sizes import NetworkSizes
@@ -41,22 +42,16 @@ from miniature.pretraining.vae import VaeStage
 from miniature.world.stream import PictureStream
 
 
-def train_clip(
-    sizes: NetworkSizes, tokenizer: Path, data: TrainingData, options: LoopOptions
-) -> Path:
+def train_clip(options: ClipOptions) -> Path:
     """Train a CLIP on captioned pictures.
-
-    Args:
-        sizes: Of transformers' ``CLIPConfig``; the vocabulary's size is the tokenizer's.
-        tokenizer: Folder of CLIP's tokenizer.
-        data: Captioned pictures.
-        options: How to train.
 
     Raises:
         TrainingError: If there is no CLIP of these sizes.
         WeightsError: If the tokenizer cannot be opened.
     """
-    clip_tokenizer: Any = load_clip_tokenizer(tokenizer)
+    sizes = NetworkSizes.read(options.config, "clip")
+    data = TrainingData.of(options.data, options.loop)
+    clip_tokenizer: Any = load_clip_tokenizer(options.tokenizer)
     with sizes.building():
         text = {
             **sizes.values.get("text_config", {}),
@@ -78,32 +73,20 @@ def train_clip(
     def open_stream(rank: int, processes: int) -> Stream:
         return data.mixture(prepare, rank, processes)
 
-    settings = {"config": sizes.identity(), "tokenizer": fingerprint(tokenizer)}
-    return train(build, open_stream, options, settings | data.identity())
+    settings = {"config": sizes.identity(), "tokenizer": fingerprint(options.tokenizer)}
+    return train(build, open_stream, options.loop, settings | data.identity())
 
 
-def train_vae(
-    sizes: NetworkSizes,
-    data: TrainingData,
-    options: LoopOptions,
-    *,
-    vae: Path | None = None,
-    clip: Path | None = None,
-) -> Path:
+def train_vae(options: VaeOptions) -> Path:
     """Train a VAE on pictures.
 
-    Args:
-        sizes: Of diffusers' ``AutoencoderKL``, with ``sample_size``.
-        data: Captioned pictures.
-        options: How to train.
-        vae: Result of ``train_vae`` whose decoding half alone is trained further, for the same
-            latents.
-        clip: Result of ``train_clip``, to see with as well.
-
     Raises:
-        TrainingError: If the sizes lack ``sample_size``, give no VAE, or are not those of ``vae``.
+        TrainingError: If the sizes lack ``sample_size``, give no VAE, or are not those of a given
+            one.
         WeightsError: If a given result cannot be opened.
     """
+    sizes, vae, clip = NetworkSizes.read(options.config, "vae"), options.vae, options.clip
+    data = TrainingData.of(options.data, options.loop)
     if "sample_size" not in sizes.values:
         raise TrainingError(f"{sizes.file}: 'vae' has no sample_size. Add it, in pixels.")
     if vae is not None:
@@ -129,7 +112,7 @@ def train_vae(
         "vae": None if vae is None else fingerprint(vae / "vae"),
         "clip": None if clip is None else fingerprint(clip / "clip"),
     }
-    return train(build, open_stream, options, settings | data.identity())
+    return train(build, open_stream, options.loop, settings | data.identity())
 
 
 def _load_eye(clip: Path) -> PerceptualDistance:
@@ -137,41 +120,27 @@ def _load_eye(clip: Path) -> PerceptualDistance:
     return PerceptualDistance(model.vision_model)
 
 
-def train_decoder(
-    sizes: NetworkSizes,
-    clip: Path,
-    vae: Path,
-    data: TrainingData,
-    options: LoopOptions,
-    *,
-    snr_gamma: float | None = None,
-) -> Path:
+def train_decoder(options: DecoderOptions) -> Path:
     """Train a U-Net to draw captions, and put a Stable Diffusion together.
-
-    Args:
-        sizes: Of diffusers' ``UNet2DConditionModel``; what VAE and CLIP decide is filled in.
-        clip: Result of ``train_clip``.
-        vae: Result of ``train_vae``.
-        data: Captioned pictures; each is encoded once.
-        options: How to train.
-        snr_gamma: See ``DecoderStage``.
 
     Raises:
         TrainingError: If there is no U-Net of these sizes.
         WeightsError: If a given result cannot be opened.
     """
-    parts = DecoderParts.load(clip, vae)
+    sizes, loop = NetworkSizes.read(options.config, "unet"), options.loop
+    data = TrainingData.of(options.data, loop)
+    parts = DecoderParts.load(options.clip, options.vae)
     settings = {
-        "snr_gamma": snr_gamma,
+        "snr_gamma": options.snr_gamma,
         "config": sizes.identity(),
-        "clip": fingerprint(clip),
-        "vae": fingerprint(vae / "vae"),
+        "clip": fingerprint(options.clip),
+        "vae": fingerprint(options.vae / "vae"),
         **data.identity(),
     }
-    with hold_run(options.output):
-        check_known_settings(options.output, settings)
-        source = options.output / "source"
-        encoded = _write_and_encode(parts, source, data, options)
+    with hold_run(loop.output):
+        check_known_settings(loop.output, settings)
+        source = loop.output / "source"
+        encoded = _write_and_encode(parts, source, data, loop)
 
         def build() -> Stage:
             with sizes.building():
@@ -180,13 +149,13 @@ def train_decoder(
             null_ids = encode_captions(parts.tokenizer, [""])[0]
             diffusion = parts.diffusion()
             return DecoderStage(
-                unet, encoder, null_ids, diffusion, snr_gamma=snr_gamma, source=source
+                unet, encoder, null_ids, diffusion, snr_gamma=options.snr_gamma, source=source
             )
 
         def open_stream(rank: int, processes: int) -> Stream:
             return LatentStream(encoded, seed=data.seed, rank=rank, world_size=processes)
 
-        return train(build, open_stream, options, settings)
+        return train(build, open_stream, loop, settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +206,7 @@ class DecoderParts:
 
 
 def _write_and_encode(
-    parts: DecoderParts, source: Path, data: TrainingData, options: LoopOptions
+    parts: DecoderParts, source: Path, data: TrainingData, loop: LoopOptions
 ) -> dict[str, Tensor]:
     """Write what surrounds the U-Net, and encode the pictures."""
     state = find_processes()
@@ -249,24 +218,20 @@ def _write_and_encode(
             data.shards(),
             vae.to(state.device),
             parts.tokenizer,
-            options.output / "latents.safetensors",
+            loop.output / "latents.safetensors",
             limit=data.limit,
             min_side=data.min_side,
-            bfloat16=options.precision == "bf16",
+            bfloat16=loop.precision == "bf16",
         )
 
 
-def train_probe(options: LoopOptions) -> Path:
-    """Train the probe on pictures that are drawn as it goes.
-
-    Args:
-        options: How to train.
-    """
+def train_probe(options: ProbeOptions) -> Path:
+    """Train the probe on pictures that are drawn as it goes."""
 
     def build() -> Stage:
         return ProbeStage(Probe())
 
     def open_stream(rank: int, processes: int) -> Stream:
-        return PictureStream(options.seed, rank, processes)
+        return PictureStream(options.loop.seed, rank, processes)
 
-    return train(build, open_stream, options)
+    return train(build, open_stream, options.loop)
