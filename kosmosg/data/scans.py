@@ -3,12 +3,14 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from kosmosg.data.schema import Scan
 
 KEPT = 64  # shards: packing streams drift apart, and each source has one of its own
 _scans: OrderedDict[Any, Scan] = OrderedDict()
+_lock = Lock()  # of what is kept; threads look through different shards at the same time
 
 
 def scan_once(look: Callable[[Path], Scan], path: Path, *beside: Path) -> Scan:
@@ -20,16 +22,16 @@ def scan_once(look: Callable[[Path], Scan], path: Path, *beside: Path) -> Scan:
         beside: Further files that it reads.
     """
     key = (look, *((each, stamp(each)) for each in (path, *beside)))
-    scan = _scans.get(key)
-    if scan is None:
-        scan = look(path)
-        if scan.damage:  # which may be gone the next time
+    with _lock:
+        if (scan := _scans.get(key)) is not None:
+            _scans.move_to_end(key)
             return scan
-        _scans[key] = scan
-        if len(_scans) > KEPT:
-            _scans.popitem(last=False)
-    else:
-        _scans.move_to_end(key)
+    scan = look(path)
+    if not scan.damage:  # which may be gone the next time
+        with _lock:
+            _scans[key] = scan
+            if len(_scans) > KEPT:
+                _scans.popitem(last=False)
     return scan
 
 

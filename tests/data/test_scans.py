@@ -1,7 +1,10 @@
 """A shard is looked through once, until it is another one."""
 
 import os
+from collections import OrderedDict
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -50,6 +53,34 @@ def test_only_so_many_are_kept(tmp_path: Path) -> None:
     for number in (*range(KEPT), 0, KEPT, 0, 1):  # 1 goes for the last one, as 0 was asked for
         scan_once(look, tmp_path / str(number))
     assert looks == [*map(str, range(KEPT + 1)), "1"]
+    assert len(scans._scans) == KEPT
+
+
+def test_a_thread_may_push_out_what_another_one_has_just_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    look, others = counted(looks), []
+
+    class Slow(OrderedDict):
+        """Between finding an entry and using it, another thread fills all places."""
+
+        def get(self, key: Any, default: Any = None) -> Any:
+            found = super().get(key, default)
+            if found is not None and not others:
+                others.append(Thread(target=fill))
+                others[0].start()
+                others[0].join(0.5)
+            return found
+
+    def fill() -> None:
+        for number in range(1, KEPT + 1):
+            scan_once(look, tmp_path / str(number))
+
+    monkeypatch.setattr(scans, "_scans", Slow())
+    first = scan_once(look, tmp_path / "0")
+    assert scan_once(look, tmp_path / "0") is first
+    others[0].join()
     assert len(scans._scans) == KEPT
 
 
