@@ -104,11 +104,11 @@ class Start:
         mask = self.latent_mask.to(latents)
         return mask * latents + (1 - mask) * known
 
-    def finish(self, drawn: Image.Image) -> Image.Image:
+    def finish(self, image: Image.Image) -> Image.Image:
         """Put what must not change back into an image, untouched by the VAE."""
         if self.pixel_mask is None:
-            return drawn
-        return Image.composite(drawn, self.image, self.pixel_mask)
+            return image
+        return Image.composite(image, self.image, self.pixel_mask)
 
 
 def read_mask(mask: Image.Image) -> Bool[np.ndarray, "height width"]:

@@ -115,8 +115,9 @@ def sample(
                 synchronise(latents)
                 timings.denoise += time.perf_counter() - start
                 start = time.perf_counter()
-                drawn = [image for row in latents.split(1) for image in decode(decoder, row)]
-                images += [inputs.start.finish(image) for image in drawn] if inputs.start else drawn
+                decoded = [image for row in latents.split(1) for image in decode(decoder, row)]
+                finish = inputs.start.finish if inputs.start else lambda image: image
+                images += map(finish, decoded)
                 timings.decode += time.perf_counter() - start
         except OutOfMemoryError:
             if chunk == 1:

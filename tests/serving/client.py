@@ -70,7 +70,7 @@ class Server(LocalServer):
         assert answer["status"] == "succeeded", answer.get("error")
         return answer
 
-    def draw(self, **inputs: Any) -> np.ndarray:
+    def generate(self, **inputs: Any) -> np.ndarray:
         """Like ``answer``; gives the pixels, ``(images, height, width, 3)``."""
         return pixels(self.answer(**inputs))
 
@@ -98,10 +98,10 @@ class Server(LocalServer):
 
     def check_normal(self) -> None:
         """See that the small request gives what it gave the first time."""
-        drawn = self.draw()
+        found = self.generate()
         if self._normal is None:
-            self._normal = drawn
-        np.testing.assert_array_equal(drawn, self._normal)
+            self._normal = found
+        np.testing.assert_array_equal(found, self._normal)
 
     def wait_idle(self, seconds: float) -> float:
         """Wait until the server takes requests again; returns after how long."""

@@ -132,9 +132,9 @@ def palette() -> bytes:
 def palette_on(colour: str) -> Image.Image:
     image = photo().quantize(8)
     values = np.asarray(image)
-    drawn = np.array(image.convert("RGB"))
-    drawn[values == values[0, 0]] = Image.new("RGB", (1, 1), colour).getpixel((0, 0))
-    return Image.fromarray(drawn)
+    found = np.array(image.convert("RGB"))
+    found[values == values[0, 0]] = Image.new("RGB", (1, 1), colour).getpixel((0, 0))
+    return Image.fromarray(found)
 
 
 def on(colour: str, image: Image.Image) -> Image.Image:
@@ -226,17 +226,17 @@ SEEN: dict[
 def test_seen_rightly(server: Server, case: str) -> None:
     """The output is exactly that of the lossless image, and not that of the mistake."""
     content, right, wrong = (make() for make in SEEN[case])
-    drawn = server.draw(prompt="<i>", image1=url(content, "image.bin"))
-    np.testing.assert_array_equal(drawn, server.draw(prompt="<i>", image1=url(right)))
-    assert (drawn != server.draw(prompt="<i>", image1=url(wrong))).any()
+    found = server.generate(prompt="<i>", image1=url(content, "image.bin"))
+    np.testing.assert_array_equal(found, server.generate(prompt="<i>", image1=url(right)))
+    assert (found != server.generate(prompt="<i>", image1=url(wrong))).any()
 
 
 def test_type_in_the_url_does_not_matter(server: Server) -> None:
-    drawn = [
-        server.draw(prompt="<i>", image1=url(encode(photo()), name))
+    found = [
+        server.generate(prompt="<i>", image1=url(encode(photo()), name))
         for name in ("a.png", "a.jpg", "a.txt", "a")
     ]
-    for one, other in pairwise(drawn):
+    for one, other in pairwise(found):
         np.testing.assert_array_equal(one, other)
 
 
@@ -255,16 +255,16 @@ def spread(images: list[str], named: int) -> dict[str, Any]:
 @pytest.mark.parametrize("named", [0, 1, 2, 3])
 def test_order(server: Server, named: int) -> None:
     """image1 to image4 come first, then the list, however they are split."""
-    wanted = server.draw(prompt=MARKERS, **spread(EIGHT, 4))
-    np.testing.assert_array_equal(server.draw(prompt=MARKERS, **spread(EIGHT, named)), wanted)
+    wanted = server.generate(prompt=MARKERS, **spread(EIGHT, 4))
+    np.testing.assert_array_equal(server.generate(prompt=MARKERS, **spread(EIGHT, named)), wanted)
 
 
 @pytest.mark.parametrize(("one", "other"), [(0, 1), (1, 2), (3, 4), (6, 7), (0, 7)])
 def test_swapping_two_images(server: Server, one: int, other: int) -> None:
     swapped = list(EIGHT)
     swapped[one], swapped[other] = swapped[other], swapped[one]
-    straight = server.draw(prompt=MARKERS, **spread(EIGHT, 4))
-    assert (server.draw(prompt=MARKERS, **spread(swapped, 4)) != straight).any()
+    straight = server.generate(prompt=MARKERS, **spread(EIGHT, 4))
+    assert (server.generate(prompt=MARKERS, **spread(swapped, 4)) != straight).any()
 
 
 def test_equal_images_may_be_swapped(server: Server) -> None:
@@ -272,14 +272,14 @@ def test_equal_images_may_be_swapped(server: Server) -> None:
     swapped = [images[2], images[3], images[0], images[1]]
     prompt = "<i> <i> <i> <i>"
     np.testing.assert_array_equal(
-        server.draw(prompt=prompt, **spread(images, 4)),
-        server.draw(prompt=prompt, **spread(swapped, 2)),
+        server.generate(prompt=prompt, **spread(images, 4)),
+        server.generate(prompt=prompt, **spread(swapped, 2)),
     )
 
 
 def test_gap_between_the_names(server: Server) -> None:
     """Images are counted by their order, not by their numbers."""
     np.testing.assert_array_equal(
-        server.draw(prompt="<i> <i>", image2=EIGHT[0], image4=EIGHT[1]),
-        server.draw(prompt="<i> <i>", image1=EIGHT[0], image2=EIGHT[1]),
+        server.generate(prompt="<i> <i>", image2=EIGHT[0], image4=EIGHT[1]),
+        server.generate(prompt="<i> <i>", image1=EIGHT[0], image2=EIGHT[1]),
     )

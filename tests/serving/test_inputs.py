@@ -71,14 +71,14 @@ def test_negative_prompt_with_too_many_tokens(server: Server) -> None:
 )
 @pytest.mark.parametrize("output_format", ["png", "jpg", "webp"])
 def test_odd_prompts(server: Server, prompt: str, output_format: str) -> None:
-    server.draw(prompt=prompt, negative_prompt=prompt, output_format=output_format)
+    server.generate(prompt=prompt, negative_prompt=prompt, output_format=output_format)
 
 
 @pytest.mark.parametrize("filling", ["\x01", '"', "\n", "🐈"], ids=ascii)
 def test_long_prompts_fit_into_a_jpeg(server: Server, filling: str) -> None:
     """They go into its metadata, which ends at 64 KB."""
     text = "a" + filling * 7_999
-    server.draw(prompt=text, negative_prompt=text, output_format="jpg")
+    server.generate(prompt=text, negative_prompt=text, output_format="jpg")
 
 
 # ------------------------------------------------------------------ numbers and choices
@@ -158,11 +158,11 @@ def test_malformed_body(server: Server, body: str) -> None:
     ids=lambda case: json.dumps(case)[:40],
 )
 def test_accepted_value(server: Server, inputs: dict[str, Any], same: dict[str, Any]) -> None:
-    np.testing.assert_array_equal(server.draw(**inputs), server.draw(**same))
+    np.testing.assert_array_equal(server.generate(**inputs), server.generate(**same))
 
 
 def test_width_as_a_float(server: Server) -> None:
-    assert server.draw(width=512.0).shape == (1, 64, 512, 3)
+    assert server.generate(width=512.0).shape == (1, 64, 512, 3)
 
 
 def test_size_left_blank(server: Server) -> None:
@@ -179,7 +179,7 @@ def test_size_left_blank(server: Server) -> None:
 @pytest.mark.parametrize("scheduler", ["DPMSolverMultistep", "DDIM", "PNDM"])
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_schedulers(server: Server, scheduler: str, steps: int) -> None:
-    server.draw(scheduler=scheduler, num_inference_steps=steps)
+    server.generate(scheduler=scheduler, num_inference_steps=steps)
 
 
 def test_inputs_have_an_effect(server: Server) -> None:
@@ -196,8 +196,8 @@ def test_inputs_have_an_effect(server: Server) -> None:
         {"num_inference_steps": 2, "scheduler": "DDIM"},
         {"num_inference_steps": 2, "scheduler": "PNDM"},
     ]
-    drawn = [server.draw(**change).tobytes() for change in changes]
-    assert len(set(drawn)) == len(drawn)
+    found = [server.generate(**change).tobytes() for change in changes]
+    assert len(set(found)) == len(found)
 
 
 # ------------------------------------------------------------------ files that are none
@@ -224,7 +224,7 @@ def test_path_of_the_server(server: Server, place: str, value: str) -> None:
 
 @pytest.mark.parametrize("inputs", [{"image1": ""}, {"images": [""]}, {"images": ["", ""]}])
 def test_empty_text_counts_as_not_given(server: Server, inputs: dict[str, Any]) -> None:
-    np.testing.assert_array_equal(server.draw(**inputs), server.draw())
+    np.testing.assert_array_equal(server.generate(**inputs), server.generate())
     contains(server.refuse(prompt="<i>", **inputs), ("0 input images",))
 
 

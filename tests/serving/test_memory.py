@@ -63,7 +63,7 @@ def test_out_of_memory(narrow: Server, megabytes: int) -> None:
 
 def test_out_of_memory_for_four_but_not_for_fewer(narrow: Server) -> None:
     """The request is split, the log says so, and the images are those of a single batch."""
-    whole = narrow.draw(**SPLIT)
+    whole = narrow.generate(**SPLIT)
     with limited(narrow.worker, SPLIT_MEGABYTES):
         response = narrow.post({"input": SMALL | SPLIT}).json()
     assert response["status"] == "succeeded", response.get("error")

@@ -26,7 +26,7 @@ def test_metadata(tmp_path: Path, suffix: str, prompt: str) -> None:
 
 @pytest.mark.parametrize("character", ["\x01", "🎉", "\n", '"', "\u2028", "猫"])
 def test_metadata_never_grows_too_long(tmp_path: Path, character: str) -> None:
-    """A JPEG's EXIF block has 64 KB; an image that was drawn must not be lost to it."""
+    """A JPEG's EXIF block has 64 KB; an image that was generated must not be lost to it."""
     recipe = {"prompt": character * 40_000, "negative_prompt": character * 40_000, "seed": 1}
     path = save_image(IMAGE, tmp_path / "out.jpg", quality=80, recipe=recipe)
     assert read_recipe(path)["seed"] == 1

@@ -53,7 +53,7 @@ def test_default_format(server: Server) -> None:
 @pytest.mark.parametrize("output_format", ["webp", "jpg"])
 def test_quality(server: Server, output_format: str) -> None:
     """More quality takes more bytes and comes closer to the lossless image."""
-    exact = server.draw(width=128, height=128).astype(int)
+    exact = server.generate(width=128, height=128).astype(int)
     sizes, errors = [], []
     for quality in (0, 50, 100):
         answer = server.answer(
@@ -77,7 +77,7 @@ def test_recipe_makes_the_image_again(server: Server, tmp_path: Path) -> None:
         scheduler="DDIM",
     )
     found = recipe(files(answer)[1], "png", tmp_path)
-    again = server.draw(
+    again = server.generate(
         prompt=found["prompt"],
         negative_prompt=found["negative_prompt"],
         num_images=found["num_images_per_prompt"],
@@ -113,10 +113,10 @@ def test_image_n_has_seed_plus_n(server: Server, seed: int, sent: dict[str, Any]
 
     On the machines tried so far the pixels were equal.
     """
-    together = server.draw(num_images=3, seed=seed, num_inference_steps=2, **sent)
+    together = server.generate(num_images=3, seed=seed, num_inference_steps=2, **sent)
     assert len({image.tobytes() for image in together}) == 3
     for number, image in enumerate(together):
-        alone = server.draw(seed=(seed + number) % 2**32, num_inference_steps=2, **sent)
+        alone = server.generate(seed=(seed + number) % 2**32, num_inference_steps=2, **sent)
         assert np.abs(image.astype(int) - alone[0]).max() <= 1
 
 
@@ -135,12 +135,12 @@ def test_same_request_again(server: Server) -> None:
         "num_images": 2,
         "num_inference_steps": 3,
     }
-    first = server.draw(**request)
-    server.draw(num_images=3, width=128, seed=9)
-    server.draw(scheduler="PNDM", num_inference_steps=4, text_guidance_scale=1)
+    first = server.generate(**request)
+    server.generate(num_images=3, width=128, seed=9)
+    server.generate(scheduler="PNDM", num_inference_steps=4, text_guidance_scale=1)
     server.refuse(prompt="<i>")
-    server.draw(prompt="<i>", image1=url(photo(3)), negative_prompt="snow", scheduler="DDIM")
-    np.testing.assert_array_equal(server.draw(**request), first)
+    server.generate(prompt="<i>", image1=url(photo(3)), negative_prompt="snow", scheduler="DDIM")
+    np.testing.assert_array_equal(server.generate(**request), first)
 
 
 def test_random_seed(server: Server, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_random_seed(server: Server, tmp_path: Path) -> None:
     assert len(set(seeds)) == 3
     for seed, answer in zip(seeds, answers, strict=True):
         assert recipe(files(answer)[0], "png", tmp_path)["seed"] == seed
-        np.testing.assert_array_equal(pixels(answer), server.draw(seed=seed))
+        np.testing.assert_array_equal(pixels(answer), server.generate(seed=seed))
 
 
 @pytest.mark.parametrize(("seed", "logged"), [(0, "0"), (MAX_SEED, str(MAX_SEED)), (7.0, "7")])
@@ -198,10 +198,10 @@ def test_metrics(server: Server) -> None:
 
 def test_outputs_of_the_last_request_only(server: Server) -> None:
     """Nothing of a request is left once the next has begun."""
-    server.draw(num_images=3)
+    server.generate(num_images=3)
     kept = server.leftovers()
     assert [path.name for path in kept] == [f"{n}-seed-{n + 1}.png" for n in range(3)]
-    server.draw(seed=8)
+    server.generate(seed=8)
     assert [path.name for path in server.leftovers()] == ["0-seed-8.png"]
     assert len(list(server.temporary.glob("kosmosg-*"))) == 1
 

@@ -95,7 +95,7 @@ def test_second_request_while_busy(server: Server, hook: Hook) -> None:
     assert again.status_code == 202
     assert again.json()["id"] == "first"
     np.testing.assert_array_equal(
-        pixels(hook.wait_for("succeeded")), server.draw(num_inference_steps=30)
+        pixels(hook.wait_for("succeeded")), server.generate(num_inference_steps=30)
     )
     assert [post["status"] for post in hook.posts].count("succeeded") == 1
 
@@ -106,7 +106,7 @@ def test_id_may_be_used_again(server: Server) -> None:
         answer = put(server, "again", {"input": SMALL | {"seed": seed}})
         assert answer.status_code == 200
         assert answer.json()["id"] == "again"
-        np.testing.assert_array_equal(pixels(answer.json()), server.draw(seed=seed))
+        np.testing.assert_array_equal(pixels(answer.json()), server.generate(seed=seed))
 
 
 # ------------------------------------------------------------------ asynchronous
@@ -130,7 +130,7 @@ def test_webhook(server: Server, hook: Hook, inputs: dict[str, Any], status: str
     assert len(hook.posts) == 1
     assert post["id"] == response.json()["id"]
     if status == "succeeded":
-        np.testing.assert_array_equal(pixels(post), server.draw(**inputs))
+        np.testing.assert_array_equal(pixels(post), server.generate(**inputs))
         assert post["metrics"]["image_output_count"] == 1
     else:
         assert "1 <i> marker" in post["error"]
@@ -164,7 +164,7 @@ def start_long(server: Server, name: str, **body: Any) -> None:
 
 def test_cancel(server: Server, hook: Hook) -> None:
     """A run of 250 steps ends within a few of them, and leaves no trace."""
-    server.draw(num_inference_steps=20)
+    server.generate(num_inference_steps=20)
     before = server.worker.memory_info().rss
     start_long(server, "long", webhook=hook.url)
     response = cancel(server, "long")
@@ -224,7 +224,7 @@ def test_cancel_of_nothing(server: Server) -> None:
 def test_sigterm(weights: Path, tmp_path: Path, moment: str) -> None:
     """The processes end by themselves, and take their files with them."""
     with Server(weights, tmp_path) as server:
-        server.draw(num_images=2)
+        server.generate(num_images=2)
         assert len(server.leftovers()) == 2
         if moment == "busy":
             start_long(server, "long")

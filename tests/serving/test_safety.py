@@ -32,7 +32,7 @@ def test_all_flagged(strict_weights: Path, tmp_path: Path) -> None:
         assert "Try another seed or prompt" in answer["error"]
         assert "output" not in answer
         assert not server.leftovers()
-        assert server.draw(num_images=2, disable_safety_checker=True).shape == (2, 64, 64, 3)
+        assert server.generate(num_images=2, disable_safety_checker=True).shape == (2, 64, 64, 3)
 
 
 class Checker:

@@ -30,7 +30,7 @@ def unet(weights: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def drawn(weights: Path, unet: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def served(weights: Path, unet: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose weights bring two ControlNets."""
     own = tmp_path_factory.mktemp("techniques") / "weights"
     own.mkdir()
@@ -65,52 +65,51 @@ def mask(width: int = 64, height: int = 64, white: bool = True) -> str:
 # ------------------------------------------------------------------ what works
 
 
-def test_base_and_lora_by_turns(drawn: Server, style: str) -> None:
+def test_base_and_lora_by_turns(served: Server, style: str) -> None:
     base, with_lora, again, with_it_again = (
-        drawn.draw(lora_weights=style) if on else drawn.draw() for on in (0, 1, 0, 1)
+        served.generate(lora_weights=style) if on else served.generate() for on in (0, 1, 0, 1)
     )
     np.testing.assert_array_equal(base, again)
     np.testing.assert_array_equal(with_lora, with_it_again)
     assert (base != with_lora).any()
-    np.testing.assert_array_equal(base, drawn.draw(lora_weights=style, lora_scale=0))
+    np.testing.assert_array_equal(base, served.generate(lora_weights=style, lora_scale=0))
 
 
-def test_parts_for_a_text_encoder_are_told_in_the_log(drawn: Server, unet: Any) -> None:
+def test_parts_for_a_text_encoder_are_told_in_the_log(served: Server, unet: Any) -> None:
     tensors = loras.kohya(loras.make_factors(unet))
     tensors["lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"] = torch.ones(4, 8)
-    answer = drawn.answer(lora_weights=lora(tensors))
+    answer = served.answer(lora_weights=lora(tensors))
     assert "1 tensors for a text encoder are left out" in answer["logs"]
 
 
-def test_a_control_by_edges(drawn: Server) -> None:
-    base = drawn.draw()
-    controlled = drawn.draw(control_image=IMAGE)
-    assert (base != controlled).any()
-    np.testing.assert_array_equal(base, drawn.draw(control_image=IMAGE, control_scale=0))
-    np.testing.assert_array_equal(base, drawn.draw())
+def test_a_control_by_edges(served: Server) -> None:
+    base = served.generate()
+    assert (base != served.generate(control_image=IMAGE)).any()
+    np.testing.assert_array_equal(base, served.generate(control_image=IMAGE, control_scale=0))
+    np.testing.assert_array_equal(base, served.generate())
 
 
-def test_a_map_that_is_ready(drawn: Server) -> None:
+def test_a_map_that_is_ready(served: Server) -> None:
     settings = {"control_type": "depth", "control_preprocess": False}
-    assert (drawn.draw() != drawn.draw(control_image=IMAGE, **settings)).any()
+    assert (served.generate() != served.generate(control_image=IMAGE, **settings)).any()
 
 
-def test_a_image_to_start_from(drawn: Server) -> None:
+def test_an_image_to_start_from(served: Server) -> None:
     steps = {"num_inference_steps": 4}
-    base = drawn.draw(**steps)
-    assert (base != drawn.draw(init_image=IMAGE, prompt_strength=0.5, **steps)).any()
-    full = drawn.draw(init_image=IMAGE, prompt_strength=1, **steps)
+    base = served.generate(**steps)
+    assert (base != served.generate(init_image=IMAGE, prompt_strength=0.5, **steps)).any()
+    full = served.generate(init_image=IMAGE, prompt_strength=1, **steps)
     np.testing.assert_array_equal(base, full)
 
 
-def test_a_mask(drawn: Server) -> None:
-    painted = drawn.draw(init_image=square(64), init_mask=mask(), prompt_strength=1)
+def test_a_mask(served: Server) -> None:
+    painted = served.generate(init_image=square(64), init_mask=mask(), prompt_strength=1)
     assert (painted[0, :, 32:] == np.asarray(Image.new("RGB", (1, 1), "teal"))).all()
     assert (painted[0, :, :32] != np.asarray(Image.new("RGB", (1, 1), "teal"))).any()
 
 
-def test_everything_at_once(drawn: Server, style: str) -> None:
-    drawn.draw(
+def test_everything_at_once(served: Server, style: str) -> None:
+    served.generate(
         lora_weights=style,
         lora_scale=0.5,
         control_image=IMAGE,
@@ -120,26 +119,26 @@ def test_everything_at_once(drawn: Server, style: str) -> None:
         num_inference_steps=4,
         num_images=2,
     )
-    drawn.check_normal()
+    served.check_normal()
 
 
 @pytest.mark.parametrize("scheduler", SAMPLER_NAMES)
-def test_every_scheduler(drawn: Server, scheduler: str) -> None:
+def test_every_scheduler(served: Server, scheduler: str) -> None:
     settings = {"scheduler": scheduler, "num_inference_steps": 4}
-    first = drawn.draw(num_images=2, **settings)
-    np.testing.assert_array_equal(first, drawn.draw(num_images=2, **settings))
+    first = served.generate(num_images=2, **settings)
+    np.testing.assert_array_equal(first, served.generate(num_images=2, **settings))
     assert (first[0] != first[1]).any()
 
 
 @pytest.mark.parametrize("side", [1, 8000])
-def test_initial_images_of_any_size(drawn: Server, side: int) -> None:
-    drawn.draw(init_image=square(side), num_inference_steps=4)
+def test_initial_images_of_any_size(served: Server, side: int) -> None:
+    served.generate(init_image=square(side), num_inference_steps=4)
 
 
-def test_sides_follow_a_guide(drawn: Server) -> None:
+def test_sides_follow_a_guide(served: Server) -> None:
     wide = url(encode(Image.new("RGB", (200, 100), "teal")))
     inputs = {key: value for key, value in SMALL.items() if key not in ("width", "height")}
-    response = drawn.post({"input": inputs | {"init_image": wide, "num_inference_steps": 4}})
+    response = served.post({"input": inputs | {"init_image": wide, "num_inference_steps": 4}})
     (image,) = response.json()["output"]
     size = Image.open(io.BytesIO(read_data_url(image)[0])).size
     assert size[0] == 2 * size[1]
@@ -176,9 +175,9 @@ def bad_loras(unet: Any) -> dict[str, tuple[str, tuple[str, ...]]]:
 @pytest.mark.parametrize(
     "case", ["cut off", "pickle", "image", "empty", "SDXL", "rank 0", "NaN", "huge", "path"]
 )
-def test_loras_that_cannot_be_used(drawn: Server, unet: Any, case: str) -> None:
+def test_loras_that_cannot_be_used(served: Server, unet: Any, case: str) -> None:
     sent, words = bad_loras(unet)[case]
-    contains(drawn.refuse(lora_weights=sent), words)
+    contains(served.refuse(lora_weights=sent), words)
 
 
 @pytest.mark.parametrize(
@@ -206,34 +205,55 @@ def test_loras_that_cannot_be_used(drawn: Server, unet: Any, case: str) -> None:
     ],
 )
 def test_inputs_that_do_not_go_together(
-    drawn: Server, inputs: dict[str, Any], words: tuple[str, ...]
+    served: Server, inputs: dict[str, Any], words: tuple[str, ...]
 ) -> None:
-    contains(drawn.refuse(**inputs), words)
+    contains(served.refuse(**inputs), words)
+
+
+def on_transparent(strokes: Image.Image) -> str:
+    """White where an image is white, and nothing elsewhere, as a paint program's layer."""
+    return url(encode(Image.merge("LA", (strokes, strokes))))
+
+
+def test_layers_of_a_paint_program(served: Server) -> None:
+    """A mask and a finished map on a transparent ground are those on black."""
+    strokes = Image.new("L", (64, 64))
+    strokes.paste(255, (20, 20, 44, 44))
+    sent: list[dict[str, Any]] = [
+        {"init_image": square(64), "prompt_strength": 1, "init_mask": ...},
+        {"control_preprocess": False, "control_image": ...},
+    ]
+    for inputs in sent:
+        layer, plain = (
+            served.generate(**{k: file if v is ... else v for k, v in inputs.items()})
+            for file in (on_transparent(strokes), url(encode(strokes)))
+        )
+        np.testing.assert_array_equal(layer, plain)
 
 
 @pytest.mark.parametrize("name", ["control_image", "init_image"])
-def test_a_side_that_an_image_gives_is_bounded_too(drawn: Server, name: str) -> None:
+def test_a_side_that_an_image_gives_is_bounded_too(served: Server, name: str) -> None:
     inputs = {key: value for key, value in SMALL.items() if key not in ("width", "height")}
     inputs |= {"width": 1024, "num_inference_steps": 2, name: mask(64, 512)}
-    message = drawn.refused(drawn.post({"input": inputs}))
+    message = served.refused(served.post({"input": inputs}))
     contains(message, (f"{name} has 64 × 512", "1024 × 8192", "1024 at most"))
 
 
-def test_a_map_that_cannot_be_made_here(drawn: Server) -> None:
+def test_a_map_that_cannot_be_made_here(served: Server) -> None:
     """The ControlNet is there, but not the network that makes its map."""
-    message = drawn.refuse(control_image=IMAGE, control_type="depth")
+    message = served.refuse(control_image=IMAGE, control_type="depth")
     contains(message, ("download controlnet depth", "control_preprocess=false"))
 
 
-def test_a_cancelled_request_leaves_no_lora(drawn: Server, style: str) -> None:
-    drawn.check_normal()
-    start_long(drawn, "slow", input=LONG | {"lora_weights": style})
-    assert cancel(drawn, "slow").status_code == 200
-    drawn.wait_idle(20)
-    drawn.check_normal()
+def test_a_cancelled_request_leaves_no_lora(served: Server, style: str) -> None:
+    served.check_normal()
+    start_long(served, "slow", input=LONG | {"lora_weights": style})
+    assert cancel(served, "slow").status_code == 200
+    served.wait_idle(20)
+    served.check_normal()
 
 
-def test_all_kinds_are_known(drawn: Server) -> None:
+def test_all_kinds_are_known(served: Server) -> None:
     for kind in CONTROL_TYPES[2:]:
-        message = drawn.refuse(control_image=IMAGE, control_type=kind)
+        message = served.refuse(control_image=IMAGE, control_type=kind)
         contains(message, (f"download controlnet {kind}",))
