@@ -3,8 +3,7 @@
 # (paper, sections 2.2 and 3.2).
 #
 #   command    runs/align.sh WEIGHTS CAPTIONS OUTPUT [OPTIONS OF kosmosg train align…]
-#              WEIGHTS are a result of stage 1, CAPTIONS as for --data: a folder of shards, or
-#              captions=FOLDER in the authors' layout
+#              WEIGHTS are a result of stage 1, CAPTIONS as for --data: a folder of shards
 #   teacher    CLIP's text encoder, unless it lies in WEIGHTS, comes from the Hub, or from what
 #              `python -m kosmosg download text-encoder` has fetched before (250 MB):
 #              STABLE_DIFFUSION=weights/stable-diffusion-v1-5

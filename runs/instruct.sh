@@ -5,7 +5,7 @@
 #   command    runs/instruct.sh WEIGHTS COMPOSITIONAL EDITS CAPTIONS OUTPUT [OPTIONS OF kosmosg
 #              train instruct…]
 #              WEIGHTS are a result of stage 2, the data as for --data, without a weight: folders of
-#              shards, or openimages=FOLDER and so on in the authors' layout
+#              shards
 #   hardware   the authors' 256 V100 (their scripts: 64 GPUs); here 8 GPUs with 80 GB (estimate);
 #              CONFIG=runs/accelerate/fsdp.yaml shares weights and moments out among smaller ones
 #   duration   three days on the authors' (paper, section 3.2); five to six weeks on 8 A100, if one of

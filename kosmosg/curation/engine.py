@@ -23,7 +23,7 @@ from kosmosg.curation.preview import write_report
 from kosmosg.curation.records import Listing, ShardRecords
 from kosmosg.curation.steps import PipelineStep, Step, advance
 from kosmosg.curation.workers import Workers, connected, parse_workers, share_out
-from kosmosg.data.skipping import other_remedies
+from kosmosg.data.bad_samples import other_remedies
 from kosmosg.errors import CurationError
 
 logger = logging.getLogger(__name__)

@@ -16,11 +16,10 @@ from scipy import ndimage
 from kosmosg.curation.images import image_of
 from kosmosg.curation.records import EntityRule, Outcome, Record, set_aside
 from kosmosg.curation.segmentation import Logits
-from kosmosg.data.boxes import square_box
-from kosmosg.data.entities import match_tags
+from kosmosg.data.encoding import encode_sample
+from kosmosg.data.entities import match_tags, square_box
 from kosmosg.data.options import ImageFormat
 from kosmosg.data.schema import CompositionalSample, Entity
-from kosmosg.data.shard_writer import encode_sample
 
 DILATION = 100  # the dilating square has this part of the image's side, made odd
 LIMIT = 1e4  # logits of certainty

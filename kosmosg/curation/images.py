@@ -11,9 +11,9 @@ from PIL import Image
 
 from kosmosg.curation.records import Outcome, Record, Rejected, one_by_one
 from kosmosg.curation.sources import MAX_TEXT, printable, read_file
-from kosmosg.data.schema import StoredPicture, open_picture
-from kosmosg.data.shards import find_image
-from kosmosg.data.skipping import BadSample
+from kosmosg.data.bad_samples import BadSample
+from kosmosg.data.encoding import find_image
+from kosmosg.data.schema import EncodedImage, decode_image
 from kosmosg.prompts.images import central_square
 
 FLAT = 8  # levels of 255: so far a single colour varies once it has been a JPEG
@@ -42,7 +42,7 @@ class ReadImages:
 
     def _read(self, record: Record) -> Record:
         data = read_file(record.places[find_image(record.places)])
-        image = central_square(open_picture(StoredPicture(data=data, name="image")))
+        image = central_square(decode_image(EncodedImage(data=data, name="image")))
         if image.width < self.min_side:
             detail = f"{image.width} pixels, wanted at least {self.min_side}"
             raise Rejected("too-small", detail)
@@ -77,17 +77,17 @@ def is_flat(image: Image.Image) -> bool:
     return all(high - low <= FLAT for low, high in extrema)
 
 
-def store(image: Image.Image) -> StoredPicture:
+def store(image: Image.Image) -> EncodedImage:
     """Encode an image for the way to the next step, without loss."""
     buffer = BytesIO()
     image.save(buffer, format="PNG", compress_level=FAST_PNG)
-    return StoredPicture(data=buffer.getvalue(), name="image")
+    return EncodedImage(data=buffer.getvalue(), name="image")
 
 
 def image_of(record: Record) -> Image.Image:
     """Decode the image of a record that has been read."""
     assert record.image is not None, record.key
-    return open_picture(record.image)
+    return decode_image(record.image)
 
 
 def images_of(records: Sequence[Record]) -> list[Image.Image]:

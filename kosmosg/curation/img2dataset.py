@@ -14,11 +14,10 @@ from typing import Any
 from kosmosg.curation.images import noted_source
 from kosmosg.curation.records import Outcome, Record, Rejected, one_by_one
 from kosmosg.curation.sources import MAX_TEXT, read_file
+from kosmosg.data.bad_samples import BadSample
+from kosmosg.data.encoding import encodable, encode_sample, find_image
 from kosmosg.data.preprocessing import CaptionLimits, check_caption
-from kosmosg.data.schema import CaptionRules, CaptionSample, StoredPicture, open_picture
-from kosmosg.data.shard_writer import encode_sample
-from kosmosg.data.shards import encodable, find_image
-from kosmosg.data.skipping import BadSample
+from kosmosg.data.schema import CaptionRules, CaptionSample, EncodedImage, decode_image
 from kosmosg.prompts.tokenizer import KosmosGTokenizer
 
 SIZE = ("width", "height")
@@ -54,7 +53,7 @@ class ReadCaptioned:
         check_caption(caption, self.tokenizer, self.limits)
         data = read_file(record.places[extension])
         # Decoded to see that it is one, and how large it is in truth.
-        self.rules.check_size(*open_picture(StoredPicture(data=data, name="image")).size)
+        self.rules.check_size(*decode_image(EncodedImage(data=data, name="image")).size)
         source = noted_source(metadata, record.key)
         files = encode_sample(CaptionSample(caption=caption, image=None), source=source)
         return replace(record, caption=caption, files={**files, f"image.{extension}": data})

@@ -18,11 +18,10 @@ from PIL import Image
 
 from kosmosg.curation.records import Outcome, Record, RecordSource, one_by_one
 from kosmosg.curation.sources import MAX_TEXT, ByteRange, Place, divide_folder, printable, read_file
+from kosmosg.data.bad_samples import BadSample
+from kosmosg.data.encoding import encodable, encode_sample
 from kosmosg.data.options import ImageFormat
-from kosmosg.data.schema import EditSample, StoredPicture, open_picture
-from kosmosg.data.shard_writer import encode_sample
-from kosmosg.data.shards import encodable
-from kosmosg.data.skipping import BadSample
+from kosmosg.data.schema import EditSample, EncodedImage, decode_image
 from kosmosg.errors import CurationError
 from kosmosg.prompts.images import MAX_PIXELS
 
@@ -90,7 +89,7 @@ class ReadEdits:
 
     def _image(self, record: Record, name: str) -> Image.Image:
         data = read_file(record.places[name])
-        image = open_picture(StoredPicture(data=data, name=name))
+        image = decode_image(EncodedImage(data=data, name=name))
         scale = self.side / min(image.size)
         size = (round(image.width * scale), round(image.height * scale))
         if size[0] * size[1] > MAX_PIXELS:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kosmosg.curation.records import RULES, ShardRecords
-from kosmosg.data.shard_writer import shard_name, write_files
+from kosmosg.data.shards import shard_name, write_files
 from kosmosg.errors import CurationError
 from kosmosg.utils.files import LOCK, RunRecord, atomic_file, lock_folder, remove_unfinished
 

@@ -9,17 +9,16 @@ import numpy as np
 
 from kosmosg.curation.output import OutputFolder, Totals, make_table, to_json, write_text
 from kosmosg.curation.sources import printable
+from kosmosg.data.bad_samples import BadSample
 from kosmosg.data.schema import (
     CaptionRules,
     CaptionSample,
     CompositionalSample,
     EditSample,
     Sample,
-    open_picture,
+    decode_image,
 )
-from kosmosg.data.shard_writer import shard_name
-from kosmosg.data.shards import TarShard
-from kosmosg.data.skipping import BadSample
+from kosmosg.data.shards import TarShard, shard_name
 from kosmosg.utils.contact_sheet import Card, write_contact_sheet
 
 logger = logging.getLogger(__name__)
@@ -88,7 +87,7 @@ def make_card(sample: Sample, group: str) -> Card:
     """
     match sample:
         case CompositionalSample(caption=caption, entities=entities, target=target):
-            inputs = [open_picture(each) for e in entities for each in (e.crop, e.masked_crop)]
+            inputs = [decode_image(each) for e in entities for each in (e.crop, e.masked_crop)]
             text = mark(caption, [entity.span for entity in entities])
             return Card(group=group, inputs=inputs, prompt=text, output=target)
         case EditSample(caption=caption, instruction=instruction, before=before, after=after):

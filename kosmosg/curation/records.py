@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from kosmosg.data.schema import StoredPicture
-from kosmosg.data.skipping import BadSample, Reason
+from kosmosg.data.bad_samples import BadSample, Reason
+from kosmosg.data.schema import EncodedImage
 from kosmosg.errors import CurationError
 
 Rule = Literal[
@@ -51,7 +51,7 @@ class Record:
     key: str
     places: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
-    image: StoredPicture | None = None
+    image: EncodedImage | None = None
     caption: str = ""
     tags: tuple[str, ...] = ()
     logits: tuple[np.ndarray, ...] = ()

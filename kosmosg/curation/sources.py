@@ -17,10 +17,9 @@ from stat import S_ISREG
 from typing import NamedTuple
 
 from kosmosg.curation.records import Record, RecordSource, Rejected, make_source
-from kosmosg.data.scans import scan_once
-from kosmosg.data.schema import Scan, read_range
-from kosmosg.data.shards import is_image, scan_archive
-from kosmosg.data.skipping import BadSample
+from kosmosg.data.bad_samples import BadSample
+from kosmosg.data.encoding import is_image
+from kosmosg.data.shards import read_range, scan_archive
 from kosmosg.errors import CurationError
 from kosmosg.prompts.images import UNREAD_SUFFIXES
 
@@ -269,7 +268,7 @@ def _look(path: Path) -> tuple[int, str]:
 
 def _read_archive(path: Path) -> list[Record]:
     """Find all samples in an archive; what it has lost counts as one that fails."""
-    scan = scan_once(_scan, path)
+    scan = scan_archive(path, _split_name)
     whole: list[dict[str, Place]] = [
         {name: ByteRange(path, *place) for name, place in entry.items()} for entry in scan.entries
     ]
@@ -282,6 +281,6 @@ def _read_archive(path: Path) -> list[Record]:
     ]
 
 
-def _scan(path: Path) -> Scan:
-    """Look through an archive whose files are called by their suffixes alone."""
-    return scan_archive(path, lambda name: (_stem(name) or None, name.rpartition(".")[2]))
+def _split_name(name: str) -> tuple[str | None, str]:
+    """Divide the name of a file that is called by its suffix alone."""
+    return _stem(name) or None, name.rpartition(".")[2]

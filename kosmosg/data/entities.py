@@ -1,7 +1,7 @@
-"""Which words of a caption an entity's picture belongs to, and where the picture goes.
+"""Which words of a caption an entity's image belongs to, where it goes, and what it shows.
 
 Paper, section 2.3, and the authors' reader of OpenImages. The tags of a caption are what a language
-model found in it, and each comes with a picture of the thing:
+model found in it, and each comes with an image of the thing:
 
     "A man's dog on a beach.", tags dog, man  →  "A man's " <image> " dog " <image> " on a beach."
 """
@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool
 from PIL import Image
 
+from kosmosg.data.bad_samples import BadSample
 from kosmosg.data.options import EntityOptions
-from kosmosg.data.schema import CompositionalSample, open_picture
-from kosmosg.data.skipping import BadSample
+from kosmosg.data.schema import CompositionalSample, decode_image
 from kosmosg.prompts.prompt import Prompt
 
 COLOURS = frozenset(
@@ -106,7 +107,7 @@ def draw_prompt(
         The prompt and one image for each entity.
 
     Raises:
-        BadSample: If the drawn prompt cannot be used.
+        BadSample: If that prompt cannot be used.
     """
     drop_text = bool(generator.random() < options.drop_text)
     shown = [
@@ -115,7 +116,30 @@ def draw_prompt(
     ]
     spans = [entity.span for entity in sample.entities]
     prompt = interleave(sample.caption, spans, drop_text=drop_text)
-    return prompt, tuple(map(open_picture, shown))
+    return prompt, tuple(map(decode_image, shown))
+
+
+def square_box(
+    mask: Bool[np.ndarray, "height width"], margin: int = 0
+) -> tuple[int, int, int, int]:
+    """Find the smallest square with a margin around a mask that lies inside the image.
+
+    The box around the mask grows to a square around its centre and is shifted inside (facts
+    sheet, section 13); no square is larger than the shorter side of the image.
+
+    Args:
+        mask: True somewhere.
+        margin: Pixels to leave free on each side.
+
+    Returns:
+        Left, top, right and bottom in pixels; right and bottom are exclusive.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+    side = min(max(height, width) + 2 * margin, *mask.shape)
+    top = int(np.clip((rows[0] + rows[-1] + 1 - side) // 2, 0, mask.shape[0] - side))
+    left = int(np.clip((columns[0] + columns[-1] + 1 - side) // 2, 0, mask.shape[1] - side))
+    return left, top, left + int(side), top + int(side)
 
 
 def _whole_word(tag: str) -> re.Pattern[str]:

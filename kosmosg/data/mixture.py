@@ -25,9 +25,9 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from kosmosg.data.schema import Sample, Shard, ShardGroup
+from kosmosg.data.bad_samples import BadSample, BadSampleLimit, SkipLog
+from kosmosg.data.schema import Sample, Shard
 from kosmosg.data.shuffling import DRAW_SAMPLE, DRAW_SOURCES, Address, ShardWalk, WalkState
-from kosmosg.data.skipping import BadSample, BadSampleLimit, SkipLog
 from kosmosg.errors import DataError
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class Source(Generic[T]):
     Attributes:
         name: What to call it in messages.
         shards: Its files.
-        weight: How often it is drawn, compared with the other sources.
+        weight: How often it is read, compared with the other sources.
         prepare: Makes of a sample what the stream yields; may raise ``BadSample``. Called from
             several threads at once if the mixture has some.
     """
@@ -51,28 +51,6 @@ class Source(Generic[T]):
     shards: Sequence[Shard]
     weight: float
     prepare: Callable[[Sample, np.random.Generator], T]
-
-
-def make_sources(
-    name: str,
-    groups: Iterable[ShardGroup],
-    weight: float,
-    prepare: Callable[[Sample, np.random.Generator], T],
-) -> list[Source[T]]:
-    """Make one source of each group of a data set, which share its weight."""
-    groups = list(groups)
-    total = sum(group.weight for group in groups)
-    if weight > 0 and not total > 0:
-        raise DataError(f"All groups of {name} have the weight 0. Give one of them a weight.")
-    return [
-        Source(
-            name=f"{name}/{number}",
-            shards=group.shards,
-            weight=weight * group.weight / total if total else 0.0,
-            prepare=prepare,
-        )
-        for number, group in enumerate(groups)
-    ]
 
 
 class ReadAhead:

@@ -3,15 +3,15 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
 from kosmosg.errors import DataError
 
-TsvSet = Literal["captions", "instructpix2pix", "openimages"]  # in the authors' layout
 ImageFormat = Literal["PNG", "JPEG", "WEBP"]
-TSV_SETS: tuple[TsvSet, ...] = get_args(TsvSet)
+# What stood before a = when data could be named in the authors' layout.
+TSV_SETS = ("captions", "instructpix2pix", "openimages")
 DROP_CAPTION = 0.5  # probability that an edit's caption is left out (the authors' scripts)
 
 _WEIGHT = re.compile(r"(0|[1-9]\d*)(\.\d+)?")
@@ -22,48 +22,45 @@ class NamedData:
     """One data set of a run.
 
     Attributes:
-        path: Folder of shards, or of the authors' layout.
-        layout: Name of the authors' set; nothing for shards.
+        path: Folder of shards.
         weight: How often it is read, compared with the others.
     """
 
     path: Path
-    layout: TsvSet | None = None
     weight: float = 1.0
 
     @classmethod
     def parse(cls, text: str) -> "NamedData":
-        """Read ``[SET=]FOLDER[:WEIGHT]``, such as ``shards/captions:2``.
+        """Read ``FOLDER[:WEIGHT]``, such as ``shards/captions:2``.
 
         What is there as it stands is a folder, also with a colon in its name. Else a weight stands
         behind the last colon.
 
         Raises:
-            DataError: If set or weight are none.
+            DataError: If the weight is none, or a set in the authors' layout is named.
         """
-        folder, layout = text, None
-        head, equals, tail = text.partition("=")
-        if equals and "/" not in head:
-            if head not in TSV_SETS:
-                raise DataError(
-                    f"{text!r}: {head!r} is no layout of the authors. Write one of "
-                    f"{', '.join(TSV_SETS)} before the =, or the folder of shards alone."
-                )
-            folder, layout = tail, head
-        before, colon, number = folder.rpartition(":")
-        if not colon or Path(folder).exists():
-            return cls(path=Path(folder), layout=layout)  # type: ignore[arg-type]
+        before, colon, number = text.rpartition(":")
+        if Path(text).exists():
+            return cls(path=Path(text))
+        layout, equals, folder = text.partition("=")
+        if equals and layout in TSV_SETS:
+            raise DataError(
+                f"{text!r}: what is in the authors' layout is made into shards first, by python -m "
+                f"scripts.convert_tsv {layout} {folder.partition(':')[0]} SHARDS. Then name SHARDS."
+            )
+        if not colon:
+            return cls(path=Path(text))
         if not before or not _WEIGHT.fullmatch(number):
             raise DataError(
                 f"{text!r}: there is no such folder, and {number!r} is no weight. Write "
                 "FOLDER:WEIGHT with a number such as 2 or 0.5, or a folder that is there."
             )
-        return cls(path=Path(before), layout=layout, weight=float(number))  # type: ignore[arg-type]
+        return cls(path=Path(before), weight=float(number))
 
 
 _SPEC = PrimitiveConstructorSpec(
     nargs=1,
-    metavar="[SET=]FOLDER[:WEIGHT]",
+    metavar="FOLDER[:WEIGHT]",
     instance_from_str=lambda words: NamedData.parse(words[0]),
     is_instance=lambda value: isinstance(value, NamedData),
     str_from_instance=lambda data: [str(data.path)],
@@ -75,8 +72,7 @@ class DataOptions:
     """What is read.
 
     Attributes:
-        data: Folder of shards, or of the authors' layout with SET captions, instructpix2pix or
-            openimages before it; repeat it to mix several by weight.
+        data: Folder of shards; repeat it to mix several by weight.
         min_side: Shortest side in pixels of a captioned image.
         bad_share: Share of bad samples that stops the run.
 

@@ -22,21 +22,6 @@ from kosmosg.errors import DataError
 from kosmosg.prompts.tokenizer import BOS_ID, EOS_ID, TokenizedPrompt
 
 
-def pack(documents: Iterable[Document], max_tokens: int) -> Iterator[Prepared]:
-    """Fill sequences with documents; only the last one may have room for more.
-
-    A sentence that is longer than a sequence is cut; an image never is.
-
-    Args:
-        documents: None of them empty.
-        max_tokens: Length of a sequence.
-
-    Raises:
-        DataError: If not even one image fits into a sequence.
-    """
-    return (sequence for sequence, _ in _pack(documents, max_tokens, skip=0))
-
-
 class PackedMixture:
     """The endless stream of packed sequences of one process, resumable at any sequence.
 
@@ -83,7 +68,7 @@ class PackedMixture:
     def _start(self, skip: int) -> None:
         self._before_document = self._mixture.state_dict()
         self._packed_pieces = skip
-        self._sequences = _pack(self._documents(), self._max_tokens, skip)
+        self._sequences = pack(self._documents(), self._max_tokens, skip)
 
     def _documents(self) -> Iterator[Document]:
         while True:
@@ -91,10 +76,24 @@ class PackedMixture:
             yield next(self._mixture)
 
 
-def _pack(
-    documents: Iterable[Document], max_tokens: int, skip: int
+def pack(
+    documents: Iterable[Document], max_tokens: int, skip: int = 0
 ) -> Iterator[tuple[Prepared, int]]:
-    """Yield sequences, each with the number of pieces packed of the document at hand."""
+    """Fill sequences with documents; only the last one may have room for more.
+
+    A sentence that is longer than a sequence is cut; an image never is.
+
+    Args:
+        documents: None of them empty.
+        max_tokens: Length of a sequence.
+        skip: How many pieces of the first document are packed already.
+
+    Yields:
+        A sequence, and how many pieces of the document at hand are packed with it.
+
+    Raises:
+        DataError: If not even one image fits into a sequence.
+    """
     sequence = _Sequence(max_tokens)
     for document in documents:
         pieces = [part for piece in document for part in _cut(piece, max_tokens - 1)]

@@ -3,9 +3,9 @@
 Paper, sections 2.1 to 2.3, and the authors' readers. For stages 2 and 3 every sample becomes one
 prompt:
 
-    caption        <s> caption                                 target: its picture (stage 2: none)
-    edit           <s> [caption] IMG(before) instruction       target: the picture after the edit
-    compositional  <s> text IMG text IMG … text                target: the whole picture
+    caption        <s> caption                                 target: its image (stage 2: none)
+    edit           <s> [caption] IMG(before) instruction       target: the image after the edit
+    compositional  <s> text IMG text IMG … text                target: the whole image
 
 For stage 1 it becomes a document of sentences and images (``Document``), to be packed.
 
@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 from PIL import Image
 
+from kosmosg.data.bad_samples import BadSample
 from kosmosg.data.entities import draw_prompt
 from kosmosg.data.options import DROP_CAPTION, EntityOptions, check_probability
 from kosmosg.data.schema import (
@@ -30,7 +31,6 @@ from kosmosg.data.schema import (
     InterleavedDocument,
     Sample,
 )
-from kosmosg.data.skipping import BadSample
 from kosmosg.errors import ImageError
 from kosmosg.prompts.images import clip_pixels, target_pixels
 from kosmosg.prompts.prompt import Prompt
@@ -46,7 +46,7 @@ class Prepared:
     Attributes:
         prompt: Token ids and image slots.
         pixels: Its input images in order of appearance, for CLIP.
-        target: The picture to be drawn, in [-1, 1], or none.
+        target: The image to be generated, in [-1, 1], or none.
         caption: The whole caption as text, which stage 2 shows to CLIP's text encoder; empty
             where there is none.
     """
@@ -110,7 +110,7 @@ class PromptPreparer:
         """Prepare one sample.
 
         Raises:
-            BadSample: If it is too long, lacks its picture, cannot be shown as drawn, or is of
+            BadSample: If it is too long, lacks its image, cannot be shown as chosen, or is of
                 another kind.
         """
         match sample:
@@ -147,7 +147,7 @@ class PromptPreparer:
         if self.target_size is None:
             return None
         if image is None:
-            raise BadSample("missing-part", "no picture to be drawn")
+            raise BadSample("missing-part", "no image to be generated")
         return _pixels(target_pixels, image, self.target_size).astype(np.float32)
 
 
@@ -164,7 +164,7 @@ Document = tuple[Piece, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentPreparer:
-    """Makes documents for stage 1; of a caption and its picture, the picture comes first.
+    """Makes documents for stage 1; of a caption and its image, the image comes first.
 
     Attributes:
         tokenizer: The model's.
@@ -179,7 +179,7 @@ class DocumentPreparer:
     limits: CaptionLimits = CaptionLimits()
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Document:
-        """Prepare one sample; nothing is drawn.
+        """Prepare one sample; there is no chance in it.
 
         Raises:
             BadSample: If it is too long, has no token in it, or is neither a document nor a

@@ -1,6 +1,6 @@
 """What training data consists of, and what a reader of it looks like.
 
-Four kinds of samples (paper, sections 2.1 and 2.3). Images are upright RGB pictures of any size;
+Four kinds of samples (paper, sections 2.1 and 2.3). Images are upright RGB images of any size;
 texts are as they stand in the data. A reader is a ``Shard``: one file
 whose samples can be read in any order, so that a run can be resumed and shared out exactly.
 """
@@ -13,14 +13,14 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from kosmosg.data.skipping import BadSample
+from kosmosg.data.bad_samples import BadSample
 from kosmosg.errors import ImageError
 from kosmosg.prompts.images import open_image
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionSample:
-    """A caption and its picture; no picture where only texts are read (stage 2)."""
+    """A caption and its image; no image where only texts are read (stage 2)."""
 
     caption: str
     image: Image.Image | None
@@ -28,9 +28,9 @@ class CaptionSample:
 
 @dataclass(frozen=True, kw_only=True)
 class EditSample:
-    """An InstructPix2Pix triple: what an instruction makes of a picture.
+    """An InstructPix2Pix triple: what an instruction makes of an image.
 
-    ``caption`` describes the picture before the edit.
+    ``caption`` describes the image before the edit.
     """
 
     caption: str
@@ -40,8 +40,8 @@ class EditSample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredPicture:
-    """A picture as a file holds it, for ``open_picture``.
+class EncodedImage:
+    """An image as a file holds it, for ``decode_image``.
 
     Attributes:
         data: The file's content.
@@ -54,9 +54,9 @@ class StoredPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class Entity:
-    """One thing that a caption names and its picture shows.
+    """One thing that a caption names and its image shows.
 
-    Only one of its two pictures is shown, so readers leave both undecoded: that is most of the
+    Only one of its two images is shown, so readers leave both undecoded: that is most of the
     work, and damage is found where it matters.
 
     Attributes:
@@ -66,13 +66,13 @@ class Entity:
     """
 
     span: tuple[int, int]
-    crop: Image.Image | StoredPicture
-    masked_crop: Image.Image | StoredPicture
+    crop: Image.Image | EncodedImage
+    masked_crop: Image.Image | EncodedImage
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompositionalSample:
-    """A caption, the entities in it from left to right, and the picture to be drawn."""
+    """A caption, the entities in it from left to right, and the image to be generated."""
 
     caption: str
     entities: tuple[Entity, ...]
@@ -81,7 +81,7 @@ class CompositionalSample:
 
 @dataclass(frozen=True, kw_only=True)
 class InterleavedDocument:
-    """Texts and pictures in reading order; a document of text alone has no picture."""
+    """Texts and images in reading order; a document of text alone has no image."""
 
     parts: tuple[str | Image.Image, ...]
 
@@ -94,15 +94,15 @@ class CaptionRules:
     """What is read of captions, and which are left out.
 
     Attributes:
-        text_only: Leave the pictures closed, and their sizes out of account (stage 2).
-        min_side: Shortest side that a picture may have.
+        text_only: Leave the images closed, and their sizes out of account (stage 2).
+        min_side: Shortest side that an image may have.
     """
 
     text_only: bool = False
     min_side: int = 384
 
     def check_size(self, width: int, height: int) -> None:
-        """Refuse a picture that is too small.
+        """Refuse an image that is too small.
 
         Raises:
             BadSample: If one side is below the limit, unless only texts are read.
@@ -155,14 +155,6 @@ class Shard(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShardGroup:
-    """Shards that are drawn from together, and how often compared with other groups."""
-
-    shards: tuple[Shard, ...]
-    weight: float
-
-
 def compose(caption: str, entities: tuple[Entity, ...], target: Image.Image) -> Sample:
     """Make a compositional sample, or a caption if there is no entity in it."""
     if not entities:
@@ -170,28 +162,15 @@ def compose(caption: str, entities: tuple[Entity, ...], target: Image.Image) -> 
     return CompositionalSample(caption=caption, entities=entities, target=target)
 
 
-def open_picture(picture: Image.Image | StoredPicture) -> Image.Image:
-    """Decode a picture unless it is decoded.
+def decode_image(image: Image.Image | EncodedImage) -> Image.Image:
+    """Decode an image unless it is decoded.
 
     Raises:
         BadSample: If it is damaged.
     """
-    if isinstance(picture, Image.Image):
-        return picture
+    if isinstance(image, Image.Image):
+        return image
     try:
-        return open_image(picture.data, picture.name)
+        return open_image(image.data, image.name)
     except ImageError as error:
         raise BadSample("image", str(error)) from error
-
-
-def read_range(file: Any, offset: int, size: int) -> bytes:
-    """Read a stretch of an open file.
-
-    Raises:
-        BadSample: If the file ends before it.
-    """
-    file.seek(offset)
-    data = file.read(size)
-    if len(data) != size:
-        raise BadSample("unreadable", f"the file ends {size - len(data)} bytes too early")
-    return data

@@ -1,57 +1,36 @@
-"""Samples in WebDataset shards: tar files in which the files of one sample share a key.
+"""Shards: WebDataset's tar files, in which the files of one sample share a key.
 
-A folder of ``.tar`` files. ``KEY.json`` says what a sample is, the other files are its images, in
-any format that is read, such as ``jpg``, ``png`` or ``webp``:
-
-    kind           KEY.json                                               pictures
-    caption        {"kind": "caption", "caption": "…"}                    KEY.image.png (not read
-                                                                          for text alone)
-    edit           {"kind": "edit", "caption": "…", "instruction": "…"}   KEY.before.png
-                                                                          KEY.after.png
-    compositional  {"kind": "compositional", "caption": "A cat on …",     KEY.target.png
-                    "entities": [{"start": 2, "end": 5}, …]}              KEY.crop0.png, …
-                                                                          KEY.masked0.png, …
-    interleaved    {"kind": "interleaved",                                KEY.image0.png
-                    "parts": ["text", {"image": 0}, "text", …]}           KEY.image1.png, …
-
-Kinds may be mixed within a shard. Spans count characters, go from left to right and do not
-overlap. Archives are written (``shard_writer``) by the ``webdataset`` library. Its reader takes a
-shard as a stream, in which the n-th sample costs all those before it; here the headers are read
-once and samples by their place, so that a run resumes, and several machines share a shard, without
-reading what they do not need. Hence only local, uncompressed archives; but the files of a sample
-need not be neighbours, and a key may have dots.
+Archives are written by the ``webdataset`` library. Its reader takes a shard as a stream, in which
+the n-th sample costs all those before it; here the headers are read once and samples by their
+place, so that a run resumes, and several machines share a shard, without reading what they do not
+need. Hence only local, uncompressed archives; but the files of a sample need not be neighbours, and
+a key may have dots. What the files hold is ``encoding``'s.
 """
 
-import json
+import math
 import tarfile
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from PIL import Image
 from webdataset.tariterators import base_plus_ext
+from webdataset.writer import TarWriter
 
-from kosmosg.data.scans import scan_once
-from kosmosg.data.schema import (
-    CaptionRules,
-    CaptionSample,
-    EditSample,
-    Entity,
-    InterleavedDocument,
-    Sample,
-    Scan,
-    StoredPicture,
-    compose,
-    open_picture,
-    read_range,
-)
-from kosmosg.data.skipping import BadSample
+from kosmosg.data.bad_samples import BadSample
+from kosmosg.data.encoding import decode_sample, encode_sample
+from kosmosg.data.options import ImageFormat
+from kosmosg.data.schema import CaptionRules, Sample, Scan, Shard
 from kosmosg.errors import DataError
-from kosmosg.prompts.images import UNREAD_SUFFIXES, image_suffixes
+from kosmosg.utils.files import atomic_file
+from kosmosg.utils.fingerprint import fingerprint, fingerprint_of
 
+Place = tuple[int, int]  # of a file in an archive: where it begins, and its length in bytes
 SplitName = Callable[[str], tuple[str | None, str | None]]
+KEPT = 64  # scans: the streams of a process drift apart, and each set has a shard of its own
+_SAMPLED = 16  # shards of a set that are looked into to tell it from others
 _JSON = ".json"
 _BLOCK = 512  # of a tar file
 
@@ -70,13 +49,15 @@ class TarShard:
 
     def scan(self) -> Scan:
         """Read the headers; an entry says where each file of a sample lies."""
-        return scan_once(scan_archive, self.path)
+        return scan_archive(self.path)
 
-    def read(self, entry: Mapping[str, tuple[int, int]], generator: np.random.Generator) -> Sample:
+    def read(self, entry: Mapping[str, Place], generator: np.random.Generator) -> Sample:
         """Read one sample; there is nothing to choose in it."""
         try:
             with self.path.open("rb") as file:
-                return _decode(_Parts(file, entry), self.rules)
+                return decode_sample(
+                    entry.keys(), lambda name: read_range(file, *entry[name]), self.rules
+                )
         except OSError as error:
             raise BadSample("unreadable", str(error)) from error
 
@@ -96,43 +77,70 @@ def open_shards(directory: str | Path, rules: CaptionRules | None = None) -> tup
     return tuple(TarShard(path=path, rules=rules) for path in paths)
 
 
-def encodable(text: str) -> str:
-    """Refuse half a surrogate pair, which JSON can hold and no tokenizer can read.
+def fingerprint_shards(shards: Sequence[Shard]) -> str:
+    """Tell apart sets of shards: by their names, their sizes, and samples of what is in some.
+
+    Where they lie does not count.
 
     Raises:
-        BadSample: If there is one.
+        DataError: If one cannot be read.
     """
     try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise BadSample("encoding", str(error)) from error
-    return text
+        sizes = [[shard.name, shard.path.stat().st_size] for shard in shards]
+        chosen = shards[:: math.ceil(len(shards) / _SAMPLED)]
+        return fingerprint_of([sizes, [fingerprint(shard.path) for shard in chosen]])
+    except OSError as error:
+        raise DataError(f"A shard cannot be read: {error}. Mend the data.") from error
 
 
-def is_image(name: str) -> bool:
-    """Tell by its name whether a file is an image, whether it can be read or not."""
-    suffix = f".{name.rpartition('.')[2].lower()}"
-    return suffix in image_suffixes() or suffix in UNREAD_SUFFIXES
-
-
-def find_image(names: Iterable[str], part: str = "") -> str:
-    """Find the image of a part among the names of a sample's files, such as ``image.png``.
-
-    Args:
-        names: Without the key.
-        part: Which; nothing where files are called by their suffix alone.
+def read_range(file: Any, offset: int, size: int) -> bytes:
+    """Read a stretch of an open file.
 
     Raises:
-        BadSample: If there is none, or none in a format that is read.
+        BadSample: If the file ends before it.
     """
-    names = sorted(names)
-    images = [name for name in names if name.rpartition(".")[0] == part and is_image(name)]
-    for name in images:
-        if f".{name.rpartition('.')[2]}" in image_suffixes():
-            return name
-    if images:
-        raise BadSample("image-format", f"{images[0]} is not read; save it as JPEG or PNG")
-    raise BadSample("missing-part", f"no image{part and f' {part!r}'} among {names}")
+    file.seek(offset)
+    data = file.read(size)
+    if len(data) != size:
+        raise BadSample("unreadable", f"the file ends {size - len(data)} bytes too early")
+    return data
+
+
+def write_shard(
+    samples: Iterable[Sample], path: Path, *, first_key: int = 0, image_format: ImageFormat = "PNG"
+) -> None:
+    """Write samples as one shard, which appears when everything is in it.
+
+    Args:
+        samples: Anything that yields samples.
+        path: The file; its folder must be there.
+        first_key: Number of the first sample, so that keys differ from shard to shard.
+        image_format: Of the images; PNG and WebP are lossless.
+    """
+    encoded = (encode_sample(sample, image_format) for sample in samples)
+    write_files(encoded, path, first_key=first_key)
+
+
+def write_files(samples: Iterable[Mapping[str, bytes]], path: Path, *, first_key: int = 0) -> None:
+    """Write samples that are encoded already as one shard, as ``write_shard`` does.
+
+    Args:
+        samples: For each, its files by their names behind the key, such as ``target.png``.
+        path: The file; its folder must be there.
+        first_key: Number of the first sample, so that keys differ from shard to shard.
+    """
+    with (
+        atomic_file(path) as unfinished,
+        unfinished.open("wb") as file,
+        TarWriter(file, mtime=0) as writer,
+    ):
+        for key, files in enumerate(samples, start=first_key):
+            writer.write({"__key__": f"{key:09d}", **files})
+
+
+def shard_name(number: int) -> str:
+    """Name the shards of a folder so that their order is that of the alphabet."""
+    return f"{number:06d}.tar"
 
 
 def scan_archive(path: Path, split: SplitName = base_plus_ext) -> Scan:
@@ -142,13 +150,41 @@ def scan_archive(path: Path, split: SplitName = base_plus_ext) -> Scan:
     wherever they stand; where the same one comes again behind those of another key, another sample
     begins, as in archives that were put together. Hidden files are none of a sample.
 
+    What was found is kept and shared, so that nobody may change it, until the file is another one.
+
     Args:
         path: The archive.
         split: Divides the name of a file without such a JSON into a key and the rest.
     """
+    try:
+        status = path.stat()
+        return _scan_kept(path, split, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        return Scan(entries=(), damage=(BadSample("broken-shard", str(error)),))
+    except _Damaged as found:
+        return found.scan
+
+
+class _Damaged(Exception):
+    """Takes what was found past what keeps it: a damaged archive may be whole the next time."""
+
+    def __init__(self, scan: Scan):
+        super().__init__()
+        self.scan = scan
+
+
+@lru_cache(KEPT)  # which threads may share
+def _scan_kept(path: Path, split: SplitName, *_: int) -> Scan:
+    scan = _scan(path, split)
+    if scan.damage:
+        raise _Damaged(scan)
+    return scan
+
+
+def _scan(path: Path, split: SplitName) -> Scan:
     damage: list[BadSample] = []
-    entries: list[dict[str, tuple[int, int]]] = []
-    latest: dict[str, dict[str, tuple[int, int]]] = {}
+    entries: list[dict[str, Place]] = []
+    latest: dict[str, dict[str, Place]] = {}
     before = None
 
     def note(problem: str) -> None:
@@ -168,7 +204,26 @@ def scan_archive(path: Path, split: SplitName = base_plus_ext) -> Scan:
             note(f"{name}: a duplicate, of which the first one is taken")
         latest[key].setdefault(kind, place)
         before = key
-    return Scan(entries=entries, damage=tuple(damage))
+    return Scan(entries=_Entries(entries), damage=tuple(damage))
+
+
+class _Entries(Sequence[Mapping[str, Place]]):
+    """Where the files of many samples lie, in 24 bytes for each and 8 for a sample."""
+
+    def __init__(self, entries: Sequence[Mapping[str, Place]]):
+        self._kinds = sorted({kind for entry in entries for kind in entry})
+        numbers = {kind: number for number, kind in enumerate(self._kinds)}
+        files = [(numbers[kind], *place) for entry in entries for kind, place in entry.items()]
+        self._files = np.array(files, dtype=np.int64).reshape(-1, 3)
+        self._ends = np.cumsum([0, *map(len, entries)])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, place: Any) -> Any:
+        number = range(len(self))[place]
+        files = self._files[self._ends[number] : self._ends[number + 1]].tolist()
+        return {self._kinds[kind]: (offset, size) for kind, offset, size in files}
 
 
 def _find_owner(name: str, keys: Container[str]) -> tuple[str, str] | None:
@@ -181,7 +236,7 @@ def _find_owner(name: str, keys: Container[str]) -> tuple[str, str] | None:
     return None
 
 
-def _members(path: Path, note: Callable[[str], None]) -> Iterator[tuple[str, tuple[int, int]]]:
+def _members(path: Path, note: Callable[[str], None]) -> Iterator[tuple[str, Place]]:
     """Yield the names of an archive's files, and where each begins and how long it is."""
     try:
         if not path.is_file():  # a pipe would keep its readers waiting
@@ -203,111 +258,3 @@ def _members(path: Path, note: Callable[[str], None]) -> Iterator[tuple[str, tup
                 note(f"it is cut off or garbled at byte {end}")
     except Exception as error:  # noqa: BLE001  tarfile fails on garbled headers in any way
         note(str(error))
-
-
-class _Parts:
-    """The files of one sample."""
-
-    def __init__(self, file: IO[bytes], places: Mapping[str, tuple[int, int]]):
-        self._file = file
-        self._places = places
-
-    def metadata(self) -> dict[str, Any]:
-        if "json" not in self._places:
-            raise BadSample("metadata", f"no json among {sorted(self._places)}")
-        try:
-            metadata = json.loads(read_range(self._file, *self._places["json"]))
-        except (ValueError, RecursionError) as error:
-            raise BadSample("metadata", f"the json does not parse ({error})") from error
-        if not isinstance(metadata, dict):
-            raise BadSample("metadata", f"wanted a json object, not a {type(metadata).__name__}")
-        return metadata
-
-    def image(self, part: str) -> Image.Image:
-        return open_picture(self.picture(part))
-
-    def picture(self, part: str) -> StoredPicture:
-        place = self._places[find_image(self._places, part)]
-        return StoredPicture(data=read_range(self._file, *place), name=part)
-
-
-def _decode(parts: _Parts, rules: CaptionRules) -> Sample:
-    metadata = parts.metadata()
-    match metadata.get("kind"):
-        case "caption":
-            return _decode_caption(metadata, parts, rules)
-        case "edit":
-            return EditSample(
-                caption=_text(metadata, "caption"),
-                instruction=_text(metadata, "instruction"),
-                before=parts.image("before"),
-                after=parts.image("after"),
-            )
-        case "compositional":
-            return _decode_compositional(metadata, parts)
-        case "interleaved":
-            return _decode_interleaved(metadata, parts)
-        case kind:
-            raise BadSample("metadata", f"unknown kind {kind!r}")
-
-
-def _decode_caption(metadata: dict[str, Any], parts: _Parts, rules: CaptionRules) -> Sample:
-    caption = _text(metadata, "caption")
-    if rules.text_only:
-        return CaptionSample(caption=caption, image=None)
-    image = parts.image("image")
-    rules.check_size(*image.size)
-    return CaptionSample(caption=caption, image=image)
-
-
-def _decode_compositional(metadata: dict[str, Any], parts: _Parts) -> Sample:
-    caption = _text(metadata, "caption")
-    spans = _spans(metadata, len(caption))
-    entities = tuple(
-        Entity(
-            span=span,
-            crop=parts.picture(f"crop{number}"),
-            masked_crop=parts.picture(f"masked{number}"),
-        )
-        for number, span in enumerate(spans)
-    )
-    return compose(caption, entities, parts.image("target"))
-
-
-def _decode_interleaved(metadata: dict[str, Any], parts: _Parts) -> Sample:
-    listed = metadata.get("parts")
-    if not isinstance(listed, list):
-        raise BadSample("metadata", f"'parts' must be a list, not {listed!r:.80}")
-    decoded: list[str | Image.Image] = []
-    for part in listed:
-        match part:
-            case str():
-                decoded.append(encodable(part))
-            case {"image": int(number)}:
-                decoded.append(parts.image(f"image{number}"))
-            case _:
-                raise BadSample("metadata", f"a part is a text or an image, not {part!r:.80}")
-    return InterleavedDocument(parts=tuple(decoded))
-
-
-def _text(metadata: dict[str, Any], field_name: str) -> str:
-    value = metadata.get(field_name)
-    if not isinstance(value, str):
-        raise BadSample("metadata", f"{field_name!r} must be a text, not {value!r:.80}")
-    return encodable(value)
-
-
-def _spans(metadata: dict[str, Any], length: int) -> list[tuple[int, int]]:
-    listed = metadata.get("entities")
-    if not isinstance(listed, list):
-        raise BadSample("metadata", f"'entities' must be a list, not {listed!r:.80}")
-    spans: list[tuple[int, int]] = []
-    position = 0
-    for entity in listed:
-        match entity:
-            case {"start": int(start), "end": int(end)} if position <= start < end <= length:
-                spans.append((start, end))
-                position = end
-            case _:
-                raise BadSample("metadata", f"not a span of the caption: {entity!r:.80}")
-    return spans

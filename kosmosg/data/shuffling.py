@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kosmosg.data.bad_samples import BadSample
 from kosmosg.data.schema import Sample, Shard
-from kosmosg.data.skipping import BadSample
 from kosmosg.errors import DataError
 
 # The first word of every seed: what is drawn with it.

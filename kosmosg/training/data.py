@@ -8,14 +8,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kosmosg.data.mixture import Mixture, ReadAhead, Source, make_sources
-from kosmosg.data.options import DataOptions, NamedData, StreamOptions
+from kosmosg.data.bad_samples import BadSample, BadSampleLimit
+from kosmosg.data.mixture import Mixture, ReadAhead, Source
+from kosmosg.data.options import DataOptions, StreamOptions
 from kosmosg.data.packing import PackedMixture
 from kosmosg.data.preprocessing import Prepared
-from kosmosg.data.schema import CaptionRules, CaptionSample, Sample, Shard, ShardGroup
-from kosmosg.data.shards import open_shards
-from kosmosg.data.skipping import BadSample, BadSampleLimit
-from kosmosg.data.tsv import open_tsv
+from kosmosg.data.schema import CaptionRules, CaptionSample, Sample, Shard
+from kosmosg.data.shards import fingerprint_shards, open_shards
 from kosmosg.errors import DataError
 from kosmosg.prompts.images import clip_pixels, target_pixels
 from kosmosg.prompts.tokenizer import TokenizedPrompt
@@ -41,13 +40,17 @@ class TrainingData(StreamOptions):
         return cls(**vars(options), seed=loop.seed)
 
     def identity(self) -> dict[str, Any]:
-        """Return what a resumed run must have in common with the one it goes on with."""
-        data = [[str(each.path), each.layout, each.weight] for each in self.data]
+        """Return what a resumed run must have in common with the one it goes on with.
+
+        Raises:
+            DataError: If the data are not there.
+        """
+        data = [[fingerprint_shards(open_shards(each.path)), each.weight] for each in self.data]
         return {"data": data, "min_side": self.min_side}
 
     @property
     def limit(self) -> BadSampleLimit:
-        """When bad samples stop the run; a picture that is too small is none."""
+        """When bad samples stop the run; an image that is too small is none."""
         return BadSampleLimit(share=self.bad_share, exempt=frozenset({"too-small"}))
 
     def shards(self) -> list[Shard]:
@@ -59,12 +62,11 @@ class TrainingData(StreamOptions):
         for data in self.data:
             if data.weight != 1:
                 raise DataError(
-                    f"{data.path} is given the weight {data.weight:g}, but all pictures are drawn "
+                    f"{data.path} is given the weight {data.weight:g}, but all images are read "
                     "equally often here: each is encoded once. Name the folder without a weight."
                 )
         rules = CaptionRules(min_side=self.min_side)
-        groups = [group for data in self.data for group in open_groups(data, rules)]
-        return [shard for group in groups for shard in group.shards]
+        return [shard for data in self.data for shard in open_shards(data.path, rules)]
 
     def mixture(
         self,
@@ -81,15 +83,20 @@ class TrainingData(StreamOptions):
             prepare: Makes what the stage reads of a sample.
             rank: Number of the process.
             world_size: Number of processes.
-            text_only: Leave the pictures of captions closed.
+            text_only: Leave the images of captions closed.
             ahead: Threads shared with other streams; by default there are ``threads`` for this one.
         """
         rules = CaptionRules(text_only=text_only, min_side=self.min_side)
-        sources: list[Source[T]] = []
-        for data in self.data:
-            sources += make_sources(str(data.path), open_groups(data, rules), data.weight, prepare)
         return Mixture(
-            sources,
+            (
+                Source(
+                    name=str(data.path),
+                    shards=open_shards(data.path, rules),
+                    weight=data.weight,
+                    prepare=prepare,
+                )
+                for data in self.data
+            ),
             seed=self.seed,
             rank=rank,
             world_size=world_size,
@@ -102,15 +109,15 @@ class TrainingData(StreamOptions):
     ) -> Stream:
         """Open the stream of packed sequences of one process.
 
-        Documents are packed in streams, each from its own share of them. A process fills its part
-        of the streams in turn, so their number alone decides the sequences.
+        Documents are packed in several streams, each from its own share of them. A process fills
+        its part of the packing streams in turn, so their number alone decides the sequences.
 
         Args:
             prepare: Makes documents of samples.
             rank: Number of the process.
             world_size: Number of processes.
             tokens: Length of a sequence.
-            streams: A multiple of the number of processes.
+            streams: Of packing; a multiple of the number of processes.
 
         Raises:
             DataError: If it is none.
@@ -121,26 +128,15 @@ class TrainingData(StreamOptions):
                 "processes. Choose a multiple of their number for --packing-streams."
             )
         ahead = ReadAhead(self.threads, streams=streams // world_size)
-        return Turns(
+        return RoundRobin(
             [
-                PackedMixture(self.mixture(prepare, stream, streams, ahead=ahead), tokens)
-                for stream in range(rank, streams, world_size)
+                PackedMixture(self.mixture(prepare, number, streams, ahead=ahead), tokens)
+                for number in range(rank, streams, world_size)
             ]
         )
 
 
-def open_groups(data: NamedData, rules: CaptionRules) -> Sequence[ShardGroup]:
-    """List the files of a data set.
-
-    Raises:
-        DataError: If there are none.
-    """
-    if data.layout:
-        return open_tsv(data.path, data.layout, rules)
-    return (ShardGroup(shards=open_shards(data.path, rules), weight=1.0),)
-
-
-class Turns(Stream):
+class RoundRobin(Stream):
     """Several streams as one, which gives from each in turn."""
 
     def __init__(self, streams: Sequence[Stream]):

@@ -17,7 +17,7 @@ import torch
 from accelerate.utils import gather_object
 from diffusers.training_utils import EMAModel
 
-from kosmosg.data.skipping import Reason, describe
+from kosmosg.data.bad_samples import Reason, describe
 from kosmosg.errors import TrainingError
 from kosmosg.training.accelerator import (
     attention_kernels,

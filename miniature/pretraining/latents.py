@@ -17,15 +17,14 @@ from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 from kosmosg.checkpoints.stable_diffusion import encode_captions
-from kosmosg.data.scans import stamp
-from kosmosg.data.schema import CaptionSample, Shard
-from kosmosg.data.skipping import (
+from kosmosg.data.bad_samples import (
     BadSample,
     BadSampleLimit,
     SkipLog,
     describe,
     other_remedies,
 )
+from kosmosg.data.schema import CaptionSample, Shard
 from kosmosg.errors import DataError, TrainingError
 from kosmosg.prompts.images import resize_and_crop, target_pixels
 from kosmosg.training.stage import Stream
@@ -197,7 +196,8 @@ def _fingerprint(
     """Tell apart what latents can come from; ``rules`` say how they are made of it."""
     digest = hashlib.sha256(f"{rules}\n".encode())
     for shard in shards:
-        digest.update(f"{shard.path.resolve()}\n{stamp(shard.path)}\n".encode())
+        status = shard.path.stat()
+        digest.update(f"{shard.name}\n{status.st_size}, {status.st_mtime_ns}\n".encode())
     digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
     for tensor in vae.state_dict().values():
         digest.update(tensor.cpu().numpy().tobytes())

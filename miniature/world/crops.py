@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from kosmosg.data.boxes import square_box
+from kosmosg.data.entities import square_box
 from miniature.world.render import Picture
 from miniature.world.styles import SIDE
 

@@ -32,7 +32,7 @@ from kosmosg.data.schema import (
     InterleavedDocument,
     Sample,
 )
-from kosmosg.data.shard_writer import shard_name, write_shard
+from kosmosg.data.shards import shard_name, write_shard
 from kosmosg.errors import DataError
 from kosmosg.utils.files import RunRecord, lock_folder, remove_unfinished
 from miniature.world.captions import Caption, write_caption

@@ -11,7 +11,7 @@ from PIL import Image
 from kosmosg.curation.entity_crops import CutEntities, find_mask
 from kosmosg.curation.images import store
 from kosmosg.curation.records import Record, Rejection
-from kosmosg.data.boxes import square_box
+from kosmosg.data.entities import square_box
 
 YES, NO = 5.0, -5.0
 SIDE = 128

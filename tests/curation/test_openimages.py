@@ -16,10 +16,10 @@ from kosmosg.curation.engine import ShardPlan, run_here
 from kosmosg.curation.entity_extraction import Answer
 from kosmosg.curation.output import OutputFolder
 from kosmosg.curation.pipelines import Models, Pipeline, make_openimages
-from kosmosg.data.boxes import square_box
+from kosmosg.data.entities import square_box
 from kosmosg.data.options import EntityOptions
 from kosmosg.data.preprocessing import PromptPreparer
-from kosmosg.data.schema import CompositionalSample, open_picture
+from kosmosg.data.schema import CompositionalSample, decode_image
 from kosmosg.data.shards import open_shards
 from kosmosg.prompts.tokenizer import KosmosGTokenizer
 from tests.curation.folders import shards
@@ -89,12 +89,12 @@ def test_images_and_masks_are_those_of_the_world(made: OutputFolder) -> None:
         for entity, mask in zip(sample.entities, known.masks, strict=True):
             # The true box, within the width of the dilation.
             left, top, right, bottom = square_box(mask > 0.3, margin=1)
-            crop = np.asarray(open_picture(entity.crop), dtype=float)
+            crop = np.asarray(decode_image(entity.crop), dtype=float)
             true = known.image.resize(
                 (64, 64), Image.Resampling.BICUBIC, (left, top, right, bottom)
             )
             assert abs(crop - np.asarray(true, dtype=float)).mean() < 1, seed
-            masked = np.asarray(open_picture(entity.masked_crop), dtype=float)
+            masked = np.asarray(decode_image(entity.masked_crop), dtype=float)
             inside = Image.fromarray(np.float32(mask > 0.3)).resize(
                 (64, 64), Image.Resampling.BILINEAR, (left, top, right, bottom)
             )

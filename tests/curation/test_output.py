@@ -12,8 +12,8 @@ from PIL import Image
 
 from kosmosg.curation.output import OutputFolder
 from kosmosg.curation.records import Record, Rejection, ShardRecords, StepCounts
+from kosmosg.data.encoding import encode_sample
 from kosmosg.data.schema import CaptionRules, CaptionSample
-from kosmosg.data.shard_writer import encode_sample
 from kosmosg.data.shards import open_shards
 from kosmosg.errors import CurationError
 from tests.training.processes import run_to_the_end

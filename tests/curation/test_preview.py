@@ -11,8 +11,8 @@ from PIL import Image
 from kosmosg.curation.output import OutputFolder, Totals, make_table
 from kosmosg.curation.preview import make_card, mark, pick_cards, write_report
 from kosmosg.curation.records import Record, Rejection, ShardRecords, StepCounts
+from kosmosg.data.encoding import encode_sample
 from kosmosg.data.schema import CaptionSample, CompositionalSample, EditSample, Entity, Sample
-from kosmosg.data.shard_writer import encode_sample
 
 
 def plain(colour: str, size: tuple[int, int] = (32, 32)) -> Image.Image:

@@ -13,7 +13,7 @@ from kosmosg.curation.images import ReadImages
 from kosmosg.curation.img2dataset import ReadCaptioned
 from kosmosg.curation.records import Record, RecordSource, Rejected, Rejection
 from kosmosg.curation.sources import ByteRange, Lost, open_images, read_file
-from kosmosg.data.skipping import BadSample
+from kosmosg.data.bad_samples import BadSample
 from kosmosg.errors import CurationError
 from tests.data.test_shards import write_tar
 

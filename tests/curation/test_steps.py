@@ -7,7 +7,7 @@ import torch
 
 from kosmosg.curation.records import Outcome, Record, Rejected, ShardRecords, one_by_one
 from kosmosg.curation.steps import TOO_MANY, advance
-from kosmosg.data.skipping import BadSample
+from kosmosg.data.bad_samples import BadSample
 from kosmosg.errors import CurationError
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from kosmosg.data.bad_samples import BadSample, BadSampleLimit
 from kosmosg.data.mixture import Mixture, Source
 from kosmosg.data.preprocessing import Document
 from kosmosg.data.schema import CaptionSample, Sample, Scan
-from kosmosg.data.skipping import BadSample, BadSampleLimit
 
 NO_LIMIT = BadSampleLimit(share=0.99, minimum=1000)
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from kosmosg.data.bad_samples import BadSample
 from kosmosg.data.entities import (
     COLOURS,
     TagSpan,
@@ -17,7 +18,6 @@ from kosmosg.data.entities import (
 )
 from kosmosg.data.options import EntityOptions
 from kosmosg.data.schema import CompositionalSample, Entity
-from kosmosg.data.skipping import BadSample
 
 
 def spans_of(caption: str, tags: list[str]) -> list[tuple[int, int]]:

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kosmosg.data.mixture import Mixture, ReadAhead, Source, make_sources
-from kosmosg.data.schema import CaptionRules, CaptionSample, ShardGroup
-from kosmosg.data.shard_writer import write_shards
+from kosmosg.data.mixture import Mixture, ReadAhead, Source
+from kosmosg.data.schema import CaptionRules, CaptionSample
 from kosmosg.data.shards import open_shards
 from kosmosg.errors import DataError
 from tests.data.fakes import NO_LIMIT, label, shards, source, take, three_sources
+from tests.shards import write_shards
 
 
 def check_resuming(stop: int, seed: int, rank: int, threads: int) -> None:
@@ -158,15 +158,6 @@ def test_a_source_of_weight_0_may_lack_its_files():
         [source("a", [2]), Source(name="b", shards=(), weight=0, prepare=label)], seed=0
     )
     assert {caption[0] for caption, _ in take(mixture, 50)} == {"a"}
-
-
-def test_groups_share_the_weight_of_their_set():
-    groups = [ShardGroup(shards=shards("g", [1]), weight=weight) for weight in (3, 1)]
-    made = make_sources("set", groups, 2.0, label)
-    assert [(one.name, one.weight) for one in made] == [("set/0", 1.5), ("set/1", 0.5)]
-    with pytest.raises(DataError, match="weight 0"):
-        make_sources("set", [ShardGroup(shards=(), weight=0)], 2.0, label)
-    assert [one.weight for one in make_sources("set", [groups[0]], 0.0, label)] == [0.0]
 
 
 @pytest.mark.parametrize(

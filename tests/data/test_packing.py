@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kosmosg.data.bad_samples import BadSample
 from kosmosg.data.mixture import Mixture, Source
 from kosmosg.data.packing import PackedMixture, pack
 from kosmosg.data.preprocessing import Document, Piece, Prepared
 from kosmosg.data.schema import CaptionSample, Sample, Scan
-from kosmosg.data.skipping import BadSample
 from kosmosg.errors import DataError
 from kosmosg.prompts.tokenizer import BOS_ID, EOS_ID, TokenizedPrompt
 from tests.data.fakes import text_of
@@ -57,7 +57,7 @@ def test_sequences_are_filled_with_whole_sentences(
         tuple(picture(one) if isinstance(one, int) else sentence(*one) for one in document)
         for document in documents
     ]
-    sequences = list(pack(made, room))
+    sequences = [sequence for sequence, _ in pack(made, room)]
     assert [list(sequence.prompt.ids) for sequence in sequences] == wanted
     for sequence in sequences:
         assert [id_ == SLOT for id_ in sequence.prompt.ids] == list(sequence.prompt.image_mask)
@@ -78,7 +78,7 @@ MIXED = st.lists(st.one_of(st.just(picture(1)), PIECES.map(lambda p: p[0])), min
 @settings(deadline=None)
 @given(st.lists(MIXED.map(tuple), max_size=8), st.integers(5, 20))
 def test_packing_loses_nothing_and_leaves_little_room(documents: list[Document], room: int):
-    sequences = list(pack(documents, room))
+    sequences = [sequence for sequence, _ in pack(documents, room)]
     ids = [id_ for one in sequences for id_ in one.prompt.ids if id_ not in (BOS_ID, EOS_ID)]
     assert ids == [id_ for document in documents for id_ in text_of(document)]
     for one in sequences:

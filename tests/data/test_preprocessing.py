@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kosmosg.data.bad_samples import BadSample
 from kosmosg.data.options import EntityOptions
 from kosmosg.data.preprocessing import CaptionLimits, DocumentPreparer, PromptPreparer
 from kosmosg.data.schema import (
@@ -17,7 +18,6 @@ from kosmosg.data.schema import (
     InterleavedDocument,
     Sample,
 )
-from kosmosg.data.skipping import BadSample
 from kosmosg.errors import DataError
 from kosmosg.prompts.batch import collate
 from kosmosg.prompts.images import clip_pixels, target_pixels

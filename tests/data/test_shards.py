@@ -2,15 +2,20 @@
 
 import io
 import json
+import os
 import tarfile
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from kosmosg.data import shards
+from kosmosg.data.bad_samples import BadSample
 from kosmosg.data.entities import draw_prompt
 from kosmosg.data.options import EntityOptions
 from kosmosg.data.schema import (
@@ -18,16 +23,15 @@ from kosmosg.data.schema import (
     CaptionSample,
     CompositionalSample,
     EditSample,
+    EncodedImage,
     Entity,
     InterleavedDocument,
     Sample,
-    StoredPicture,
-    open_picture,
+    decode_image,
 )
-from kosmosg.data.shard_writer import write_shards
-from kosmosg.data.shards import TarShard, open_shards
-from kosmosg.data.skipping import BadSample
+from kosmosg.data.shards import KEPT, TarShard, open_shards, scan_archive, write_shard
 from kosmosg.errors import DataError
+from tests.shards import write_shards
 
 RULES = CaptionRules(min_side=8)
 CHOOSE = np.random.default_rng(0)
@@ -86,8 +90,8 @@ def caption_files(key: str = "0") -> list[tuple[str, bytes]]:
 
 def plain(value):
     """Turn pictures into values that can be compared."""
-    if isinstance(value, Image.Image | StoredPicture):
-        return np.asarray(open_picture(value)).tolist()
+    if isinstance(value, Image.Image | EncodedImage):
+        return np.asarray(decode_image(value)).tolist()
     if isinstance(value, tuple):
         return [plain(part) for part in value]
     if hasattr(value, "__dataclass_fields__"):
@@ -131,18 +135,16 @@ def test_the_library_reads_the_shards_too(tmp_path: Path):
     assert samples[2]["after.png"] == png(picture(3))
 
 
-def test_a_folder_of_shards_is_whole_or_not_there(tmp_path: Path):
+def test_a_shard_is_whole_or_not_there(tmp_path: Path):
     def interrupted():
         yield from SAMPLES[:3]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_shards(interrupted(), tmp_path / "set", per_shard=1)
-    assert not (tmp_path / "set").exists()
-    write_shards(SAMPLES, tmp_path / "set")
-    assert [path.name for path in tmp_path.iterdir()] == ["set"]
-    with pytest.raises(DataError, match="exists already"):
-        write_shards(SAMPLES, tmp_path / "set")
+        write_shard(interrupted(), tmp_path / "0.tar")
+    assert not [*tmp_path.iterdir()]
+    write_shard(SAMPLES, tmp_path / "0.tar")
+    assert [path.name for path in tmp_path.iterdir()] == ["0.tar"]
 
 
 def test_a_folder_without_shards_is_an_error(tmp_path: Path):
@@ -332,3 +334,94 @@ def test_a_shard_that_shrinks_while_it_is_read(tmp_path: Path):
         damage()
         with pytest.raises(BadSample, match="unreadable"):
             shard.read(entry, CHOOSE)
+
+
+# ------------------------------------------------------------------ looking through
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note which archives are looked through."""
+    noted: list[str] = []
+    members = shards._members
+
+    def note(path: Path, *arguments: Any) -> Any:
+        noted.append(path.name)
+        return members(path, *arguments)
+
+    monkeypatch.setattr(shards, "_members", note)
+    return noted
+
+
+def test_a_shard_is_looked_through_once_until_it_is_another_one(tmp_path: Path, looks: list[str]):
+    shard = write_tar(tmp_path / "0.tar", caption_files("0"))
+    for _ in range(3):
+        assert len(TarShard(path=shard.path).scan().entries) == 1
+    assert looks == ["0.tar"]
+    write_tar(shard.path, [*caption_files("0"), *caption_files("1")])
+    assert len(shard.scan().entries) == 2
+    os.utime(shard.path, ns=(5, 5))
+    assert len(shard.scan().entries) == 2
+    assert looks == ["0.tar"] * 3
+    scan_archive(shard.path, lambda name: (None, None))  # in another way
+    assert looks == ["0.tar"] * 4
+
+
+def test_damage_may_be_gone_the_next_time(tmp_path: Path, looks: list[str]):
+    shard = write_tar(tmp_path / "0.tar", caption_files())
+    whole = shard.path.read_bytes()
+    shard.path.write_bytes(whole[:-10_240])
+    for _ in range(2):
+        assert [fault.reason for fault in shard.scan().damage] == ["broken-shard"]
+    assert looks == ["0.tar"] * 2
+
+
+def test_what_was_found_is_kept_of_so_many_alone(tmp_path: Path, looks: list[str]):
+    files = [write_tar(tmp_path / f"{n}.tar", caption_files()) for n in range(KEPT + 1)]
+    for number in (*range(KEPT), 0, KEPT, 0, 1):  # 1 goes for the last one, as 0 was asked for
+        files[number].scan()
+    assert looks == [*(f"{n}.tar" for n in range(KEPT + 1)), "1.tar"]
+
+
+class Interrupted(type(Path())):
+    """A path at whose n-th look-up other threads look through more archives than are kept."""
+
+    left = 0
+    others: Callable[[], None]
+
+    def __hash__(self) -> int:
+        Interrupted.left -= 1
+        if Interrupted.left == 0:
+            self.others()
+        return super().__hash__()
+
+
+@pytest.mark.parametrize("moment", [1, 2, 3])
+def test_threads_do_not_get_in_the_way_of_each_other(tmp_path: Path, moment: int):
+    others = [write_tar(tmp_path / f"{n}.tar", caption_files()) for n in range(KEPT)]
+    Interrupted.others = staticmethod(lambda: [each.scan() for each in others])  # type: ignore
+    path = write_tar(tmp_path / "mine.tar", caption_files()).path
+    shard = TarShard(path=Interrupted(path))
+    assert len(shard.scan().entries) == 1
+    Interrupted.left = moment
+    assert len(shard.scan().entries) == 1
+
+
+def test_little_is_kept_of_an_archive(tmp_path: Path):
+    """Of a million samples, headers and dictionaries of places would fill a gigabyte."""
+    count = 2000
+    shard = write_tar(tmp_path / "0.tar", [(f"{n}.json", b"{}") for n in range(count)])
+    tracemalloc.start()
+    try:
+        entries = shard.scan().entries
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept / count < 200  # bytes; dictionaries took 310
+    assert (len(entries), entries[1], entries[-1]) == (
+        count,
+        {"json": (1536, 2)},
+        {"json": (1024 * count - 512, 2)},
+    )
+    with pytest.raises(IndexError):
+        entries[count]

@@ -2,10 +2,10 @@
 
 import pytest
 
+from kosmosg.data.bad_samples import BadSample
 from kosmosg.data.mixture import Mixture, Source
 from kosmosg.data.schema import Scan
 from kosmosg.data.shuffling import ShardWalk
-from kosmosg.data.skipping import BadSample
 from kosmosg.errors import DataError
 from tests.data.fakes import FakeShard, label
 

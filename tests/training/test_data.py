@@ -10,27 +10,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kosmosg.data.bad_samples import BadSample
 from kosmosg.data.options import NamedData
 from kosmosg.data.schema import (
-    CaptionRules,
     CaptionSample,
     CompositionalSample,
     EditSample,
     Entity,
     InterleavedDocument,
 )
-from kosmosg.data.shard_writer import write_shards
-from kosmosg.data.skipping import BadSample
 from kosmosg.errors import DataError
 from kosmosg.training import setup
 from kosmosg.training.data import (
+    RoundRobin,
     TrainingData,
-    Turns,
     add_counts,
-    open_groups,
     picture_preparer,
 )
 from kosmosg.training.starting_weights import StartingWeights
+from tests.shards import write_shards
 from tests.training.stages.examples import data as data_of
 from tests.training.toy import ToyStream
 
@@ -42,28 +40,23 @@ def named(*texts: str) -> tuple[NamedData, ...]:
     return tuple(map(NamedData.parse, texts))
 
 
-@pytest.mark.parametrize(
-    ("text", "path", "layout", "weight"),
-    [
-        ("shards", "shards", None, 1.0),
-        ("a/b:2", "a/b", None, 2.0),
-        ("/a/b:0.5", "/a/b", None, 0.5),
-        ("captions=/a:3", "/a", "captions", 3.0),
-        ("openimages=a", "a", "openimages", 1.0),
-        ("a/b=c:2", "a/b=c", None, 2.0),
-        ("a:b:2", "a:b", None, 2.0),
-    ],
-)
-def test_names(text: str, path: str, layout: str | None, weight: float) -> None:
-    found = NamedData.parse(text)
-    assert (found.path, found.layout, found.weight) == (Path(path), layout, weight)
+def test_names() -> None:
+    for text, path, weight in (
+        ("shards", "shards", 1.0),
+        ("a/b:2", "a/b", 2.0),
+        ("/a/b:0.5", "/a/b", 0.5),
+        ("a/b=c:2", "a/b=c", 2.0),
+        ("laion=a", "laion=a", 1.0),
+        ("a:b:2", "a:b", 2.0),
+    ):
+        assert NamedData.parse(text) == NamedData(path=Path(path), weight=weight)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("laion=a", "'laion' is no layout of the authors"),
-        ("=", "'' is no layout of the authors"),
+        ("captions=/a:3", "python -m scripts.convert_tsv captions /a SHARDS. Then name SHARDS."),
+        ("openimages=a", "python -m scripts.convert_tsv openimages a SHARDS"),
         ("a:heavy", "there is no such folder, and 'heavy' is no weight"),
         ("a:", "and '' is no weight"),
         (":2", "there is no such folder"),
@@ -82,7 +75,7 @@ def test_names_that_are_none(text: str, message: str) -> None:
 
 def test_a_folder_with_a_colon_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is there as it stands is no folder with a weight behind it."""
-    for name in ("2024:01", "2024", "run:2"):
+    for name in ("2024:01", "2024", "run:2", "captions=x"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     for text, path, weight in (
@@ -90,10 +83,9 @@ def test_a_folder_with_a_colon_in_its_name(tmp_path: Path, monkeypatch: pytest.M
         ("2024:01:3", "2024:01", 3.0),
         ("2024:2", "2024", 2.0),
         ("run:2", "run:2", 1.0),
-        ("captions=run:2", "run:2", 1.0),
+        ("captions=x", "captions=x", 1.0),
     ):
-        found = NamedData.parse(text)
-        assert (found.path, found.weight) == (Path(path), weight)
+        assert NamedData.parse(text) == NamedData(path=Path(path), weight=weight)
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
@@ -158,12 +150,34 @@ def test_stage_2_leaves_pictures_closed(tmp_path: Path) -> None:
     assert next(stream) == CaptionSample(caption="a", image=None)
 
 
-def test_identity() -> None:
-    options = TrainingData(data=named("a:2", "captions=b"), min_side=7)
-    data = [["a", None, 2.0], ["b", "captions", 1.0]]
-    assert options.identity() == {"data": data, "min_side": 7}
+def test_data_are_known_again_by_what_is_in_them(tmp_path: Path) -> None:
+    """Wherever they lie; but not with other content, another weight, or in another order."""
+
+    def identity(*texts: str, **changes: int) -> dict[str, Any]:
+        return TrainingData(data=named(*texts), **changes).identity()
+
+    for name in "ab":
+        samples = [CaptionSample(caption=f"{name}{n}", image=None) for n in range(30)]
+        write_shards(samples, tmp_path / "data" / name, per_shard=1)
+    a, b = (str(tmp_path / "data" / name) for name in "ab")
+    wanted = identity(a, f"{b}:2")
+    assert wanted == identity(a, f"{b}:2", seed=1, threads=0)  # which the loop compares, or nobody
+    for others in ([a, b], [f"{a}:2", f"{b}:2"], [b, f"{a}:2"], [a], [a, f"{a}:2"]):
+        assert identity(*others) != wanted
+    assert identity(a, f"{b}:2", min_side=7) == wanted | {"min_side": 7}
+    shutil.move(tmp_path / "data", tmp_path / "moved")
+    c, d = (str(tmp_path / "moved" / name) for name in "ab")
+    assert identity(c, f"{d}:2") == wanted
+    shard = tmp_path / "moved" / "a" / "000000.tar"
+    content = shard.read_bytes()
+    shard.write_bytes(content.replace(b"a0", b"a9"))  # of the same length
+    assert identity(c, f"{d}:2") != wanted
+    shard.write_bytes(content)
+    assert identity(c, f"{d}:2") == wanted
+    (tmp_path / "moved" / "b" / "000029.tar").unlink()
+    assert identity(c, f"{d}:2") != wanted
     with pytest.raises(DataError, match="no shards"):
-        open_groups(options.data[0], CaptionRules())
+        identity(a)
 
 
 def test_nothing_to_read() -> None:
@@ -213,7 +227,7 @@ def take(stream: Any, count: int) -> list[tuple[int, ...]]:
     return [next(stream).prompt.ids for _ in range(count)]
 
 
-def test_lanes_alone_decide_the_sequences(start: StartingWeights) -> None:
+def test_packing_streams_alone_decide_the_sequences(start: StartingWeights) -> None:
     one = take(packed(start, 0, 1, 4), 16)
     two = [take(packed(start, rank, 2, 4), 8) for rank in range(2)]
     four = [take(packed(start, rank, 4, 4), 4) for rank in range(4)]
@@ -224,7 +238,7 @@ def test_lanes_alone_decide_the_sequences(start: StartingWeights) -> None:
     assert all(len(ids) <= 48 for ids in one)
 
 
-def test_lanes_resume(start: StartingWeights) -> None:
+def test_packing_streams_resume(start: StartingWeights) -> None:
     stream = packed(start, 0, 1, 3)
     take(stream, 4)  # in the middle of a turn
     state = stream.state_dict()
@@ -234,7 +248,7 @@ def test_lanes_resume(start: StartingWeights) -> None:
     assert take(other, 7) == wanted
 
 
-def test_lanes_share_the_threads_of_their_process(start: StartingWeights) -> None:
+def test_packing_streams_share_the_threads_of_their_process(start: StartingWeights) -> None:
     """And give the same sequences as without any."""
     prepare = setup._prepare_documents(start, 48)
     options = replace(data_of(start.directory.parent, "documents", "text"), threads=2)
@@ -256,10 +270,10 @@ def test_what_the_streams_skipped_is_added_up() -> None:
     assert add_counts([]) == {}
 
 
-def test_turns() -> None:
-    streams = Turns([ToyStream(rank, 3) for rank in range(3)])
+def test_round_robin() -> None:
+    streams = RoundRobin([ToyStream(rank, 3) for rank in range(3)])
     assert [next(streams) for _ in range(7)] == [*range(7)]
     state = streams.state_dict()
-    other = Turns([ToyStream(rank, 3) for rank in range(3)])
+    other = RoundRobin([ToyStream(rank, 3) for rank in range(3)])
     other.load_state_dict(state)
     assert [next(other) for _ in range(4)] == [7, 8, 9, 10]

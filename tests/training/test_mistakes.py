@@ -9,8 +9,8 @@ import pytest
 
 from kosmosg.cli import train as train_command
 from kosmosg.data.schema import CaptionSample
-from kosmosg.data.shard_writer import write_shards
 from kosmosg.pipeline import KosmosGPipeline
+from tests.shards import write_shards
 from tests.training.conftest import Trained
 from tests.training.world import PICTURE, World, command, fails
 
@@ -23,8 +23,11 @@ def test_data_that_is_not_there(
     for data, message in (
         (tmp_path / "nowhere", r"no shards \(\*\.tar\) in .*nowhere"),
         (tmp_path / "empty", r"no shards \(\*\.tar\) in .*empty"),
-        (f"captions={tmp_path}", "has no index"),
-        ("laion=folder", "'laion' is no layout of the authors. Write one of captions, instruct"),
+        (
+            "captions=old:2",
+            "first, by python -m scripts.convert_tsv captions old SHARDS",
+        ),
+        ("laion=folder", r"no shards \(\*\.tar\) in laion=folder"),
         ("folder:much", "there is no such folder, and 'much' is no weight"),
         (f"{tmp_path / 'empty'}:0", r"no shards \(\*\.tar\) in .*empty\."),
         (f"{world.folder / 'data' / 'captions'}:0", "give at least one source a weight above 0"),
@@ -53,11 +56,7 @@ def test_settings_that_cannot_be(
         ("lm", ["--tokens", 1], "Sequences of 1 tokens .* takes 2 to 128"),
         ("lm", [], "Sequences of 2048 tokens .* takes 2 to 128"),
         ("lm", ["--tokens", 5, "--min-side", 1], "An image takes 6 tokens, but sequences of 5"),
-        (
-            "lm",
-            ["--tokens", 64, "--packing-streams", -2],
-            "-2 packing streams cannot be shared out",
-        ),
+        ("lm", ["--tokens", 64, "--packing-streams", -2], "-2 packing streams cannot be shared"),
         ("instruct", ["--drop-text", 1.5], "--drop-text is a probability, .* cannot be 1.5"),
         ("instruct", ["--drop-caption", -1], "--drop-caption is a probability"),
         ("align", ["--threads", -1], "-1 threads cannot read"),
@@ -123,7 +122,7 @@ def test_data_of_another_weight_is_refused_on_resumption(
     run = ["--output", trained.align, "--weights", trained.lm / "weights"]
     run += [*world.data("captions", 5), "--updates", 3, "--batch-size", 4, "--warmup-updates", 1]
     found = fails(capsys, "align", *run, "--log-every", 1)
-    wanted = r"data was \[\[.*captions', None, 1\.0\]\] and is \[\[.*captions', None, 5\.0\]\]"
+    wanted = r"data was \[\['(sha256:.{12})', 1\.0\]\] and is \[\['\1', 5\.0\]\]"
     assert re.search(wanted, found)
     assert re.search("min_side was 64 and is 384", found)
 

@@ -90,7 +90,7 @@ def test_the_command_line_has_the_same_defaults(stage: str) -> None:
     for name in needed.get(stage, "").split():
         words += [f"--{name}", "somewhere"]
     if stage != "probe":
-        words += ["--data", "a", "--data", "captions=b:2", "--seed", "3"]
+        words += ["--data", "a", "--data", "b:2", "--seed", "3"]
     package = "kosmosg" if needed.get(stage) == "weights" else "miniature"
     found = read_options(words, package)
     seed = 0 if stage == "probe" else 3
@@ -98,7 +98,7 @@ def test_the_command_line_has_the_same_defaults(stage: str) -> None:
     if stage != "probe":
         data = (
             NamedData(path=Path("a")),
-            NamedData(path=Path("b"), layout="captions", weight=2.0),
+            NamedData(path=Path("b"), weight=2.0),
         )
         reading = DataOptions(data=data) if stage == "decoder" else StreamOptions(data=data)
         assert found.items() >= vars(reading).items()

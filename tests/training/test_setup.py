@@ -1,10 +1,7 @@
 """The three stages through the command line, from ``kosmosg new`` to a picture."""
 
-import base64
-import json
 import re
 import shutil
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -148,36 +145,3 @@ def test_aligner_only(trained: Trained, world: World, tmp_path: Path) -> None:
         found = train("instruct", tmp_path / name, *options, *more)
         assert {name.split(".")[0] for name in changed(weights, found)} == {"aligner"}
     assert read_log(tmp_path / "plain") == read_log(tmp_path / "twice")
-
-
-# ------------------------------------------------------------------ the authors' layout
-
-
-def encode(picture: Image.Image) -> str:
-    file = BytesIO()
-    picture.save(file, format="PNG")
-    return base64.b64encode(file.getvalue()).decode()
-
-
-def write_tsv(folder: Path, rows: list[list[str]], where: str = "data") -> Path:
-    (folder / "json").mkdir(parents=True)
-    (folder / where).mkdir(parents=True, exist_ok=True)
-    index = [{"source": ["0.tsv"], "source_lang": "x", "weight": 1.0, "name": "y"}]
-    (folder / "json" / "train.json").write_text(json.dumps(index))
-    (folder / where / "0.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
-    return folder
-
-
-def test_the_authors_layout(trained: Trained, tmp_path: Path) -> None:
-    picture = encode(PICTURE)
-    caption = "a red circle in a meadow"
-    captions = write_tsv(tmp_path / "captions", [["", caption, picture, "64", "64"]] * 9, ".")
-    edits = write_tsv(tmp_path / "edits", [[caption, "make it blue", picture, picture]] * 9)
-    open_images = write_tsv(tmp_path / "open", [[caption, "circle", *[picture] * 3]] * 9)
-    sets = {"captions": captions, "instructpix2pix": edits, "openimages": open_images}
-    options = ["--weights", trained.align / "weights"]
-    for name, folder in sets.items():
-        options += ["--data", f"{name}={folder}:2"]
-    train("instruct", tmp_path / "instruct", *options, updates=2)
-    options = ["--weights", trained.lm / "weights", "--data", f"captions={captions}"]
-    train("align", tmp_path / "align", *options, updates=2)

@@ -11,15 +11,15 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
+from kosmosg.data.bad_samples import BadSampleLimit
 from kosmosg.data.schema import CaptionRules, CaptionSample, EditSample
-from kosmosg.data.shard_writer import write_shards
 from kosmosg.data.shards import open_shards
-from kosmosg.data.skipping import BadSampleLimit
 from kosmosg.errors import DataError, TrainingError
 from kosmosg.prompts.images import target_pixels
 from miniature.pretraining import latents
 from miniature.pretraining.latents import LatentStream, encode_pictures
 from tests import tiny
+from tests.shards import write_shards
 from tests.training.world import SIZES
 
 

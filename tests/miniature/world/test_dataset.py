@@ -17,7 +17,7 @@ from kosmosg.data.schema import (
     EditSample,
     InterleavedDocument,
     Sample,
-    open_picture,
+    decode_image,
 )
 from kosmosg.data.shards import open_shards
 from kosmosg.errors import DataError
@@ -214,7 +214,7 @@ def test_entities_are_named_by_their_spans(directory: Path):
             words = sample.caption[slice(*entity.span)].split()
             assert (words[0], words[-1]) == (figure.entity.colour, figure.entity.shape)
             assert sample.caption[: entity.span[0]].strip()
-            crop, masked_crop = open_picture(entity.crop), open_picture(entity.masked_crop)
+            crop, masked_crop = decode_image(entity.crop), decode_image(entity.masked_crop)
             assert crop.size == masked_crop.size == (64, 64)
             assert masked_crop.getpixel((0, 0)) == (255, 255, 255)
     assert counts == {1, 2}

@@ -23,10 +23,8 @@ Reason = Literal[
     "image",  # an image that is damaged, cut off, or no image
     "image-format",  # an image in a format that is not read
     "wrong-kind",  # a sample that the stage does not read, such as an edit in stage 1
-    "columns",  # a TSV line with too few or too many columns
     "encoding",  # text that is not UTF-8
-    "base64",  # an image column that is not base64
-    "size-not-a-number",  # width or height of a caption row
+    "size-not-a-number",  # width or height that is noted of an image
     "too-small",  # a side below the limit
     "caption-too-long",  # in tokens of the language model, or of CLIP
     "prompt-too-long",  # text and images together

@@ -5,9 +5,9 @@ import logging
 import numpy as np
 import pytest
 
+from kosmosg.data.bad_samples import BadSample, BadSampleLimit, SkipLog
 from kosmosg.data.mixture import Mixture, ReadAhead, Source
 from kosmosg.data.schema import CaptionSample, Sample
-from kosmosg.data.skipping import BadSample, BadSampleLimit, SkipLog
 from kosmosg.errors import DataError
 from tests.data.fakes import NO_LIMIT, FakeShard, label, shards, source, take
 
@@ -39,7 +39,7 @@ def test_the_first_and_every_power_of_ten_is_logged(caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.DEBUG):
         for number in range(1, 250):
             log.count_bad(BadSample("image", "torn"), f"0.tar, sample {number}")
-        log.count_bad(BadSample("base64", "odd"), "0.tsv, sample 5")
+        log.count_bad(BadSample("encoding", "odd"), "0.tar, sample 5")
     counts = [record.args[1] for record in caplog.records if isinstance(record.args, tuple)]
     assert counts == [1, 10, 100, 1]
     assert caplog.messages[1] == (
