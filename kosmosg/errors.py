@@ -14,7 +14,7 @@ class PromptError(KosmosGError):
 
 
 class ImageError(KosmosGError):
-    """An input image cannot be opened or is not usable as a picture."""
+    """An input image cannot be opened or is not usable as one."""
 
 
 class SettingError(KosmosGError):

@@ -102,8 +102,15 @@ class LocalServer:
             return {}
 
     def predict(self, inputs: dict[str, Any], timeout: float = 600.0) -> requests.Response:
-        """Post one request and wait for its end."""
-        return requests.post(f"{self.url}/predictions", json={"input": inputs}, timeout=timeout)
+        """Post one request and wait for its end; a server that is busy is asked for a second."""
+        for _ in range(20):
+            answer = requests.post(
+                f"{self.url}/predictions", json={"input": inputs}, timeout=timeout
+            )
+            if answer.status_code != 409:  # it is free again a moment after it has answered
+                break
+            time.sleep(0.05)
+        return answer
 
     def log_tail(self) -> str:
         """The last lines that the server wrote, if they are kept."""

@@ -19,7 +19,7 @@ from kosmosg.curation.segmentation import Logits
 from kosmosg.data.encoding import encode_sample
 from kosmosg.data.entities import match_tags, square_box
 from kosmosg.data.options import ImageFormat
-from kosmosg.data.schema import CompositionalSample, Entity
+from kosmosg.data.schema import CompositionalSample, EntityImages
 
 DILATION = 100  # the dilating square has this part of the image's side, made odd
 LIMIT = 1e4  # logits of certainty
@@ -77,11 +77,11 @@ class CutEntities:
 
     def _cut(
         self, image: Image.Image, mask: Bool[np.ndarray, "side side"], span: tuple[int, int]
-    ) -> Entity:
+    ) -> EntityImages:
         box = square_box(mask)
         white = Image.new("RGB", image.size, "white")
         alone = Image.composite(image, white, Image.fromarray(mask.astype(np.uint8) * 255))
-        return Entity(
+        return EntityImages(
             span=span, crop=self._resize(image, box), masked_crop=self._resize(alone, box)
         )
 

@@ -33,7 +33,7 @@ from kosmosg.data.schema import (
     CompositionalSample,
     EditSample,
     EncodedImage,
-    Entity,
+    EntityImages,
     InterleavedDocument,
     Sample,
     compose,
@@ -203,7 +203,7 @@ def _decode_compositional(metadata: dict[str, Any], parts: _Parts) -> Sample:
     caption = _text(metadata, "caption")
     spans = _spans(metadata, len(caption))
     entities = tuple(
-        Entity(
+        EntityImages(
             span=span,
             crop=parts.encoded(f"crop{number}"),
             masked_crop=parts.encoded(f"masked{number}"),

@@ -53,7 +53,7 @@ class EncodedImage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entity:
+class EntityImages:
     """One thing that a caption names and its image shows.
 
     Only one of its two images is shown, so readers leave both undecoded: that is most of the
@@ -75,7 +75,7 @@ class CompositionalSample:
     """A caption, the entities in it from left to right, and the image to be generated."""
 
     caption: str
-    entities: tuple[Entity, ...]
+    entities: tuple[EntityImages, ...]
     target: Image.Image
 
 
@@ -155,7 +155,7 @@ class Shard(Protocol):
         ...
 
 
-def compose(caption: str, entities: tuple[Entity, ...], target: Image.Image) -> Sample:
+def compose(caption: str, entities: tuple[EntityImages, ...], target: Image.Image) -> Sample:
     """Make a compositional sample, or a caption if there is no entity in it."""
     if not entities:
         return CaptionSample(caption=caption, image=target)

@@ -104,7 +104,7 @@ def like_tensorflow(
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerSizes:
     """A convolution with its norm: the name of its parameters, channels out, kernel, stride."""
 
     name: str
@@ -114,7 +114,7 @@ class Layer:
 
 
 # The last layers of a branch may be two that look at the same.
-Branch = Sequence[Layer | tuple[Layer, Layer]]
+Branch = Sequence[LayerSizes | tuple[LayerSizes, LayerSizes]]
 
 
 class Convolution(nn.Module):
@@ -264,7 +264,7 @@ def _blocks() -> dict[str, tuple[Sequence[Branch], int, bool]]:
     ]
     forked = [
         _branch("branch1x1", (320,)),
-        [Layer("branch3x3_1", 384), _fork("branch3x3_2")],
+        [LayerSizes("branch3x3_1", 384), _fork("branch3x3_2")],
         [*_branch("branch3x3dbl", (448,), (384, 3)), _fork("branch3x3dbl_3")],
     ]
     return {
@@ -291,12 +291,12 @@ def _long(channels: int) -> Sequence[Branch]:
     ]
 
 
-def _branch(name: str, *layers: tuple) -> list[Layer]:
+def _branch(name: str, *layers: tuple) -> list[LayerSizes]:
     """Name the layers of a branch, by numbers if there are several."""
     if len(layers) == 1:
-        return [Layer(name, *layers[0])]
-    return [Layer(f"{name}_{number}", *each) for number, each in enumerate(layers, start=1)]
+        return [LayerSizes(name, *layers[0])]
+    return [LayerSizes(f"{name}_{number}", *each) for number, each in enumerate(layers, start=1)]
 
 
-def _fork(name: str) -> tuple[Layer, Layer]:
-    return Layer(f"{name}a", 384, (1, 3)), Layer(f"{name}b", 384, (3, 1))
+def _fork(name: str) -> tuple[LayerSizes, LayerSizes]:
+    return LayerSizes(f"{name}a", 384, (1, 3)), LayerSizes(f"{name}b", 384, (3, 1))

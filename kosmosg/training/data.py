@@ -165,16 +165,16 @@ class RoundRobin(Stream):
             stream.load_state_dict(saved)
 
 
-def prepare_picture(
+def prepare_image(
     sample: Sample, _: np.random.Generator, *, image_size: int | None, target_size: int | None
 ) -> Prepared:
-    """Make of a captioned picture what CLIP (``image_size``) or a VAE (``target_size``) reads.
+    """Make of a captioned image what CLIP (``image_size``) or a VAE (``target_size``) reads.
 
     Raises:
-        BadSample: If it is something else, or has no picture.
+        BadSample: If it is something else, or has no image.
     """
     if not isinstance(sample, CaptionSample) or sample.image is None:
-        raise BadSample("wrong-kind", f"no captioned picture: {type(sample).__name__}")
+        raise BadSample("wrong-kind", f"no captioned image: {type(sample).__name__}")
     return Prepared(
         prompt=TokenizedPrompt(ids=(), image_mask=()),
         pixels=(clip_pixels(sample.image, image_size),) if image_size else (),
@@ -183,11 +183,11 @@ def prepare_picture(
     )
 
 
-def picture_preparer(
+def image_preparer(
     *, image_size: int | None = None, target_size: int | None = None
 ) -> Callable[[Sample, np.random.Generator], Prepared]:
-    """Fix the sizes of ``prepare_picture``."""
-    return partial(prepare_picture, image_size=image_size, target_size=target_size)
+    """Fix the sizes of ``prepare_image``."""
+    return partial(prepare_image, image_size=image_size, target_size=target_size)
 
 
 def add_counts(parts: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, int]]:

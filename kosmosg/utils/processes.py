@@ -5,7 +5,7 @@ from datetime import timedelta
 import torch
 from accelerate import PartialState
 
-# One process encodes pictures, writes results or is slower than the others, while these wait.
+# One process encodes images, writes results or is slower than the others, while these wait.
 PATIENCE = timedelta(hours=12)
 
 

@@ -30,7 +30,7 @@ HOUSE = Entity(shape="house", colour="pink", texture="plain")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example:
+class AdapterCase:
     """A prompt with its pictures, and a technique.
 
     Attributes:
@@ -64,36 +64,38 @@ def draw_techniques(pipeline: KosmosGPipeline, lora: Path) -> Image.Image:
     return lay_out(cells, EXAMPLES, titles=(*rows, "Mixing"))
 
 
-def make_examples(lora: Path) -> dict[str, list[Example]]:
+def make_examples(lora: Path) -> dict[str, list[AdapterCase]]:
     """Examples of all techniques but mixing, by technique."""
     cat, house, picture = _portrait(CAT), _portrait(HOUSE), draw_street()
     street, mask = to_image(picture.image), draw_mask(picture)
     there = "a <i> on a city street"
 
-    def styled(scale: float) -> Example:
+    def styled(scale: float) -> AdapterCase:
         technique = {"lora": LoRA(file=lora, scale=scale)}
-        return Example(
+        return AdapterCase(
             prompt="a <i> on the beach",
             images=[cat],
             technique=technique,
             note=f"LoRA at {scale:g}",
         )
 
-    def controlled(prompt: str, side: str) -> Example:
+    def controlled(prompt: str, side: str) -> AdapterCase:
         layout = to_image(draw_layout(side).image)
         technique = {"control": Control(kind="canny", image=layout)}
-        return Example(
+        return AdapterCase(
             prompt=prompt, images=[cat], technique=technique, shown=[layout], note="edges"
         )
 
-    def begun(strength: float) -> Example:
+    def begun(strength: float) -> AdapterCase:
         technique = {"init": InitImage(image=street, strength=strength)}
         note = f"strength {strength:g}"
-        return Example(prompt=there, images=[cat], technique=technique, shown=[street], note=note)
+        return AdapterCase(
+            prompt=there, images=[cat], technique=technique, shown=[street], note=note
+        )
 
-    def painted(prompt: str, image: Image.Image) -> Example:
+    def painted(prompt: str, image: Image.Image) -> AdapterCase:
         technique = {"init": InitImage(image=street, mask=mask, strength=1.0)}
-        return Example(prompt=prompt, images=[image], technique=technique, shown=[street, mask])
+        return AdapterCase(prompt=prompt, images=[image], technique=technique, shown=[street, mask])
 
     return {
         "LoRA": [styled(scale) for scale in (0.0, 0.75, 1.0)],
@@ -134,7 +136,7 @@ def _portrait(entity: Entity) -> Image.Image:
     return to_image(portrait(entity, np.random.default_rng(1)).image)
 
 
-def _draw(pipeline: KosmosGPipeline, example: Example) -> Cell:
+def _draw(pipeline: KosmosGPipeline, example: AdapterCase) -> Cell:
     output = pipeline(
         example.prompt,
         example.images,

@@ -18,7 +18,7 @@ EXAMPLES_PER_SKILL = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example:
+class SkillExample:
     """A prompt, and what its input pictures show."""
 
     prompt: str
@@ -32,11 +32,11 @@ def _show(words: str, scene: str = "studio") -> Description:
     return Description(figures=(figure,), relation=None, scene=scene, style="picture")
 
 
-def _example(prompt: str, *inputs: Description) -> Example:
-    return Example(prompt=prompt, inputs=inputs)
+def _example(prompt: str, *inputs: Description) -> SkillExample:
+    return SkillExample(prompt=prompt, inputs=inputs)
 
 
-SKILLS: dict[str, tuple[Example, ...]] = {
+SKILLS: dict[str, tuple[SkillExample, ...]] = {
     "Re-contextualisation": (
         _example("a <i> in the snow", _show("yellow dotted cat")),
         _example("a <i> under the sea", _show("green striped flower")),

@@ -85,7 +85,7 @@ def encode_pictures(
     told = f"skipped: {describe(log.skipped) or 'none'}"
     if not parts["mean"]:
         raise DataError(
-            f"There is no captioned picture in the data that can be used ({told}). Name shards "
+            f"There is no captioned image in the data that can be used ({told}). Name shards "
             f"with some{other_remedies(log.skipped)}."
         )
     if log.skipped:
@@ -220,7 +220,7 @@ def _samples(shards: Iterable[Shard], log: SkipLog) -> Iterator[Picture]:
             try:
                 sample = shard.read(entry, generator)
                 if not isinstance(sample, CaptionSample) or sample.image is None:
-                    raise BadSample("wrong-kind", f"no captioned picture: {type(sample).__name__}")
+                    raise BadSample("wrong-kind", f"no captioned image: {type(sample).__name__}")
             except BadSample as fault:
                 log.count_bad(fault, f"{shard.name}, sample {number}")
             else:

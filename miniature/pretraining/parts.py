@@ -22,7 +22,7 @@ from kosmosg.checkpoints.stable_diffusion import (
 )
 from kosmosg.errors import TrainingError
 from kosmosg.training.checkpoints import check_known_settings, hold_run
-from kosmosg.training.data import TrainingData, picture_preparer
+from kosmosg.training.data import TrainingData, image_preparer
 from kosmosg.training.loop import train
 from kosmosg.training.noise import Diffusion
 from kosmosg.training.options import LoopOptions
@@ -62,7 +62,7 @@ def train_clip(options: ClipOptions) -> Path:
             "max_position_embeddings": clip_tokenizer.model_max_length,
         }
         config: Any = CLIPConfig(**{**sizes.values, "text_config": text})
-    prepare = with_seed(picture_preparer(image_size=config.vision_config.image_size))
+    prepare = with_seed(image_preparer(image_size=config.vision_config.image_size))
 
     def build() -> Stage:
         with sizes.building():
@@ -92,7 +92,7 @@ def train_vae(options: VaeOptions) -> Path:
     if vae is not None:
         found = check_config(vae / "vae" / "config.json", "vae")
         sizes.compare(found, vae, but=("scaling_factor",))  # which follows from training
-    prepare = with_seed(picture_preparer(target_size=sizes.values["sample_size"]))
+    prepare = with_seed(image_preparer(target_size=sizes.values["sample_size"]))
 
     def build() -> Stage:
         perceptual = None if clip is None else _load_eye(clip)

@@ -28,7 +28,7 @@ from kosmosg.data.schema import (
     CaptionSample,
     CompositionalSample,
     EditSample,
-    Entity,
+    EntityImages,
     InterleavedDocument,
     Sample,
 )
@@ -173,7 +173,7 @@ def _draw_composition(rng: np.random.Generator) -> Sample:
     picture = sample_picture(rng)
     caption = _write_caption_that_begins_with_a_word(picture.description, rng)
     entities = tuple(
-        Entity(
+        EntityImages(
             span=(span.start, span.end),
             crop=Image.fromarray(crop.crop),
             masked_crop=Image.fromarray(crop.masked),

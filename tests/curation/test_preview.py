@@ -12,7 +12,7 @@ from kosmosg.curation.output import OutputFolder, Totals, make_table
 from kosmosg.curation.preview import make_card, mark, pick_cards, write_report
 from kosmosg.curation.records import Record, Rejection, ShardRecords, StepCounts
 from kosmosg.data.encoding import encode_sample
-from kosmosg.data.schema import CaptionSample, CompositionalSample, EditSample, Entity, Sample
+from kosmosg.data.schema import CaptionSample, CompositionalSample, EditSample, EntityImages, Sample
 
 
 def plain(colour: str, size: tuple[int, int] = (32, 32)) -> Image.Image:
@@ -22,8 +22,8 @@ def plain(colour: str, size: tuple[int, int] = (32, 32)) -> Image.Image:
 COMPOSITIONAL = CompositionalSample(
     caption="a cat and a dog",
     entities=(
-        Entity(span=(2, 5), crop=plain("red"), masked_crop=plain("orange")),
-        Entity(span=(12, 15), crop=plain("green"), masked_crop=plain("lime")),
+        EntityImages(span=(2, 5), crop=plain("red"), masked_crop=plain("orange")),
+        EntityImages(span=(12, 15), crop=plain("green"), masked_crop=plain("lime")),
     ),
     target=plain("blue"),
 )

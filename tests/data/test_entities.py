@@ -17,7 +17,7 @@ from kosmosg.data.entities import (
     match_tags,
 )
 from kosmosg.data.options import EntityOptions
-from kosmosg.data.schema import CompositionalSample, Entity
+from kosmosg.data.schema import CompositionalSample, EntityImages
 
 
 def spans_of(caption: str, tags: list[str]) -> list[tuple[int, int]]:
@@ -131,9 +131,9 @@ def test_whatever_the_tags_no_word_is_lost(caption: str, tags: list[str]):
 
 
 def two_entities(caption: str = "a dog and a cat") -> CompositionalSample:
-    def entity(start: int, shade: int) -> Entity:
+    def entity(start: int, shade: int) -> EntityImages:
         crops = [Image.new("RGB", (8, 8), (value, 0, 0)) for value in (shade, shade + 1)]
-        return Entity(span=(start, start + 3), crop=crops[0], masked_crop=crops[1])
+        return EntityImages(span=(start, start + 3), crop=crops[0], masked_crop=crops[1])
 
     entities = (entity(2, 10), entity(12, 20))
     return CompositionalSample(caption=caption, entities=entities, target=Image.new("RGB", (8, 8)))

@@ -14,7 +14,7 @@ from kosmosg.data.schema import (
     CaptionSample,
     CompositionalSample,
     EditSample,
-    Entity,
+    EntityImages,
     InterleavedDocument,
     Sample,
 )
@@ -52,8 +52,8 @@ EDIT = EditSample(caption="a dog", instruction="wearing a hat", before=DOG, afte
 COMPOSITION = CompositionalSample(
     caption="a dog and a cat",
     entities=(
-        Entity(span=(2, 5), crop=DOG, masked_crop=BEACH),
-        Entity(span=(12, 15), crop=CAT, masked_crop=BEACH),
+        EntityImages(span=(2, 5), crop=DOG, masked_crop=BEACH),
+        EntityImages(span=(12, 15), crop=CAT, masked_crop=BEACH),
     ),
     target=BEACH,
 )

@@ -24,7 +24,7 @@ from kosmosg.data.schema import (
     CompositionalSample,
     EditSample,
     EncodedImage,
-    Entity,
+    EntityImages,
     InterleavedDocument,
     Sample,
     decode_image,
@@ -54,8 +54,8 @@ SAMPLES: tuple[Sample, ...] = (
     CompositionalSample(
         caption="a dog and a cat",
         entities=(
-            Entity(span=(2, 5), crop=picture(4), masked_crop=picture(5)),
-            Entity(span=(12, 15), crop=picture(6), masked_crop=picture(7)),
+            EntityImages(span=(2, 5), crop=picture(4), masked_crop=picture(5)),
+            EntityImages(span=(12, 15), crop=picture(6), masked_crop=picture(7)),
         ),
         target=picture(8),
     ),

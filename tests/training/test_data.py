@@ -16,7 +16,7 @@ from kosmosg.data.schema import (
     CaptionSample,
     CompositionalSample,
     EditSample,
-    Entity,
+    EntityImages,
     InterleavedDocument,
 )
 from kosmosg.errors import DataError
@@ -25,7 +25,7 @@ from kosmosg.training.data import (
     RoundRobin,
     TrainingData,
     add_counts,
-    picture_preparer,
+    image_preparer,
 )
 from kosmosg.training.starting_weights import StartingWeights
 from tests.shards import write_shards
@@ -187,9 +187,9 @@ def test_nothing_to_read() -> None:
 
 def test_pictures_for_clip_and_vae() -> None:
     sample = CaptionSample(caption="a dog", image=PICTURE)
-    found = picture_preparer(image_size=14)(sample, RNG)
+    found = image_preparer(image_size=14)(sample, RNG)
     assert (found.pixels[0].shape, found.target, found.caption) == ((3, 14, 14), None, "a dog")
-    found = picture_preparer(target_size=16)(sample, RNG)
+    found = image_preparer(target_size=16)(sample, RNG)
     assert found.pixels == ()
     assert found.target is not None
     assert (found.target.shape, found.target.dtype) == ((3, 16, 16), np.float32)
@@ -199,7 +199,7 @@ def test_pictures_for_clip_and_vae() -> None:
         InterleavedDocument(parts=("a",)),
     ):
         with pytest.raises(BadSample, match="wrong-kind"):
-            picture_preparer(target_size=16)(other, RNG)
+            image_preparer(target_size=16)(other, RNG)
 
 
 def test_stage_2_reads_captions_alone(start: StartingWeights) -> None:
@@ -207,7 +207,7 @@ def test_stage_2_reads_captions_alone(start: StartingWeights) -> None:
     sample = CaptionSample(caption="a dog", image=None)
     assert prepare(sample, RNG).caption == "a dog"
     edit = EditSample(caption="a", instruction="b", before=PICTURE, after=PICTURE)
-    one = Entity(span=(0, 1), crop=PICTURE, masked_crop=PICTURE)
+    one = EntityImages(span=(0, 1), crop=PICTURE, masked_crop=PICTURE)
     whole = CompositionalSample(caption="a", entities=(one,), target=PICTURE)
     for other in (edit, whole, InterleavedDocument(parts=("a",))):
         with pytest.raises(BadSample, match="wrong-kind: stage 2 reads captions, no"):

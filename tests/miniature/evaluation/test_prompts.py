@@ -11,7 +11,7 @@ from PIL import Image
 from kosmosg.data.entities import draw_prompt
 from kosmosg.data.options import EntityOptions
 from kosmosg.data.preprocessing import PromptPreparer
-from kosmosg.data.schema import CompositionalSample, EditSample, Entity
+from kosmosg.data.schema import CompositionalSample, EditSample, EntityImages
 from kosmosg.prompts.prompt import MARKER, Prompt, parse_prompt
 from miniature.evaluation.prompts import (
     CHANGES,
@@ -93,7 +93,7 @@ def test_prompts_are_worded_as_stage_3_words_them() -> None:
             if caption.spans[0].start == 0:
                 continue
             span = (caption.spans[0].start, caption.spans[0].end)
-            entity = Entity(span=span, crop=image, masked_crop=image)
+            entity = EntityImages(span=span, crop=image, masked_crop=image)
             sample = CompositionalSample(caption=caption.text, entities=(entity,), target=image)
             forms.add(draw_prompt(sample, EntityOptions(drop_text=1.0), rng)[0].text)
     wearing = [case for case in make_cases(change_case, 140, seed=5) if case.kind == WEARING]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from kosmosg.prompts.prompt import MARKER, parse_prompt
-from miniature.evaluation.skills import EXAMPLES_PER_SKILL, SKILLS, Example, draw_skills
+from miniature.evaluation.skills import EXAMPLES_PER_SKILL, SKILLS, SkillExample, draw_skills
 from miniature.world import COLOURS, SHAPES, TEXTURES, Entity, is_held_out
 from miniature.world.description import is_held_out_arrangement
 from miniature.world.edits import KINDS
@@ -18,7 +18,7 @@ RELATIONS = {"next to": "next to", "above": "above", "on top of": "on top of"}
 NAMED = re.compile(rf"({'|'.join(COLOURS)}) (?:({'|'.join(TEXTURES)}) )?({'|'.join(SHAPES)})")
 
 
-def entities_of(example: Example) -> list[Entity]:
+def entities_of(example: SkillExample) -> list[Entity]:
     """Those of the input pictures, or else of the words."""
     if example.inputs:
         return [shown.figures[0].entity for shown in example.inputs]
@@ -34,7 +34,7 @@ def after_edit(prompt: str, entity: Entity) -> Entity:
 
 
 @pytest.mark.parametrize(("skill", "example"), EXAMPLES)
-def test_examples_show_what_is_held_out(skill: str, example: Example) -> None:
+def test_examples_show_what_is_held_out(skill: str, example: SkillExample) -> None:
     parse_prompt(example.prompt, len(example.inputs))
     found = entities_of(example)
     assert found

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import CLIPModel
 
 from kosmosg.checkpoints.stable_diffusion import encode_captions, load_clip_tokenizer
-from kosmosg.training.data import picture_preparer
+from kosmosg.training.data import image_preparer
 from kosmosg.training.stage import trainable
 from kosmosg.training.stages.common import with_seed
 from miniature.pretraining.clip import MAX_LOGIT_SCALE, ClipStage, begin_with_sines
@@ -26,7 +26,7 @@ def stage(world: World) -> ClipStage:
 
 @pytest.fixture(scope="module")
 def batch(stage: ClipStage, world: World) -> Any:
-    prepare = with_seed(picture_preparer(image_size=32))
+    prepare = with_seed(image_preparer(image_size=32))
     stream = data(world.folder, "pictures").mixture(prepare, 0, 1)
     return stage.collate([next(stream) for _ in range(6)])
 

@@ -103,7 +103,7 @@ def test_bad_samples_are_skipped_up_to_a_limit(
     limit = BadSampleLimit(share=0.5, window=2, minimum=2)
     with pytest.raises(DataError, match="more than the limit of 50%"):
         encode_pictures(open_shards(tmp_path / "a"), vae, tokenizer, tmp_path / "two", limit=limit)
-    with pytest.raises(DataError, match=r"no captioned picture .*skipped: 1 × wrong-kind"):
+    with pytest.raises(DataError, match=r"no captioned image .*skipped: 1 × wrong-kind"):
         encode_pictures(shards(tmp_path / "b", [edit]), vae, tokenizer, tmp_path / "two")
     write_shards(samples[:1], tmp_path / "c")
     small = open_shards(tmp_path / "c", CaptionRules(min_side=500))

@@ -254,6 +254,6 @@ def test_data_without_a_picture(
 ) -> None:
     parts = ["--clip", world.folder / "clip" / "weights", "--vae", world.folder / "vae" / "weights"]
     run = ["--output", tmp_path / "run", "--config", world.folder / "sizes.json", *parts]
-    assert "no captioned picture" in fails(capsys, "decoder", *run, *world.data("text"))
+    assert "no captioned image" in fails(capsys, "decoder", *run, *world.data("text"))
     weighted = world.data("pictures", 2)
     assert "is given the weight 2, but" in fails(capsys, "decoder", *run, *weighted)
