@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import huggingface_hub
 import pytest
+import transformers.utils.hub
 from huggingface_hub import constants
 
 TOKEN = "hf_loopback"  # whoever shows it may read and write everything
@@ -419,7 +420,8 @@ def connect(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", hub.origin)
     template = hub.origin + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.origin)
+    for api in (huggingface_hub.hf_api.api, transformers.utils.hub.hf_api()):  # both keep one
+        monkeypatch.setattr(api, "endpoint", hub.origin)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))

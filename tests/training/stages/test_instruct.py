@@ -17,6 +17,7 @@ from kosmosg.training.stages.common import SeededSample
 from kosmosg.training.stages.instruct import InstructStage
 from kosmosg.training.starting_weights import StartingWeights
 from tests.training.stages.examples import instruct_stage, prompts
+from tests.training.world import World
 
 VISION = r"kosmosg\.kosmos2\.vision_model\.model\.(?!encoder\.layers\.1\.|post_layernorm\.)"
 
@@ -153,7 +154,11 @@ def test_captions_of_edits_are_dropped(start: StartingWeights) -> None:
 
 @pytest.mark.parametrize("option", ["keep-background", "drop-text", "drop-caption"])
 def test_options_reach_the_samples(
-    start: StartingWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+    world: World,
+    start: StartingWeights,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
 ) -> None:
     """From the command line to ``EntityOptions`` and the preparer."""
     from kosmosg.training import setup
@@ -170,7 +175,7 @@ def test_options_reach_the_samples(
 
     monkeypatch.setattr(setup, "_prepare_prompts", prepare)
     monkeypatch.setattr(setup, "train", train)
-    run = ["--weights", start.directory, "--output", tmp_path / "run", "--data", "x"]
+    run = ["--weights", start.directory, "--output", tmp_path / "run", *world.data("compositional")]
     run += ["--updates", 1, "--batch-size", 1]
     name = option.replace("-", "_")
     wanted = dict.fromkeys(("keep_background", "drop_text", "drop_caption"), 0.5)
