@@ -53,10 +53,12 @@ class Vae(PartCommand):
     Attributes:
         vae: Result of train vae, of these sizes, whose decoding half alone to train further.
         clip: Result of train clip, to compare with.
+        crop: Train on squares of so many pixels that are cut out of the images by chance.
     """
 
     vae: Path | None = None
     clip: Path | None = None
+    crop: int | None = None
     data: StreamOptions
     loop: LoopOptions
 
@@ -65,7 +67,8 @@ class Vae(PartCommand):
         from miniature.pretraining.parts import train_vae
 
         data = training_data(self.data, self.loop)
-        return train_vae(self.read_sizes("vae"), data, self.loop, vae=self.vae, clip=self.clip)
+        parts = {"vae": self.vae, "clip": self.clip}
+        return train_vae(self.read_sizes("vae"), data, self.loop, **parts, crop=self.crop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,15 +103,21 @@ class Decoder(PartCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class Probe(TrainCommand):
-    """The classifier that scores the miniature's images."""
+    """The classifier that scores the miniature's images.
 
+    Attributes:
+        art: Folder of transparent PNGs named by nouns; else the public art, fetched once.
+    """
+
+    art: Path | None = None
     loop: LoopOptions
 
     def train(self) -> Path:
         """Train it."""
         from miniature.pretraining.parts import train_probe
+        from miniature.world.art import open_art
 
-        return train_probe(self.loop)
+        return train_probe(open_art(self.art), self.loop)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,14 +30,16 @@ from kosmosg.training.stage import Stage, Stream
 from kosmosg.training.stages.common import with_seed
 from kosmosg.utils.fingerprint import fingerprint
 from kosmosg.utils.processes import find_processes
-from miniature.evaluation.probe import Probe
+from miniature.evaluation.probe import Probe, ProbeConfig
+from miniature.evaluation.probe_labels import make_heads
 from miniature.pretraining.clip import ClipStage, begin_with_sines
 from miniature.pretraining.latents import LatentStream, encode_pictures
 from miniature.pretraining.perceptual import PerceptualDistance
 from miniature.pretraining.probe import ProbeStage
 from miniature.pretraining.sizes import NetworkSizes
 from miniature.pretraining.unet import DecoderStage
-from miniature.pretraining.vae import VaeStage
+from miniature.pretraining.vae import VaeStage, begin_with_signal
+from miniature.world import World
 from miniature.world.stream import PictureStream
 
 
@@ -89,6 +91,7 @@ def train_vae(
     *,
     vae: Path | None = None,
     clip: Path | None = None,
+    crop: int | None = None,
 ) -> Path:
     """Train a VAE on pictures.
 
@@ -99,6 +102,7 @@ def train_vae(
         vae: Result of ``train_vae`` whose decoding half alone is trained further, for the same
             latents.
         clip: Result of ``train_clip``, to see with as well.
+        crop: Side of the squares that are cut out of the images by chance.
 
     Raises:
         TrainingError: If the sizes lack ``sample_size``, give no VAE, or are not those of ``vae``.
@@ -115,15 +119,18 @@ def train_vae(
         perceptual = None if clip is None else _load_eye(clip)
         if vae is None:
             with sizes.building():
-                return VaeStage(AutoencoderKL(**sizes.values), perceptual=perceptual)
+                fresh = AutoencoderKL(**sizes.values)
+            begin_with_signal(fresh)
+            return VaeStage(fresh, perceptual=perceptual, crop=crop)
         begun = load_component(AutoencoderKL, vae / "vae", dtype=torch.float32)
-        return VaeStage(begun, decoder_only=True, perceptual=perceptual)
+        return VaeStage(begun, decoder_only=True, perceptual=perceptual, crop=crop)
 
     def open_stream(rank: int, processes: int) -> Stream:
         return data.mixture(prepare, rank, processes)
 
     settings = {
         "decoder_only": vae is not None,
+        "crop": crop,
         "perceptual": clip is not None,
         "config": sizes.identity(),
         "vae": None if vae is None else fingerprint(vae / "vae"),
@@ -256,17 +263,22 @@ def _write_and_encode(
         )
 
 
-def train_probe(options: LoopOptions) -> Path:
-    """Train the probe on pictures that are drawn as it goes.
+def train_probe(art: Path, options: LoopOptions) -> Path:
+    """Train the probe on images that are made as it goes.
 
     Args:
+        art: Folder of art (see ``world.art``).
         options: How to train.
+
+    Raises:
+        DataError: If there is no such art.
     """
+    world = World.open(art)
 
     def build() -> Stage:
-        return ProbeStage(Probe())
+        return ProbeStage(Probe(ProbeConfig(heads=make_heads(world))))
 
     def open_stream(rank: int, processes: int) -> Stream:
-        return PictureStream(options.seed, rank, processes)
+        return PictureStream(world, options.seed, rank, processes)
 
-    return train(build, open_stream, options)
+    return train(build, open_stream, options, {"art": fingerprint(art)})

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from kosmosg.errors import DataError
-from miniature.world.description import STYLES, choose, sample_description
+from miniature.world.description import STYLES, choose
 from miniature.world.render import Picture, render
+from miniature.world.world import World
 
 DRAW_PICTURE = 4  # first word of the seeds; those of ``data.walk`` end at 3
 
@@ -29,6 +30,7 @@ class PictureStream:
     are equally frequent: who learns to read pictures has to know each of them.
 
     Args:
+        world: Has entities and sprites.
         seed: Decides all pictures.
         rank: Number of this process.
         world_size: Number of processes.
@@ -37,12 +39,13 @@ class PictureStream:
         DataError: If the numbers do not fit together.
     """
 
-    def __init__(self, seed: int, rank: int = 0, world_size: int = 1):
+    def __init__(self, world: World, seed: int, rank: int = 0, world_size: int = 1):
         if seed < 0 or not 0 <= rank < world_size:
             raise DataError(
                 f"Seed {seed}, rank {rank} of {world_size}: wanted a seed of at least 0 and a "
                 "rank from 0 to below the number of processes."
             )
+        self._world = world
         self._identity = {"seed": seed, "rank": rank, "world_size": world_size}
         self._position = rank
 
@@ -52,8 +55,8 @@ class PictureStream:
     def __next__(self) -> StreamedPicture:
         position = self._position
         rng = np.random.default_rng((DRAW_PICTURE, self._identity["seed"], position))
-        description = sample_description(rng, held_out=None)  # all that there is
-        picture = render(replace(description, style=choose(STYLES, rng)), rng)
+        description = self._world.sample_description(rng, held_out=None)  # all that there is
+        picture = render(self._world, replace(description, style=choose(STYLES, rng)), rng)
         self._position += self._identity["world_size"]
         return StreamedPicture(position=position, picture=picture)
 
