@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kosmosg.checkpoints.convert import convert_checkpoint
-from kosmosg.models.sizes import read_sizes
+from kosmosg.models.config import read_sizes
 from kosmosg.prompts.batch import Batch
 from tests import tiny
 

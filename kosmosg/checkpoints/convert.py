@@ -23,8 +23,7 @@ from kosmosg.checkpoints.parameter_names import KOSMOSG, UNET, VAE
 from kosmosg.checkpoints.stable_diffusion import StableDiffusionSource
 from kosmosg.errors import CheckpointError
 from kosmosg.models.aligner import Reconstruction
-from kosmosg.models.config import FULL_SIZE, SD15_REPOSITORY
-from kosmosg.models.sizes import check_sizes
+from kosmosg.models.config import FULL_SIZE, SD15_REPOSITORY, check_sizes
 from kosmosg.prompts.tokenizer import KosmosGTokenizer
 from kosmosg.utils.files import atomic_folder, check_space, reason
 

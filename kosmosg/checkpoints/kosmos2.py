@@ -17,9 +17,8 @@ from kosmosg.checkpoints.mapping import CheckpointMapping, initial_aligner, shor
 from kosmosg.checkpoints.parameter_names import KOSMOSG
 from kosmosg.checkpoints.stable_diffusion import StableDiffusionSource
 from kosmosg.errors import CheckpointError
-from kosmosg.models.config import FULL_SIZE, SD15_REPOSITORY
+from kosmosg.models.config import FULL_SIZE, SD15_REPOSITORY, check_sizes
 from kosmosg.models.kosmosg import KosmosG, KosmosGConfig
-from kosmosg.models.sizes import check_sizes
 from kosmosg.prompts.tokenizer import KosmosGTokenizer
 from kosmosg.utils.files import reason
 

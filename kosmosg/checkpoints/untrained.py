@@ -15,8 +15,8 @@ from kosmosg.checkpoints.convert import check_output, count_values, new_weights,
 from kosmosg.checkpoints.loading import load_component
 from kosmosg.checkpoints.stable_diffusion import StableDiffusionSource
 from kosmosg.errors import CheckpointError
+from kosmosg.models.config import check_sizes
 from kosmosg.models.kosmosg import KosmosG, KosmosGConfig
-from kosmosg.models.sizes import check_sizes
 from kosmosg.prompts.tokenizer import KosmosGTokenizer
 
 # What two image towers must have in common; not all of it shows in the shapes of their weights.

@@ -47,7 +47,7 @@ class Convert:
 
         from kosmosg.checkpoints.convert import convert_checkpoint
         from kosmosg.checkpoints.kosmos2 import convert_kosmos2
-        from kosmosg.models.sizes import read_sizes
+        from kosmosg.models.config import read_sizes
 
         common = {
             "tokenizer": self.tokenizer,
@@ -101,7 +101,7 @@ class New:
         import torch
 
         from kosmosg.checkpoints.untrained import write_untrained
-        from kosmosg.models.sizes import read_part
+        from kosmosg.models.config import read_part
 
         write_untrained(
             self.output,

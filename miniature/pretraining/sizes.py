@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kosmosg.errors import KosmosGError, TrainingError
-from kosmosg.models.sizes import read_part
+from kosmosg.models.config import read_part
 from kosmosg.utils.fingerprint import fingerprint_of
 
 

@@ -30,9 +30,8 @@ from kosmosg.checkpoints.stable_diffusion import SD15_UNET, SD15_VAE, StableDiff
 from kosmosg.cli import main as cli
 from kosmosg.errors import CheckpointError, KosmosGError, WeightsError
 from kosmosg.models.aligner import Reconstruction
-from kosmosg.models.config import FULL_SIZE
+from kosmosg.models.config import FULL_SIZE, check_sizes, read_sizes
 from kosmosg.models.kosmosg import KosmosG, KosmosGConfig
-from kosmosg.models.sizes import check_sizes, read_sizes
 from kosmosg.pipeline import KosmosGPipeline
 from tests import tiny
 
