@@ -21,6 +21,8 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from diffusers.utils import BaseOutput
 from jaxtyping import Float
@@ -59,6 +61,7 @@ from kosmosg.diffusion.settings import (
     DEFAULT_GUIDANCE,
     DEFAULT_SAMPLER,
     DEFAULT_STEPS,
+    MAX_SEED,
     choose_seeds,
 )
 from kosmosg.errors import PromptError, SettingError, WeightsError
@@ -88,7 +91,7 @@ class KosmosGOutput(BaseOutput):
     timings: Timings
 
 
-class KosmosGPipeline(DiffusionPipeline):
+class KosmosGPipeline(StableDiffusionMixin, DiffusionPipeline):
     """KOSMOS-G with its Stable Diffusion decoder."""
 
     model_cpu_offload_seq = "kosmosg->unet->vae"
@@ -129,6 +132,7 @@ class KosmosGPipeline(DiffusionPipeline):
         source: str | Path,
         *,
         torch_dtype: torch.dtype | dict[str, torch.dtype] | None = None,
+        dtype: torch.dtype | dict[str, torch.dtype] | None = None,
         device: str | torch.device | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
@@ -144,6 +148,7 @@ class KosmosGPipeline(DiffusionPipeline):
                 repository of the Hub (``owner/name``), of which only safetensors are read.
             torch_dtype: Precision; float16 on CUDA and float32 elsewhere by default. A dictionary
                 gives components one of their own, and the others that under ``"default"``.
+            dtype: Another name of ``torch_dtype``.
             device: CUDA if there is one, by default.
             revision: Branch, tag or commit of the repository.
             cache_dir: Where repositories are kept; the Hub's usual cache by default.
@@ -173,9 +178,8 @@ class KosmosGPipeline(DiffusionPipeline):
         check_layout(directory, without=components)
         device = choose_device(device)
         default = torch.float16 if device.type == "cuda" else torch.float32
-        dtypes = (
-            torch_dtype if isinstance(torch_dtype, dict) else {"default": torch_dtype or default}
-        )
+        asked = torch_dtype or dtype or default
+        dtypes = asked if isinstance(asked, dict) else {"default": asked}
         pipeline = cls(
             **{
                 name: components[name]
@@ -313,8 +317,25 @@ class KosmosGPipeline(DiffusionPipeline):
         init: InitImage | None = None,
         check_safety: bool = True,
         progress: Progress | None = None,
-    ) -> KosmosGOutput:
-        """Generate images: ``generate`` with a ``GenerationRequest`` of these arguments."""
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> Any:
+        """Generate images: ``generate`` with a ``GenerationRequest`` of these arguments.
+
+        A ``generator`` of torch, or one for each image, chooses the seeds in place of ``seed``.
+        ``output_type`` is "pil", or "np" or "pt" for values from 0 to 1. Without ``return_dict``
+        the values of a ``KosmosGOutput`` come as a tuple.
+
+        Raises:
+            SettingError: If both a seed and a generator are given, or there is no such type.
+        """
+        if output_type not in ("pil", "np", "pt"):
+            raise SettingError(f"output_type is {output_type!r}. Choose one of pil, np, pt.")
+        if generator is not None:
+            if seed is not None:
+                raise SettingError("Both seed and generator are given. Leave one of them out.")
+            seed = _seeds_from(generator, prompt, prompt_embeds, num_images_per_prompt)
         request = GenerationRequest(
             prompt=prompt,
             images=images,
@@ -333,7 +354,12 @@ class KosmosGPipeline(DiffusionPipeline):
             control=control,
             init=init,
         )
-        return self.generate(request, check_safety=check_safety, progress=progress)
+        output = self.generate(request, check_safety=check_safety, progress=progress)
+        if output_type != "pil":
+            values = VaeImageProcessor.pil_to_numpy(output.images)
+            is_numpy = output_type == "np"
+            output["images"] = values if is_numpy else VaeImageProcessor.numpy_to_pt(values)
+        return output if return_dict else output.to_tuple()
 
     @torch.no_grad()
     def generate(
@@ -469,6 +495,23 @@ def identify_tensor(tensor: Tensor) -> str:
     """Name a tensor in metadata, by the digest of its values."""
     values = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
     return f"values-sha256:{hashlib.sha256(values.tobytes()).hexdigest()}"
+
+
+def _seeds_from(
+    generator: torch.Generator | Sequence[torch.Generator],
+    prompt: Texts | None,
+    embeds: Tensor | None,
+    images_per_prompt: int,
+) -> list[int]:
+    """Draw a seed for each image, so that each can be made again alone."""
+    given = prompt if embeds is None else embeds
+    prompts = 1 if given is None or isinstance(given, str) else len(given)
+    if isinstance(generator, torch.Generator):
+        generator = [generator] * (prompts * images_per_prompt)
+    return [
+        int(torch.randint(MAX_SEED + 1, (), generator=each, device=each.device))
+        for each in generator
+    ]
 
 
 def _check_fit(kosmosg: KosmosG, unet: Any) -> None:

@@ -251,6 +251,32 @@ def test_seeds_one_by_one(pipe: KosmosGPipeline) -> None:
             pipe(["a cat", "a dog"], num_inference_steps=2, seed=seeds)
 
 
+def test_a_generator_chooses_the_seeds(pipe: KosmosGPipeline) -> None:
+    def generate(count: int, generator: Any) -> Any:
+        return pipe(["a cat"] * count, num_inference_steps=2, generator=generator)
+
+    both = generate(2, torch.Generator().manual_seed(3))
+    assert both.seeds == generate(2, torch.Generator().manual_seed(3)).seeds
+    assert both.seeds[0] != both.seeds[1]
+    each = generate(2, [torch.Generator().manual_seed(3), torch.Generator().manual_seed(4)])
+    assert each.seeds[0] == both.seeds[0] != each.seeds[1]
+    alone = pixels(pipe, "a cat", None, seed=both.seeds[1])
+    assert difference(np.asarray(both.images[1], int), alone) <= 1
+    with pytest.raises(SettingError, match="Both seed and generator"):
+        pipe("a cat", seed=1, generator=torch.Generator())
+
+
+def test_kinds_of_output(pipe: KosmosGPipeline) -> None:
+    wanted = pixels(pipe, "a cat", None)
+    options: dict[str, Any] = {"num_inference_steps": 2, "seed": 5}
+    arrays = pipe("a cat", output_type="np", **options).images
+    tensors = pipe("a cat", output_type="pt", return_dict=False, **options)[0]
+    assert (arrays * 255).round().astype(int).tolist() == wanted.tolist()
+    assert tensors.permute(0, 2, 3, 1).numpy().tolist() == arrays.tolist()
+    with pytest.raises(SettingError, match=r"output_type is 'latent'\. Choose one of"):
+        pipe("a cat", output_type="latent", **options)
+
+
 def test_the_output_is_one_of_diffusers(pipe: KosmosGPipeline) -> None:
     found = pipe("a cat", num_inference_steps=1, seed=5)
     assert found["images"] is found.images is found[0] is found.to_tuple()[0]
