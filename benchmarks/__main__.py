@@ -21,8 +21,8 @@ from benchmarks.weights import RandomWeights
 from kosmosg.checkpoints.folder import check_layout
 from kosmosg.diffusion.settings import DEFAULT_STEPS
 from kosmosg.errors import KosmosGError
-from kosmosg.pipeline import choose_device
 from kosmosg.utils.checks import check_integer
+from kosmosg.utils.devices import choose_device
 
 Suite = Literal["prediction", "conditioning", "decoder", "throughput", "opening", "conversion"]
 SUITES: tuple[Suite, ...] = (

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from kosmosg.diffusion.control import Control
     from kosmosg.diffusion.init_image import InitImage
     from kosmosg.diffusion.lora import LoRA
+    from kosmosg.diffusion.output import KosmosGOutput
     from kosmosg.diffusion.request import GenerationRequest
     from kosmosg.errors import KosmosGError
     from kosmosg.models.aligner import AlignerNet
     from kosmosg.models.kosmosg import KosmosG, KosmosGConfig
-    from kosmosg.pipeline import KosmosGOutput, KosmosGPipeline
+    from kosmosg.pipeline import KosmosGPipeline
     from kosmosg.prompts.tokenizer import KosmosGTokenizer
 
 __version__ = "0.1.0"
@@ -47,7 +48,7 @@ _EXPORTS = {
     "KosmosG": "kosmosg.models.kosmosg",
     "KosmosGConfig": "kosmosg.models.kosmosg",
     "KosmosGError": "kosmosg.errors",
-    "KosmosGOutput": "kosmosg.pipeline",
+    "KosmosGOutput": "kosmosg.diffusion.output",
     "KosmosGPipeline": "kosmosg.pipeline",
     "KosmosGTokenizer": "kosmosg.prompts.tokenizer",
     "LoRA": "kosmosg.diffusion.lora",

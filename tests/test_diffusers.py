@@ -264,6 +264,9 @@ def test_a_generator_chooses_the_seeds(pipe: KosmosGPipeline) -> None:
     assert difference(np.asarray(both.images[1], int), alone) <= 1
     with pytest.raises(SettingError, match="Both seed and generator"):
         pipe("a cat", seed=1, generator=torch.Generator())
+    wrong: Any = [1]
+    with pytest.raises(SettingError, match=r"generator must be one of torch.*not 1"):
+        pipe("a cat", generator=wrong)
 
 
 def test_kinds_of_output(pipe: KosmosGPipeline) -> None:

@@ -66,7 +66,7 @@ def _prepare(
     from kosmosg.evaluation.metrics import check_libraries
     from kosmosg.evaluation.models import Sampling
     from kosmosg.evaluation.run import ImageSettings, ModelSource
-    from kosmosg.pipeline import choose_device
+    from kosmosg.utils.devices import choose_device
     from kosmosg.utils.processes import find_processes
 
     check_libraries()

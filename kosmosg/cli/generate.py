@@ -24,7 +24,8 @@ from kosmosg.utils.checks import check_integer
 if TYPE_CHECKING:
     from PIL import Image
 
-    from kosmosg.pipeline import KosmosGOutput, KosmosGPipeline
+    from kosmosg.diffusion.output import KosmosGOutput
+    from kosmosg.pipeline import KosmosGPipeline
 
 MOST_FRAMES = 64
 ALL_FLAGGED = "The safety checker flagged every image. Try another seed or prompt."

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from kosmosg.errors import WeightsError
+from kosmosg.utils.devices import choose_device
 
 # Of a repository nothing else is fetched; vocabularies of tokenizers come as text or as .model.
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
@@ -47,11 +48,6 @@ def load_model(kind: Any, name: str, folder: Path, dtype: torch.dtype) -> Any:
     from kosmosg.checkpoints.pretrained import load_pretrained
 
     return load_pretrained(kind, folder, dtype=dtype, name=name).to(choose_device())
-
-
-def choose_device() -> torch.device:
-    """Return the GPU that this process was given, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def choose_dtype(wide: bool = False) -> torch.dtype:

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from kosmosg.diffusion.control import ControlMap
 from kosmosg.diffusion.init_image import ControlledImageToImage, ImageToImage, Start
-from kosmosg.errors import OutOfMemoryError, WeightsError
+from kosmosg.diffusion.settings import MAX_SEED
+from kosmosg.errors import OutOfMemoryError, SettingError, WeightsError
 from kosmosg.utils.memory import reporting_out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,27 @@ class Timings:
     encode: float = 0.0
     denoise: float = 0.0
     decode: float = 0.0
+
+
+def draw_seeds(
+    generator: torch.Generator | Sequence[torch.Generator], seed: Any = None
+) -> int | list[int]:
+    """Draw the seed of the first image from a generator, or one for each from a sequence.
+
+    Raises:
+        SettingError: If there is a seed already, or these are no generators.
+    """
+    if seed is not None:
+        raise SettingError("Both seed and generator are given. Leave one of them out.")
+    alone = isinstance(generator, torch.Generator)
+    given: list[Any] = [generator] if alone else list(generator)
+    for each in given:
+        if not isinstance(each, torch.Generator):
+            raise SettingError(
+                f"generator must be one of torch, or one for each image, not {each!r:.80}."
+            )
+    seeds = [int(torch.randint(MAX_SEED + 1, (), generator=g, device=g.device)) for g in given]
+    return seeds[0] if alone else seeds
 
 
 def draw_noise(

@@ -61,25 +61,6 @@ def read_request(
     opened = read_images(images)
     if not prompt.strip():
         raise PromptError("prompt is empty. Write what to draw, with <i> for an input image.")
-    lora = find_file("lora_weights", lora_weights, LoRAError)
-    control = read_image("control_image", control_image, keep_alpha=True)
-    init = read_image("init_image", init_image, keep_alpha=True)
-    mask = read_image("init_mask", init_mask, keep_alpha=True)
-    if lora is None:
-        refuse_alone("lora_weights", {"lora_scale": (lora_scale, LORA_SCALE)})
-    if control is None:
-        settings = {
-            "control_type": (control_type, CONTROL_TYPES[0]),
-            "control_preprocess": (control_preprocess, True),
-            "control_scale": (control_scale, CONTROL_SCALE),
-        }
-        refuse_alone("control_image", settings)
-    if init is None:
-        settings = {
-            "init_mask": (mask and "given", None),
-            "prompt_strength": (prompt_strength, PROMPT_STRENGTH),
-        }
-        refuse_alone("init_image", settings)
     return GenerationRequest(
         prompt=prompt,
         images=opened,
@@ -91,16 +72,44 @@ def read_request(
         height=height,
         scheduler=scheduler,
         seed=seed,
-        lora=lora and LoRA(file=lora, scale=lora_scale, name="lora_weights"),
-        control=control
-        and Control(
-            kind=control_type,
-            image=control,
-            preprocess=control_preprocess,
-            scale=control_scale,
-        ),
-        init=init and InitImage(image=init, mask=mask, strength=prompt_strength),
+        lora=_read_lora(lora_weights, lora_scale),
+        control=_read_control(control_image, control_type, control_preprocess, control_scale),
+        init=_read_init(init_image, init_mask, prompt_strength),
     )
+
+
+def _read_lora(value: Any, scale: float) -> LoRA | None:
+    file = find_file("lora_weights", value, LoRAError)
+    if file is None:
+        refuse_alone("lora_weights", {"lora_scale": (scale, LORA_SCALE)})
+        return None
+    return LoRA(file=file, scale=scale, name="lora_weights")
+
+
+def _read_control(value: Any, kind: str, preprocess: bool, scale: float) -> Control | None:
+    image = read_image("control_image", value, keep_alpha=True)
+    if image is None:
+        settings = {
+            "control_type": (kind, CONTROL_TYPES[0]),
+            "control_preprocess": (preprocess, True),
+            "control_scale": (scale, CONTROL_SCALE),
+        }
+        refuse_alone("control_image", settings)
+        return None
+    return Control(kind=kind, image=image, preprocess=preprocess, scale=scale)
+
+
+def _read_init(value: Any, mask_value: Any, strength: float) -> InitImage | None:
+    image = read_image("init_image", value, keep_alpha=True)
+    mask = read_image("init_mask", mask_value, keep_alpha=True)
+    if image is None:
+        settings = {
+            "init_mask": (mask and "given", None),
+            "prompt_strength": (strength, PROMPT_STRENGTH),
+        }
+        refuse_alone("init_image", settings)
+        return None
+    return InitImage(image=image, mask=mask, strength=strength)
 
 
 def read_images(images: Iterable[Any]) -> list[Image.Image]:

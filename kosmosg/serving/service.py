@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from kosmosg.checkpoints.folder import find_weights
+from kosmosg.diffusion.output import KosmosGOutput
 from kosmosg.errors import SettingError, UnsafeImageError, WeightsError
 from kosmosg.models.config import DTYPES
-from kosmosg.pipeline import KosmosGOutput, KosmosGPipeline
+from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.serving.inputs import read_request
 from kosmosg.serving.metadata import save_image
 from kosmosg.utils.checks import check_integer
