@@ -43,6 +43,7 @@ from kosmosg.diffusion.settings import (
     DEFAULT_GUIDANCE,
     DEFAULT_SAMPLER,
     DEFAULT_STEPS,
+    GUIDANCE_END,
     choose_seeds,
 )
 from kosmosg.errors import WeightsError
@@ -154,6 +155,7 @@ class KosmosGPipeline(StableDiffusionMixin, PretrainedPipeline):
         num_images_per_prompt: int = 1,
         num_inference_steps: int = DEFAULT_STEPS,
         guidance_scale: float = DEFAULT_GUIDANCE,
+        guidance_end: float = GUIDANCE_END,
         width: int | None = None,
         height: int | None = None,
         scheduler: str | SchedulerMixin = DEFAULT_SAMPLER,
@@ -188,6 +190,7 @@ class KosmosGPipeline(StableDiffusionMixin, PretrainedPipeline):
             num_images_per_prompt=num_images_per_prompt,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
+            guidance_end=guidance_end,
             width=width,
             height=height,
             scheduler=scheduler,
@@ -225,7 +228,9 @@ class KosmosGPipeline(StableDiffusionMixin, PretrainedPipeline):
             OutOfMemoryError: If not even one image fits into memory.
         """
         request = self.sized(request)
-        decoder = self.decoder_with(request.scheduler, request.num_inference_steps)
+        decoder = self.decoder_with(
+            request.scheduler, request.num_inference_steps, distilled=request.distilled
+        )
         each = request.num_images_per_prompt
         with attached(self.unet, request.lora):
             start = time.perf_counter()
@@ -258,16 +263,19 @@ class KosmosGPipeline(StableDiffusionMixin, PretrainedPipeline):
         return request.sized(default=self.default_size, multiple=multiple, **bounds)
 
     def decoder_with(
-        self, scheduler: str | SchedulerMixin, steps: int | None = None
+        self,
+        scheduler: str | SchedulerMixin,
+        steps: int | None = None,
+        *,
+        distilled: bool = False,
     ) -> StableDiffusionPipeline:
         """Pair the decoder's networks with a fresh scheduler; no request leaves one behind.
 
         Raises:
             SettingError: If the name is unknown, or it cannot take so many steps.
         """
-        return make_decoder(
-            self.unet, self.vae, make_scheduler(scheduler, self.scheduler.config, steps)
-        )
+        made = make_scheduler(scheduler, self.scheduler.config, steps, distilled=distilled)
+        return make_decoder(self.unet, self.vae, made)
 
     def _prepare(
         self, request: GenerationRequest, condition: Tensor, negative: Tensor, seeds: list[int]
@@ -284,6 +292,7 @@ class KosmosGPipeline(StableDiffusionMixin, PretrainedPipeline):
                 noise=draw_noise(seeds, channels, size[1] // scale, size[0] // scale),
                 steps=request.num_inference_steps,
                 guidance_scale=request.guidance_scale,
+                guidance_end=request.guidance_end,
                 seeds=seeds,
                 control=control
                 and controls.prepare(control, size, self.controlnets, self.unet, device),

@@ -296,6 +296,7 @@ def test_the_literals_are_those_of_the_configuration():
     assert schemas["control_type"]["enum"] == list(settings.CONTROL_TYPES)
     defaults = {
         "text_guidance_scale": settings.DEFAULT_GUIDANCE,
+        "guidance_end": settings.GUIDANCE_END,
         "num_inference_steps": settings.DEFAULT_STEPS,
         "scheduler": settings.DEFAULT_SAMPLER,
         "lora_scale": settings.LORA_SCALE,

@@ -11,6 +11,7 @@ from kosmosg.diffusion.settings import (
     DEFAULT_GUIDANCE,
     DEFAULT_SAMPLER,
     DEFAULT_STEPS,
+    GUIDANCE_END,
     LORA_SCALE,
     PROMPT_STRENGTH,
     ControlType,
@@ -65,11 +66,13 @@ class SamplingOptions:
 
     Attributes:
         guidance_scale: Strength of the guidance; 1 switches it off.
+        guidance_end: Share of the steps after which there is no guidance, 0 to 1.
         scheduler: Sampler.
         seed: Of the first image, 0 to 4294967295; random if there is none.
     """
 
     guidance_scale: float = DEFAULT_GUIDANCE
+    guidance_end: float = GUIDANCE_END
     scheduler: SamplerName = DEFAULT_SAMPLER
     seed: int | None = None
 
@@ -183,6 +186,7 @@ class Generate:
             num_images_per_prompt=self.num_images,
             num_inference_steps=self.steps,
             guidance_scale=self.sampling.guidance_scale,
+            guidance_end=self.sampling.guidance_end,
             width=self.width,
             height=self.height,
             scheduler=self.sampling.scheduler,
@@ -252,6 +256,7 @@ class Mix:
             prompt_embeds=interpolate(conditions[0], conditions[1], self.frames),
             num_inference_steps=self.inference_steps,
             guidance_scale=self.sampling.guidance_scale,
+            guidance_end=self.sampling.guidance_end,
             scheduler=self.sampling.scheduler,
             seed=[seed] * self.frames,
         )

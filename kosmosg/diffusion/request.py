@@ -17,11 +17,12 @@ from torch import Tensor
 from kosmosg.diffusion.control import Control
 from kosmosg.diffusion.init_image import InitImage
 from kosmosg.diffusion.lora import LoRA
-from kosmosg.diffusion.schedulers import name_of
+from kosmosg.diffusion.schedulers import FEW_STEPS, name_of
 from kosmosg.diffusion.settings import (
     DEFAULT_GUIDANCE,
     DEFAULT_SAMPLER,
     DEFAULT_STEPS,
+    GUIDANCE_END,
     MAX_SIDE,
     choose_seeds,
     choose_size,
@@ -46,8 +47,10 @@ class GenerationRequest:
             or one each.
         image_weights: How much of each image counts, over all prompts: 0 to 3, 1 is all.
         num_images_per_prompt: All images of a prompt follow each other.
-        num_inference_steps: 1 to 999; at most 50 with LCM.
+        num_inference_steps: 1 to 999; at most 50 with LCM and TCD.
         guidance_scale: At least 1; 1 switches guidance off.
+        guidance_end: Share of the steps after which there is no guidance, 0 to 1. What is left
+            out is not computed (arXiv 2404.07724).
         width: In pixels, a multiple of 8. By default the size that the decoder was trained at, in
             the proportions of an image to start from or to be controlled by.
         height: Likewise.
@@ -71,6 +74,7 @@ class GenerationRequest:
     num_images_per_prompt: int = 1
     num_inference_steps: int = DEFAULT_STEPS
     guidance_scale: float = DEFAULT_GUIDANCE
+    guidance_end: float = GUIDANCE_END
     width: int | None = None
     height: int | None = None
     scheduler: str | SchedulerMixin = DEFAULT_SAMPLER
@@ -85,12 +89,19 @@ class GenerationRequest:
             for name, most in (("num_images_per_prompt", 10_000), ("num_inference_steps", 999))
         }
         checked["guidance_scale"] = check_number("guidance_scale", self.guidance_scale, 1, 1000)
+        checked["guidance_end"] = check_number("guidance_end", self.guidance_end, 0, 1)
         if isinstance(self.seed, str) or not isinstance(self.seed, Sequence):
             (checked["seed"],) = choose_seeds(self.seed, 1)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         if self.init:
             self.init.check_steps(self.num_inference_steps)
+
+    @property
+    def distilled(self) -> bool:
+        """Whether it asks for what only a distilled LoRA can do: few steps without guidance."""
+        guided = self.guidance_scale > 1 and self.guidance_end > 0
+        return self.lora is not None and not guided and self.num_inference_steps <= FEW_STEPS
 
     def sized(self, *, default: int, multiple: int, largest: int = MAX_SIDE) -> "GenerationRequest":
         """Choose the sides that are left open; see ``choose_size``.
@@ -112,8 +123,8 @@ class GenerationRequest:
     def recipe(self, seed: int) -> dict[str, Any]:
         """What makes one image again besides its prompt, for its metadata; files by SHA-256."""
         found: dict[str, Any] = {"num_images_per_prompt": 1}
-        for name in ("num_inference_steps", "guidance_scale", "width", "height"):
-            found[name] = getattr(self, name)
+        numbers = ("num_inference_steps", "guidance_scale", "guidance_end", "width", "height")
+        found |= {name: getattr(self, name) for name in numbers}
         found |= {"scheduler": name_of(self.scheduler), "seed": seed}
         if self.lora:
             with Path(self.lora.file).open("rb") as file:

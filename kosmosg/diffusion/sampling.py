@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kosmosg.diffusion.control import ControlMap
 from kosmosg.diffusion.init_image import ControlledImageToImage, ImageToImage, Start
-from kosmosg.diffusion.settings import MAX_SEED
+from kosmosg.diffusion.settings import GUIDANCE_END, MAX_SEED
 from kosmosg.errors import OutOfMemoryError, SettingError, WeightsError
 from kosmosg.utils.memory import reporting_out_of_memory
 
@@ -38,6 +38,7 @@ class SamplingInputs:
         noise: Initial latents, standard normal, with the images' sides over the VAE's scale.
         steps: Number of denoising steps.
         guidance_scale: 1 switches guidance off.
+        guidance_end: Share of the steps after which it is off, too.
         seeds: What the noise was drawn from. Samplers that draw more of it on the way go on from
             there; without seeds they draw at random.
         control: What fixes the layout.
@@ -49,6 +50,7 @@ class SamplingInputs:
     noise: Float[Tensor, "rows channels height width"]
     steps: int
     guidance_scale: float
+    guidance_end: float = GUIDANCE_END
     seeds: Sequence[int] = ()
     control: ControlMap | None = None
     start: Start | None = None
@@ -161,20 +163,27 @@ def denoise(
     # The weights themselves may be elsewhere until they are needed.
     noise = inputs.noise.to(device=decoder._execution_device, dtype=unet.dtype)
     pipeline, arguments = choose_pipeline(decoder, noise, inputs.control, inputs.start)
+    seen = ["latents"]
+    if inputs.guidance_end < 1:  # what guidance doubles, in the words of each pipeline
+        doubled = {"prompt_embeds", "image", "control_image"}
+        seen += sorted(doubled.intersection(pipeline._callback_tensor_inputs))
 
     def end_step(running: Any, step: int, timestep: Any, state: dict) -> dict:
         if inputs.start is not None:
             known = running.known_latents(step)
             state["latents"] = inputs.start.keep(state["latents"], known)
+        if (step + 1) / running.num_timesteps >= inputs.guidance_end:
+            state |= end_guidance(running, state)
         return on_step_end(running, step, timestep, state) if on_step_end else state
 
     output: Any = pipeline(
         prompt_embeds=inputs.condition,
         negative_prompt_embeds=inputs.negative,
         num_inference_steps=inputs.steps,
-        guidance_scale=inputs.guidance_scale,
+        guidance_scale=inputs.guidance_scale if inputs.guidance_end > 0 else 1.0,
         generator=generators_after(inputs.noise, inputs.seeds),
         callback_on_step_end=end_step,
+        callback_on_step_end_tensor_inputs=seen,
         output_type="latent",
         **arguments,
     )
@@ -185,6 +194,22 @@ def denoise(
             "this precision: convert them again, or use bfloat16 or float32."
         )
     return output.images
+
+
+def end_guidance(pipeline: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Leave guidance out of all steps to come, and what leads away from the negative prompt.
+
+    Args:
+        pipeline: One that denoises.
+        state: Latents, and whatever guidance doubles: what leads away, then what leads on.
+
+    Returns:
+        The second half of what was doubled.
+    """
+    if not pipeline.do_classifier_free_guidance:
+        return {}
+    pipeline._guidance_scale = 1.0
+    return {name: rows.chunk(2)[1] for name, rows in state.items() if name != "latents"}
 
 
 def decode(

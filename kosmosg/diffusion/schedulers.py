@@ -11,6 +11,7 @@ from diffusers import (
     LCMScheduler,
     PNDMScheduler,
     SchedulerMixin,
+    TCDScheduler,
     UniPCMultistepScheduler,
 )
 
@@ -18,14 +19,23 @@ from kosmosg.errors import SettingError
 
 MAX_STEPS = 999  # the training schedule has 1000, and DPM-Solver fails at all of them
 LCM_MAX_STEPS = 50  # an LCM is distilled from a sampler of this many
+FEW_STEPS = 8  # what LoRAs that need no guidance are distilled to, at most
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """A scheduler class of diffusers and what must be set besides the model's own settings."""
+    """A scheduler class of diffusers and what must be set besides the model's own settings.
+
+    Attributes:
+        scheduler: The class.
+        settings: What is set in any case.
+        distilled: What is set besides for a LoRA that draws in a few steps without guidance.
+        max_steps: How many steps it can take.
+    """
 
     scheduler: Any
     settings: dict[str, Any] = field(default_factory=dict)
+    distilled: dict[str, Any] = field(default_factory=dict)
     max_steps: int = MAX_STEPS
 
 
@@ -38,7 +48,12 @@ SAMPLERS = {
         scheduler=DPMSolverMultistepScheduler,
         settings={"final_sigmas_type": "sigma_min", "timestep_spacing": "linspace"},
     ),
-    "DDIM": Sampler(scheduler=DDIMScheduler, settings={"timestep_spacing": "leading"}),
+    # Steps that lead do not begin at pure noise; if they are few, that shows (arXiv 2305.08891).
+    "DDIM": Sampler(
+        scheduler=DDIMScheduler,
+        settings={"timestep_spacing": "leading"},
+        distilled={"timestep_spacing": "trailing"},
+    ),
     "PNDM": Sampler(scheduler=PNDMScheduler, settings={"timestep_spacing": "leading"}),
     "UniPC": Sampler(scheduler=UniPCMultistepScheduler, settings={"timestep_spacing": "linspace"}),
     "Euler": Sampler(scheduler=EulerDiscreteScheduler, settings={"timestep_spacing": "linspace"}),
@@ -55,11 +70,21 @@ SAMPLERS = {
         settings={"timestep_spacing": "leading", "original_inference_steps": LCM_MAX_STEPS},
         max_steps=LCM_MAX_STEPS,
     ),
+    # Draws no noise of its own: diffusers' pipelines set its eta (gamma in arXiv 2402.19159) to 0.
+    "TCD": Sampler(
+        scheduler=TCDScheduler,
+        settings={"timestep_spacing": "trailing", "original_inference_steps": LCM_MAX_STEPS},
+        max_steps=LCM_MAX_STEPS,
+    ),
 }
 
 
 def make_scheduler(
-    scheduler: str | SchedulerMixin, config: Any, steps: int | None = None
+    scheduler: str | SchedulerMixin,
+    config: Any,
+    steps: int | None = None,
+    *,
+    distilled: bool = False,
 ) -> SchedulerMixin:
     """Build a scheduler.
 
@@ -68,6 +93,7 @@ def make_scheduler(
             the same settings is made.
         config: Settings of the model's own scheduler.
         steps: How many steps it is to take, if that is known.
+        distilled: Whether a LoRA takes part that draws in a few steps without guidance.
 
     Raises:
         SettingError: If the name is unknown, or it cannot take so many steps.
@@ -83,7 +109,8 @@ def make_scheduler(
         raise SettingError(
             f"num_inference_steps is {steps}; {scheduler} takes at most {sampler.max_steps}."
         )
-    return sampler.scheduler.from_config(config, **sampler.settings)
+    settings = sampler.settings | (sampler.distilled if distilled else {})
+    return sampler.scheduler.from_config(config, **settings)
 
 
 def name_of(scheduler: str | SchedulerMixin) -> str:

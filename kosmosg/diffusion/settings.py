@@ -12,11 +12,20 @@ if TYPE_CHECKING:
 
 DEFAULT_STEPS = 50
 SamplerName = Literal[
-    "DPMSolverMultistep", "DDIM", "PNDM", "UniPC", "Euler", "EulerAncestral", "KarrasDPM", "LCM"
+    "DPMSolverMultistep",
+    "DDIM",
+    "PNDM",
+    "UniPC",
+    "Euler",
+    "EulerAncestral",
+    "KarrasDPM",
+    "LCM",
+    "TCD",
 ]
 SAMPLER_NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
 DEFAULT_SAMPLER = SAMPLER_NAMES[0]
 DEFAULT_GUIDANCE = 6.0
+GUIDANCE_END = 1.0
 MAX_SEED = 2**32 - 1
 MAX_SIDE = 8192  # pixels
 MAX_ASPECT = 8  # beyond it the shorter side has too few latents to hold anything

@@ -17,6 +17,7 @@ from kosmosg.diffusion.request import GenerationRequest
 from kosmosg.diffusion.settings import (
     CONTROL_SCALE,
     CONTROL_TYPES,
+    GUIDANCE_END,
     LORA_SCALE,
     PROMPT_STRENGTH,
     refuse_alone,
@@ -37,6 +38,7 @@ def read_request(
     height: int | None,
     scheduler: str,
     seed: int | None,
+    guidance_end: float = GUIDANCE_END,
     lora_weights: Any = None,
     lora_scale: float = LORA_SCALE,
     control_image: Any = None,
@@ -68,6 +70,7 @@ def read_request(
         num_images_per_prompt=num_images,
         num_inference_steps=num_inference_steps,
         guidance_scale=text_guidance_scale,
+        guidance_end=guidance_end,
         width=width,
         height=height,
         scheduler=scheduler,

@@ -112,6 +112,8 @@ def test_long_prompts_fit_into_a_jpeg(server: Server, filling: str) -> None:
         ({"text_guidance_scale": 20.1}, ("text_guidance_scale", "maximum of 20")),
         ({"text_guidance_scale": "6"}, ("text_guidance_scale", "number")),
         ({"text_guidance_scale": True}, ("text_guidance_scale", "number")),
+        ({"guidance_end": -0.1}, ("guidance_end", "minimum of 0")),
+        ({"guidance_end": 1.1}, ("guidance_end", "maximum of 1")),
         ({"output_quality": -1}, ("output_quality", "minimum of 0")),
         ({"output_quality": 101}, ("output_quality", "maximum of 100")),
         ({"output_quality": 90.5}, ("output_quality", "integer")),
@@ -195,6 +197,7 @@ def test_inputs_have_an_effect(server: Server) -> None:
         {"num_inference_steps": 2},
         {"num_inference_steps": 2, "scheduler": "DDIM"},
         {"num_inference_steps": 2, "scheduler": "PNDM"},
+        {"num_inference_steps": 2, "guidance_end": 0.5},
     ]
     found = [server.generate(**change).tobytes() for change in changes]
     assert len(set(found)) == len(found)

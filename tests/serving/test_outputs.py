@@ -74,6 +74,7 @@ def test_recipe_makes_the_image_again(server: Server, tmp_path: Path) -> None:
         width=72,
         num_inference_steps=2,
         text_guidance_scale=3.5,
+        guidance_end=0.5,
         scheduler="DDIM",
     )
     found = recipe(files(answer)[1], "png", tmp_path)
@@ -86,6 +87,7 @@ def test_recipe_makes_the_image_again(server: Server, tmp_path: Path) -> None:
         height=found["height"],
         num_inference_steps=found["num_inference_steps"],
         text_guidance_scale=found["guidance_scale"],
+        guidance_end=found["guidance_end"],
         scheduler=found["scheduler"],
     )
     assert np.abs(again[0].astype(int) - pixels(answer)[1]).max() <= 1

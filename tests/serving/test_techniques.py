@@ -201,6 +201,7 @@ def test_loras_that_cannot_be_used(served: Server, unet: Any, case: str) -> None
         ({"control_image": mask(64, 32)}, ("control_image has 64 × 32", "64 × 64")),
         ({"control_image": mask(640, 64)}, ("control_image", "more than 8 times")),
         ({"scheduler": "LCM", "num_inference_steps": 51}, ("LCM takes at most 50",)),
+        ({"scheduler": "TCD", "num_inference_steps": 51}, ("TCD takes at most 50",)),
         ({"control_image": IMAGE, "control_type": "mlsd"}, ("download controlnet mlsd",)),
     ],
 )
