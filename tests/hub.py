@@ -26,7 +26,15 @@ from huggingface_hub import constants
 
 TOKEN = "hf_loopback"  # whoever shows it may read and write everything
 USER = "someone"
-LARGE = (".safetensors", ".bin", ".pt", ".model", ".jpg", ".png")  # kept in large file storage
+LARGE = (
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".model",
+    ".jpg",
+    ".png",
+    ".parquet",
+)  # kept in large file storage
 
 
 @dataclass(kw_only=True)
@@ -104,14 +112,16 @@ class Hub(ThreadingHTTPServer):
         """The address that ``HF_ENDPOINT`` names."""
         return f"http://127.0.0.1:{self.server_port}"
 
-    def add(self, name: str, files: dict[str, bytes] | Path, **properties: Any) -> Repository:
-        """Publish a model, from files in memory or from a folder."""
+    def add(
+        self, name: str, files: dict[str, bytes] | Path, kind: str = "models", **properties: Any
+    ) -> Repository:
+        """Publish a model or a data set, from files in memory or from a folder."""
         if isinstance(files, Path):
             found = [path for path in files.rglob("*") if path.is_file()]
             files = {path.relative_to(files).as_posix(): path.read_bytes() for path in found}
         repository = Repository(**properties)
         repository.commit(files)
-        self.repositories[f"models/{name}"] = repository
+        self.repositories[f"{kind}/{name}"] = repository
         return repository
 
     def downloads(self) -> list[str]:
@@ -136,7 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
     ROUTES = (
         ("GET", "/api/KIND/NAME", "info"),
         ("GET", "/api/KIND/NAME/revision/REVISION", "info"),
-        ("GET", "/api/KIND/NAME/tree/REVISION", "tree"),
+        ("GET", "/api/KIND/NAME/tree/REVISION(?:/FOLDER)?", "tree"),
+        ("POST", "/api/KIND/NAME/paths-info/REVISION", "paths"),
         ("GET", "/(KIND/)?NAME/resolve/REVISION/FILE", "resolve"),
         ("GET", "/api/whoami-v2", "whoami"),
         ("GET", "/lfs/OID/FILE", "fetch_large"),
@@ -152,6 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         "NAME": "(?P<name>[^/]+/[^/]+?)",
         "REVISION": "(?P<revision>[^/]+)",
         "FILE": "(?P<file>.+)",
+        "FOLDER": "(?P<folder>.+)",
         "OID": "(?P<oid>[0-9a-f]{64})",
     }
 
@@ -247,10 +259,29 @@ class _Handler(BaseHTTPRequestHandler):
             about = {"id": name, "modelId": name, "sha": commit, "siblings": files, "tags": []}
             self._answer(about | {"private": repository.private})
 
-    def tree(self, kind: str, name: str, revision: str) -> None:
+    def tree(self, kind: str, name: str, revision: str, folder: str | None = None) -> None:
+        if not (found := self._find(kind, name, revision)):
+            return
+        files, start = found[0].commits[found[1]], f"{folder}/" if folder else ""
+        inside = {file: data for file, data in files.items() if file.startswith(start)}
+        if not inside:
+            self._answer(b"", 404, X_Error_Code="EntryNotFound", X_Repo_Commit=found[1])
+            return
+        folders = {
+            f"{start}{'/'.join(parts[:depth])}"
+            for parts in (file.removeprefix(start).split("/") for file in inside)
+            for depth in range(1, len(parts))
+        }
+        listed = [{"type": "directory", "path": each, "oid": "0" * 40} for each in sorted(folders)]
+        listed += [_describe(file, data) for file, data in sorted(inside.items())]
+        if self.query.get("recursive", ["false"]) != ["true"]:
+            listed = [each for each in listed if "/" not in each["path"].removeprefix(start)]
+        self._answer(listed)
+
+    def paths(self, kind: str, name: str, revision: str) -> None:
         if found := self._find(kind, name, revision):
-            files = found[0].commits[found[1]]
-            self._answer([_describe(file, data) for file, data in sorted(files.items())])
+            files, wanted = found[0].commits[found[1]], parse_qs(self.body.decode())["paths"]
+            self._answer([_describe(file, files[file]) for file in wanted if file in files])
 
     def resolve(self, kind: str | None, name: str, revision: str, file: str) -> None:
         if not (found := self._find(kind, name, revision)):
@@ -292,9 +323,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         data = data if fault.body is None else fault.body
         status, whole = 200, len(data)
-        if wanted := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
-            status, data = 206, data[int(wanted[1]) :]
-            headers["Content_Range"] = f"bytes {wanted[1]}-{whole - 1}/{whole}"
+        if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            first, last = int(wanted[1]), min(int(wanted[2] or whole), whole - 1)
+            status, data = 206, data[first : last + 1]
+            headers["Content_Range"] = f"bytes {first}-{last}/{whole}"
         headers["Accept_Ranges"] = "bytes"
         if fault.cut is None:
             self._answer(data, status, **headers)

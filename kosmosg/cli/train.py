@@ -25,7 +25,9 @@ class TrainCommand:
         Raises:
             TrainingError: Naming what to install, if what only training needs is missing.
         """
-        missing = [name for name in ("tensorboard", "webdataset") if find_spec(name) is None]
+        missing = [
+            name for name in ("datasets", "tensorboard", "webdataset") if find_spec(name) is None
+        ]
         if missing:
             raise TrainingError(
                 f"Training needs {' and '.join(missing)}. Install what belongs to it, in the "

@@ -11,6 +11,8 @@ read, such as ``jpg``, ``png`` or ``webp``:
     compositional  {"kind": "compositional", "caption": "A cat on …",     KEY.target.png
                     "entities": [{"start": 2, "end": 5}, …]}              KEY.crop0.png, …
                                                                           KEY.masked0.png, …
+    subject        {"kind": "subject", "prompt": "…", "images": 2}        KEY.image0.png, …
+                                                                          KEY.target.png
     interleaved    {"kind": "interleaved",                                KEY.image0.png
                     "parts": ["text", {"image": 0}, "text", …]}           KEY.image1.png, …
 
@@ -36,6 +38,7 @@ from kosmosg.data.schema import (
     EntityImages,
     InterleavedDocument,
     Sample,
+    SubjectSample,
     compose,
     decode_image,
 )
@@ -94,6 +97,8 @@ def decode_sample(
             )
         case "compositional":
             return _decode_compositional(metadata, parts)
+        case "subject":
+            return _decode_subject(metadata, parts)
         case "interleaved":
             return _decode_interleaved(metadata, parts)
         case kind:
@@ -154,6 +159,10 @@ def _describe(sample: Sample) -> tuple[dict[str, Any], dict[str, Image.Image]]:
                 images[f"crop{number}"] = decode_image(entity.crop)
                 images[f"masked{number}"] = decode_image(entity.masked_crop)
             return {"kind": "compositional", "caption": caption, "entities": spans}, images
+        case SubjectSample(prompt=prompt, images=shown):
+            images = {f"image{number}": image for number, image in enumerate(shown)}
+            metadata = {"kind": "subject", "prompt": prompt, "images": len(shown)}
+            return metadata, images | {"target": sample.target}
         case InterleavedDocument(parts=parts):
             images = {}
             listed: list[str | dict[str, int]] = []
@@ -211,6 +220,17 @@ def _decode_compositional(metadata: dict[str, Any], parts: _Parts) -> Sample:
         for number, span in enumerate(spans)
     )
     return compose(caption, entities, parts.image("target"))
+
+
+def _decode_subject(metadata: dict[str, Any], parts: _Parts) -> Sample:
+    count = metadata.get("images")
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise BadSample("metadata", f"'images' must be a number from 1 on, not {count!r:.80}")
+    return SubjectSample(
+        prompt=_text(metadata, "prompt"),
+        images=tuple(parts.image(f"image{number}") for number in range(count)),
+        target=parts.image("target"),
+    )
 
 
 def _decode_interleaved(metadata: dict[str, Any], parts: _Parts) -> Sample:

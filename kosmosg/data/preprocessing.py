@@ -6,6 +6,7 @@ prompt:
     caption        <s> caption                                 target: its image (stage 2: none)
     edit           <s> [caption] IMG(before) instruction       target: the image after the edit
     compositional  <s> text IMG text IMG … text                target: the whole image
+    subject        <s> IMG IMG … prompt                        target: what was made of them
 
 For stage 1 it becomes a document of sentences and images (``Document``), to be packed.
 
@@ -30,6 +31,7 @@ from kosmosg.data.schema import (
     EditSample,
     InterleavedDocument,
     Sample,
+    SubjectSample,
 )
 from kosmosg.errors import ImageError
 from kosmosg.prompts.images import clip_pixels, target_pixels
@@ -128,6 +130,10 @@ class PromptPreparer:
             case CompositionalSample():
                 prompt, images = draw_prompt(sample, self.entities, generator)
                 target = sample.target
+            case SubjectSample():
+                segments = (*("",) * len(sample.images), sample.prompt)
+                prompt, images = Prompt(segments=segments), sample.images
+                target = sample.target
             case InterleavedDocument():
                 raise BadSample("wrong-kind", "interleaved documents are read in stage 1 only")
         tokens = self.tokenizer.tokenize_prompt(prompt, self.image_slots)
@@ -138,7 +144,7 @@ class PromptPreparer:
             prompt=tokens,
             pixels=tuple(_pixels(clip_pixels, image, self.image_size) for image in images),
             target=self._target(target),
-            caption=sample.caption,
+            caption="" if isinstance(sample, SubjectSample) else sample.caption,
         )
 
     def _target(

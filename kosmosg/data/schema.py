@@ -1,8 +1,8 @@
 """What training data consists of, and what a reader of it looks like.
 
-Four kinds of samples (paper, sections 2.1 and 2.3). Images are upright RGB images of any size;
-texts are as they stand in the data. A reader is a ``Shard``: one file
-whose samples can be read in any order, so that a run can be resumed and shared out exactly.
+Four kinds of samples (paper, sections 2.1 and 2.3), and that of public subject-driven sets. Images
+are upright RGB images of any size; texts are as they stand in the data. A reader is a ``Shard``:
+one file whose samples can be read in any order, so that a run can be resumed and shared exactly.
 """
 
 from collections.abc import Sequence
@@ -80,13 +80,25 @@ class CompositionalSample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SubjectSample:
+    """Images of subjects, words on what is to be made of them, and what was made.
+
+    The words name no place for each image, as entities of a caption do: the images come first.
+    """
+
+    prompt: str
+    images: tuple[Image.Image, ...]
+    target: Image.Image
+
+
+@dataclass(frozen=True, kw_only=True)
 class InterleavedDocument:
     """Texts and images in reading order; a document of text alone has no image."""
 
     parts: tuple[str | Image.Image, ...]
 
 
-Sample = CaptionSample | EditSample | CompositionalSample | InterleavedDocument
+Sample = CaptionSample | EditSample | CompositionalSample | SubjectSample | InterleavedDocument
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,8 @@ def open_shards(directory: str | Path, rules: CaptionRules | None = None) -> tup
     paths = sorted(Path(directory).glob("*.tar"))
     if not paths:
         raise DataError(
-            f"There are no shards (*.tar) in {directory}. Name a folder of WebDataset shards."
+            f"There are no shards (*.tar) in {directory}, and no tables (*.parquet, *.jsonl). Name "
+            "a folder that has some, or a set on the Hub as hub:OWNER/NAME."
         )
     rules = rules or CaptionRules()
     return tuple(TarShard(path=path, rules=rules) for path in paths)

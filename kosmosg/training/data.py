@@ -10,11 +10,11 @@ import numpy as np
 
 from kosmosg.data.bad_samples import BadSample, BadSampleLimit
 from kosmosg.data.mixture import Mixture, ReadAhead, Source
+from kosmosg.data.opening import identify_data, open_data
 from kosmosg.data.options import DataOptions, StreamOptions
 from kosmosg.data.packing import PackedMixture
 from kosmosg.data.preprocessing import Prepared
 from kosmosg.data.schema import CaptionRules, CaptionSample, Sample, Shard
-from kosmosg.data.shards import fingerprint_shards, open_shards
 from kosmosg.errors import DataError
 from kosmosg.prompts.images import clip_pixels, target_pixels
 from kosmosg.prompts.tokenizer import TokenizedPrompt
@@ -45,7 +45,7 @@ class TrainingData(StreamOptions):
         Raises:
             DataError: If the data are not there.
         """
-        data = [[fingerprint_shards(open_shards(each.path)), each.weight] for each in self.data]
+        data = [[identify_data(each), each.weight] for each in self.data]
         return {"data": data, "min_side": self.min_side}
 
     @property
@@ -62,11 +62,11 @@ class TrainingData(StreamOptions):
         for data in self.data:
             if data.weight != 1:
                 raise DataError(
-                    f"{data.path} is given the weight {data.weight:g}, but all images are read "
+                    f"{data.name} is given the weight {data.weight:g}, but all images are read "
                     "equally often here: each is encoded once. Name the folder without a weight."
                 )
         rules = CaptionRules(min_side=self.min_side)
-        return [shard for data in self.data for shard in open_shards(data.path, rules)]
+        return [shard for data in self.data for shard in open_data(data, rules)]
 
     def mixture(
         self,
@@ -90,8 +90,8 @@ class TrainingData(StreamOptions):
         return Mixture(
             (
                 Source(
-                    name=str(data.path),
-                    shards=open_shards(data.path, rules),
+                    name=data.name,
+                    shards=open_data(data, rules),
                     weight=data.weight,
                     prepare=prepare,
                 )

@@ -1,6 +1,6 @@
 """What each stage's command does: which networks, which data, one loop."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from kosmosg.checkpoints.loading import REMEDY, check_config, load_module
 from kosmosg.checkpoints.stable_diffusion import StableDiffusionSource, load_scheduler
 from kosmosg.data.options import EntityOptions
 from kosmosg.data.preprocessing import CaptionLimits, DocumentPreparer, PromptPreparer
+from kosmosg.data.revisions import fix_revisions
 from kosmosg.errors import TrainingError, WeightsError
 from kosmosg.models.aligner import Reconstruction
 from kosmosg.models.config import AlignerConfig
@@ -47,7 +48,8 @@ def train_stage(options: StageOptions) -> Path:
     """
     start = StartingWeights(directory=options.weights)
     start.check_output(options.loop.output)
-    data = TrainingData.of(options.data, options.loop)
+    named = fix_revisions(options.data.data, options.loop.output)
+    data = TrainingData.of(replace(options.data, data=named), options.loop)
     trainers: dict[type, Any] = {
         LmOptions: _train_lm,
         AlignOptions: _train_align,

@@ -28,10 +28,7 @@ def is_repository_id(source: str | Path) -> bool:
 def explain(error: Exception, repository: str) -> str:
     """Say in one sentence why the Hub's client failed, and what to do about it."""
     if isinstance(error, GatedRepoError):
-        return (
-            f"{repository} is open only to who has agreed to its terms. Agree on its page, log in "
-            "(hf auth login), or give a token."
-        )
+        return explain_gate(repository)
     if isinstance(error, RepositoryNotFoundError):
         return (
             f"{repository} is neither a folder here nor a repository on {constants.ENDPOINT} that "
@@ -50,3 +47,11 @@ def explain(error: Exception, repository: str) -> str:
         reason = f"{constants.ENDPOINT} refuses it: {error.server_message or reason}"
         return f"{repository}: {reason}. Log in (hf auth login) or give a token that may do this."
     return f"{repository}: {reason.rstrip('.')}."
+
+
+def explain_gate(repository: str) -> str:
+    """Say that a repository wants to be asked, and how."""
+    return (
+        f"{repository} is open only to who has agreed to its terms. Agree on its page, log in "
+        "(hf auth login), or give a token."
+    )

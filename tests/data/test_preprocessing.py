@@ -17,6 +17,7 @@ from kosmosg.data.schema import (
     EntityImages,
     InterleavedDocument,
     Sample,
+    SubjectSample,
 )
 from kosmosg.errors import DataError
 from kosmosg.prompts.batch import collate
@@ -73,6 +74,12 @@ KEEP = EntityOptions(keep_background=1.0, drop_text=0.0)
             ("a ", " and a ", ""),
             [BEACH, BEACH],
         ),
+        (
+            SubjectSample(prompt="both at sea", images=(DOG, CAT), target=BEACH),
+            {},
+            ("", "", "both at sea"),
+            [DOG, CAT],
+        ),
     ],
 )
 def test_a_sample_becomes_a_prompt_its_images_and_a_target(
@@ -90,7 +97,7 @@ def test_a_sample_becomes_a_prompt_its_images_and_a_target(
         np.testing.assert_array_equal(pixels, clip_pixels(image, SIZE))
     assert prepared.target is not None
     np.testing.assert_array_equal(prepared.target, target_pixels(BEACH, TARGET).astype(np.float32))
-    assert prepared.caption == sample.caption  # type: ignore[union-attr]
+    assert prepared.caption == getattr(sample, "caption", "")
 
 
 def test_markers_in_a_caption_are_text(tokenizer: KosmosGTokenizer):

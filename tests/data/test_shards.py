@@ -27,6 +27,7 @@ from kosmosg.data.schema import (
     EntityImages,
     InterleavedDocument,
     Sample,
+    SubjectSample,
     decode_image,
 )
 from kosmosg.data.shards import KEPT, TarShard, open_shards, scan_archive, write_shard
@@ -59,6 +60,7 @@ SAMPLES: tuple[Sample, ...] = (
         ),
         target=picture(8),
     ),
+    SubjectSample(prompt="both at sea", images=(picture(11), picture(12)), target=picture(13)),
     InterleavedDocument(parts=("one", picture(9), picture(10), "two")),
 )
 
@@ -130,7 +132,7 @@ def test_the_library_reads_the_shards_too(tmp_path: Path):
         files = tar_file_expander([{"url": path.name, "stream": stream}])
         samples = list(group_by_keys(files))
     assert [json.loads(sample["json"])["kind"] for sample in samples] == [
-        *("caption", "caption", "edit", "compositional", "interleaved"),
+        *("caption", "caption", "edit", "compositional", "subject", "interleaved"),
     ]
     assert samples[2]["after.png"] == png(picture(3))
 
@@ -211,6 +213,11 @@ def entity_meta(*entities) -> dict[str, bytes]:
             entity_meta({"start": 0, "end": 1}, {"start": 2, "end": 5}) | ENTITY_PARTS,
             "missing-part",
         ),
+        (meta(kind="subject", prompt="a"), "metadata"),
+        (meta(kind="subject", prompt="a", images=0) | {"target.png": IMAGE}, "metadata"),
+        (meta(kind="subject", prompt="a", images=True) | {"target.png": IMAGE}, "metadata"),
+        (meta(kind="subject", prompt="a", images=1) | {"target.png": IMAGE}, "missing-part"),
+        (meta(kind="subject", prompt="a", images=1) | {"image0.png": IMAGE}, "missing-part"),
         (meta(kind="interleaved", parts="text"), "metadata"),
         (meta(kind="interleaved", parts=[{"picture": 0}]), "metadata"),
         (meta(kind="interleaved", parts=[{"image": 0}]), "missing-part"),

@@ -52,6 +52,27 @@ def test_names() -> None:
         assert NamedData.parse(text) == NamedData(path=Path(path), weight=weight)
 
 
+def test_names_of_tables() -> None:
+    cases: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("hub:a/b", {"repository": "a/b"}),
+        ("hub:a/b:0.5", {"repository": "a/b", "weight": 0.5}),
+        (
+            "hub:a/b,split=test,config=c,revision=refs/convert/parquet,columns=edits:2",
+            {
+                "repository": "a/b",
+                "split": "test",
+                "config": "c",
+                "revision": "refs/convert/parquet",
+                "columns": "edits",
+                "weight": 2.0,
+            },
+        ),
+        ("a,columns=my.toml:2", {"path": Path("a"), "columns": "my.toml", "weight": 2.0}),
+    )
+    for text, wanted in cases:
+        assert NamedData.parse(text) == NamedData(**wanted)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -64,6 +85,15 @@ def test_names() -> None:
         ("a:-1", "'-1' is no weight"),
         ("a:nan", "'nan' is no weight"),
         ("a:1e3", "'1e3' is no weight"),
+        ("hub:a/b:x", "'x' is no weight. Write hub:OWNER/NAME:WEIGHT with a number"),
+        ("hub:", "'' is no set on the Hub"),
+        ("hub:a", "'a' is no set on the Hub. Write hub:OWNER/NAME, such as"),
+        ("hub:a/b/c", "'a/b/c' is no set on the Hub"),
+        ("hub:a/b,split", "'split' is not understood. Behind a comma may stand, once each, column"),
+        ("hub:a/b,split=", "'split=' is not understood"),
+        ("hub:a/b,colums=x", "'colums=x' is not understood"),
+        ("hub:a/b,split=x,split=y", "'split=y' is not understood"),
+        ("a,config=b", "only a set on the Hub has a config. Leave it out."),
     ],
 )
 def test_names_that_are_none(text: str, message: str) -> None:

@@ -29,7 +29,7 @@ def test_data_that_is_not_there(
         ),
         ("laion=folder", r"no shards \(\*\.tar\) in laion=folder"),
         ("folder:much", "there is no such folder, and 'much' is no weight"),
-        (f"{tmp_path / 'empty'}:0", r"no shards \(\*\.tar\) in .*empty\."),
+        (f"{tmp_path / 'empty'}:0", r"no shards \(\*\.tar\) in .*empty, and no tables"),
         (f"{world.folder / 'data' / 'captions'}:0", "give at least one source a weight above 0"),
     ):
         assert re.search(message, fails(capsys, "align", *options, data))
