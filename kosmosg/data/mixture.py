@@ -66,8 +66,13 @@ class ReadAhead:
     """
 
     def __init__(self, threads: int = 0, streams: int = 1):
-        self.pool = ThreadPoolExecutor(threads) if threads else None
+        self.pool = ThreadPoolExecutor(threads, "read-ahead") if threads else None
         self.samples = max(1, threads * _READ_AHEAD // streams)
+
+    def close(self) -> None:
+        """End the threads, without what they have not begun to read."""
+        if self.pool:
+            self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +203,10 @@ class Mixture(Generic[T]):
             log.load_state_dict(saved["samples"])
             shard_log.load_state_dict(saved["shards"])
         self._taken = self._snapshot()
+
+    def close(self) -> None:
+        """End the threads that read ahead."""
+        self._readers.close()
 
     def _draw(self) -> _Draw[T]:
         """Walk to this process's next position and begin to read what is there."""

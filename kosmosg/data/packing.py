@@ -65,6 +65,10 @@ class PackedMixture:
         self._mixture.load_state_dict(state["documents"])
         self._start(skip=state["packed_pieces"])
 
+    def close(self) -> None:
+        """End the threads that read ahead."""
+        self._mixture.close()
+
     def _start(self, skip: int) -> None:
         self._before_document = self._mixture.state_dict()
         self._packed_pieces = skip

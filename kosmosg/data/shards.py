@@ -9,6 +9,7 @@ a key may have dots. What the files hold is ``encoding``'s.
 
 import math
 import tarfile
+from array import array
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -22,12 +23,12 @@ from webdataset.writer import TarWriter
 from kosmosg.data.bad_samples import BadSample
 from kosmosg.data.encoding import decode_sample, encode_sample
 from kosmosg.data.options import ImageFormat
+from kosmosg.data.scan_cache import WORTH_KEEPING, Entries, Place, kept_scan
 from kosmosg.data.schema import CaptionRules, Sample, Scan, Shard
 from kosmosg.errors import DataError
 from kosmosg.utils.files import atomic_file
 from kosmosg.utils.fingerprint import fingerprint, fingerprint_of
 
-Place = tuple[int, int]  # of a file in an archive: where it begins, and its length in bytes
 SplitName = Callable[[str], tuple[str | None, str | None]]
 KEPT = 64  # scans: the streams of a process drift apart, and each set has a shard of its own
 _SAMPLED = 16  # shards of a set that are looked into to tell it from others
@@ -175,8 +176,12 @@ class _Damaged(Exception):
 
 
 @lru_cache(KEPT)  # which threads may share
-def _scan_kept(path: Path, split: SplitName, *_: int) -> Scan:
-    scan = _scan(path, split)
+def _scan_kept(path: Path, split: SplitName, size: int, changed: int) -> Scan:
+    if size < WORTH_KEEPING:
+        scan = _scan(path, split)
+    else:
+        identity = [str(path.resolve()), size, changed, f"{split.__module__}.{split.__qualname__}"]
+        scan = kept_scan(identity, lambda: _scan(path, split))
     if scan.damage:
         raise _Damaged(scan)
     return scan
@@ -184,47 +189,34 @@ def _scan_kept(path: Path, split: SplitName, *_: int) -> Scan:
 
 def _scan(path: Path, split: SplitName) -> Scan:
     damage: list[BadSample] = []
-    entries: list[dict[str, Place]] = []
-    latest: dict[str, dict[str, Place]] = {}
-    before = None
 
     def note(problem: str) -> None:
         damage.append(BadSample("broken-shard", problem))
 
-    files = list(_members(path, note))
-    keys = {name[: -len(_JSON)] for name, _ in files if name.lower().endswith(_JSON)}
-    for name, place in files:
+    # Of a million files, so that nothing but names and numbers is held for each.
+    names, places = [], array("q")
+    for name, place in _members(path, note):
+        names.append(name)
+        places.extend(place)
+    keys = {name[: -len(_JSON)] for name in names if name.lower().endswith(_JSON)}
+    kinds: dict[str, int] = {}
+    latest: dict[str, tuple[int, int]] = {}  # of each key: the sample, and a bit for each kind
+    files, count, before = array("q"), 0, None
+    for row, name in enumerate(names):
         key, kind = _find_owner(name, keys) or split(name)
         if key is None or kind is None:
             continue  # a name without a dot
-        kind = kind.lower()
-        if key not in latest or (kind in latest[key] and key != before):
-            latest[key] = {}
-            entries.append(latest[key])
-        if kind in latest[key]:
+        number = kinds.setdefault(kind.lower(), len(kinds))
+        sample, there = latest.get(key, (-1, 0))
+        if sample < 0 or (there >> number & 1 and key != before):
+            sample, there, count = count, 0, count + 1
+        if there >> number & 1:
             note(f"{name}: a duplicate, of which the first one is taken")
-        latest[key].setdefault(kind, place)
+        else:
+            files.extend((sample, number, *places[2 * row : 2 * row + 2]))
+        latest[key] = sample, there | 1 << number
         before = key
-    return Scan(entries=_Entries(entries), damage=tuple(damage))
-
-
-class _Entries(Sequence[Mapping[str, Place]]):
-    """Where the files of many samples lie, in 24 bytes for each and 8 for a sample."""
-
-    def __init__(self, entries: Sequence[Mapping[str, Place]]):
-        self._kinds = sorted({kind for entry in entries for kind in entry})
-        numbers = {kind: number for number, kind in enumerate(self._kinds)}
-        files = [(numbers[kind], *place) for entry in entries for kind, place in entry.items()]
-        self._files = np.array(files, dtype=np.int64).reshape(-1, 3)
-        self._ends = np.cumsum([0, *map(len, entries)])
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, place: Any) -> Any:
-        number = range(len(self))[place]
-        files = self._files[self._ends[number] : self._ends[number + 1]].tolist()
-        return {self._kinds[kind]: (offset, size) for kind, offset, size in files}
+    return Scan(entries=Entries.of(list(kinds), files), damage=tuple(damage))
 
 
 def _find_owner(name: str, keys: Container[str]) -> tuple[str, str] | None:
@@ -243,8 +235,9 @@ def _members(path: Path, note: Callable[[str], None]) -> Iterator[tuple[str, Pla
         if not path.is_file():  # a pipe would keep its readers waiting
             raise ValueError("it is no regular file")
         with tarfile.open(path, "r:") as archive:
-            begins = -1
+            begins, kept = -1, vars(archive)["members"]
             for member in archive:
+                kept.clear()  # or it would hold hundreds of bytes for each
                 if member.size < 0 or archive.offset <= begins:
                     raise ValueError(f"a size that cannot be, at byte {member.offset}")
                 begins = archive.offset

@@ -19,7 +19,7 @@ from kosmosg.errors import DataError
 from kosmosg.prompts.images import clip_pixels, target_pixels
 from kosmosg.prompts.tokenizer import TokenizedPrompt
 from kosmosg.training.options import LoopOptions
-from kosmosg.training.stage import Stream
+from kosmosg.training.stage import Stream, close_stream
 
 T = TypeVar("T")
 
@@ -163,6 +163,11 @@ class RoundRobin(Stream):
         self._turn = state["turn"]
         for stream, saved in zip(self._streams, state["streams"], strict=True):
             stream.load_state_dict(saved)
+
+    def close(self) -> None:
+        """End the threads that read ahead."""
+        for stream in self._streams:
+            close_stream(stream)
 
 
 def prepare_image(

@@ -39,7 +39,7 @@ from kosmosg.training.checkpoints import (
 )
 from kosmosg.training.logging import Report
 from kosmosg.training.options import LoopOptions
-from kosmosg.training.stage import Stage, Stream, trainable
+from kosmosg.training.stage import Stage, Stream, close_stream, trainable
 from kosmosg.training.update import Updater
 from kosmosg.utils.files import remove_unfinished
 from kosmosg.utils.memory import is_out_of_memory
@@ -252,5 +252,6 @@ class Trainer:
         self._accelerator.wait_for_everyone()
 
     def close(self) -> None:
-        """End the log."""
+        """End the log and the threads that read data."""
+        close_stream(self._stream)
         self._report.close()

@@ -105,6 +105,12 @@ class Stream(Protocol):
         ...
 
 
+def close_stream(stream: Stream) -> None:
+    """End the threads of a stream, if it has some: it then has ``close``."""
+    if close := getattr(stream, "close", None):
+        close()
+
+
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     """List the parameters that are trained, by name."""
     return {name: p for name, p in module.named_parameters() if p.requires_grad}

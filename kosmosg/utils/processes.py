@@ -16,7 +16,12 @@ def find_processes(cpu: bool = False) -> PartialState:
         cpu: Stay on the CPU even if there is a GPU.
     """
     # Processes without a GPU only know of each other if they are told to stay on the CPU.
-    processes = PartialState(cpu=cpu or not torch.accelerator.is_available(), timeout=PATIENCE)
+    cpu = cpu or not torch.accelerator.is_available()
+    processes = PartialState(cpu=cpu, timeout=PATIENCE)
+    if processes._cpu != cpu and processes.num_processes == 1:
+        # There is one for the whole program, with the device of whoever asked first.
+        PartialState._reset_state()
+        processes = PartialState(cpu=cpu, timeout=PATIENCE)
     assert processes.device is not None
     if processes.device.type == "cpu":
         # One of several is told "cpu:0", which torch takes for another device than "cpu": weights

@@ -4,7 +4,8 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -142,6 +143,31 @@ def test_streams_share_threads():
     assert [list(pair) for pair in zip(*alone, strict=True)] == found
     assert ahead.pool is not None
     assert len(ahead.pool._threads) <= 3
+
+
+def test_a_closed_stream_reads_nothing_more():
+    """Neither at the end of a run nor after an error does anybody wait for what was ahead."""
+    begun, go_on, read = Event(), Event(), []
+
+    def prepare(sample: CaptionSample, _: Any) -> str:
+        read.append(sample.caption)
+        if len(read) > 1:
+            begun.set()
+            go_on.wait(60)
+        return sample.caption
+
+    one = Source(name="a", shards=shards("a", [100]), weight=1, prepare=cast(Any, prepare))
+    ahead = ReadAhead(1)
+    mixture = Mixture([one], seed=0, ahead=ahead)
+    assert next(mixture) == read[0]
+    assert begun.wait(60)
+    mixture.close()
+    go_on.set()
+    assert ahead.pool is not None
+    for thread in ahead.pool._threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert len(read) == 2, "the one that was being read"
 
 
 def test_shares_follow_the_weights():

@@ -2,6 +2,7 @@
 
 import random
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from kosmosg.errors import TrainingError
 from kosmosg.training.checkpoints import read_checkpoint
+from kosmosg.training.data import RoundRobin
 from kosmosg.training.loop import train
 from kosmosg.training.options import LoopOptions
 from tests.training import killers
@@ -154,6 +156,28 @@ def test_what_was_skipped_is_told_when_a_run_ends(
     options.output.mkdir()
     assert run_together(train_wastefully, options) == [0, 0]
     assert capfd.readouterr().err.count("two: skipped in all 48 × image, 2 × too-small") == 1
+
+
+class Closing(ToyStream):
+    """Counts how often it is closed."""
+
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize("end", [None, 10])
+def test_the_stream_is_closed_however_a_run_ends(tmp_path: Path, end: int | None) -> None:
+    streams: list[Closing] = []
+
+    def open_stream(rank: int, processes: int) -> RoundRobin:
+        streams.extend(Closing(rank, processes, end) for _ in range(2))
+        return RoundRobin(streams)
+
+    with pytest.raises(KeyboardInterrupt) if end else nullcontext():
+        train(ToyStage, open_stream, toy_options(tmp_path / "run", updates=4))
+    assert [stream.closed for stream in streams] == [1, 1]
 
 
 class Greedy(ToyStage):
