@@ -17,11 +17,12 @@ from typing import Any
 from tqdm import tqdm
 
 from kosmosg.curation.options import EngineOptions
-from kosmosg.curation.output import SET_ASIDE, OutputFolder, Totals
+from kosmosg.curation.output import SET_ASIDE, OutputFolder
 from kosmosg.curation.pipelines import Pipeline
 from kosmosg.curation.preview import write_report
 from kosmosg.curation.records import Listing, ShardRecords
 from kosmosg.curation.steps import PipelineStep, Step, advance
+from kosmosg.curation.totals import Totals
 from kosmosg.curation.workers import Workers, connected, parse_workers, share_out
 from kosmosg.data.bad_samples import other_remedies
 from kosmosg.errors import CurationError

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from kosmosg.curation.output import OutputFolder, Totals, make_table, to_json, write_text
+from kosmosg.curation.output import OutputFolder, write_text
 from kosmosg.curation.sources import printable
+from kosmosg.curation.totals import Totals, make_table, to_json
 from kosmosg.data.bad_samples import BadSample
 from kosmosg.data.schema import (
     CaptionRules,

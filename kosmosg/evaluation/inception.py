@@ -113,8 +113,8 @@ class LayerSizes:
     stride: int = 1
 
 
-# The last layers of a branch may be two that look at the same.
-Branch = Sequence[LayerSizes | tuple[LayerSizes, LayerSizes]]
+# Layer by layer; the last may be two that look at the same.
+Branch = Sequence[tuple[LayerSizes, ...]]
 
 
 class Convolution(nn.Module):
@@ -155,8 +155,7 @@ class Block(nn.Module):
         self.channels = pooled or channels
         for branch in branches:
             before = channels
-            for step in branch:
-                layers = step if isinstance(step, tuple) else (step,)
+            for layers in branch:
                 for each in layers:
                     padding = each.stride == 1
                     layer = Convolution(before, each.channels, each.kernel, each.stride, padding)
@@ -174,8 +173,7 @@ class Block(nn.Module):
         return torch.cat([*outputs, self._pool(pixels)], dim=1)
 
     def _follow(self, branch: Branch, pixels: Tensor) -> Tensor:
-        for step in branch:
-            layers = step if isinstance(step, tuple) else (step,)
+        for layers in branch:
             pixels = torch.cat([self.get_submodule(each.name)(pixels) for each in layers], dim=1)
         return pixels
 
@@ -264,7 +262,7 @@ def _blocks() -> dict[str, tuple[Sequence[Branch], int, bool]]:
     ]
     forked = [
         _branch("branch1x1", (320,)),
-        [LayerSizes("branch3x3_1", 384), _fork("branch3x3_2")],
+        [*_branch("branch3x3_1", (384,)), _fork("branch3x3_2")],
         [*_branch("branch3x3dbl", (448,), (384, 3)), _fork("branch3x3dbl_3")],
     ]
     return {
@@ -291,12 +289,11 @@ def _long(channels: int) -> Sequence[Branch]:
     ]
 
 
-def _branch(name: str, *layers: tuple) -> list[LayerSizes]:
+def _branch(name: str, *layers: tuple) -> list[tuple[LayerSizes, ...]]:
     """Name the layers of a branch, by numbers if there are several."""
-    if len(layers) == 1:
-        return [LayerSizes(name, *layers[0])]
-    return [LayerSizes(f"{name}_{number}", *each) for number, each in enumerate(layers, start=1)]
+    names = [name] if len(layers) == 1 else [f"{name}_{n}" for n in range(1, len(layers) + 1)]
+    return [(LayerSizes(name, *each),) for name, each in zip(names, layers, strict=True)]
 
 
-def _fork(name: str) -> tuple[LayerSizes, LayerSizes]:
+def _fork(name: str) -> tuple[LayerSizes, ...]:
     return LayerSizes(f"{name}a", 384, (1, 3)), LayerSizes(f"{name}b", 384, (3, 1))

@@ -27,7 +27,6 @@ from kosmosg.training.accelerator import (
     prepare,
 )
 from kosmosg.training.checkpoints import (
-    TrainingState,
     check_resumption,
     find_latest,
     hold_run,
@@ -40,6 +39,7 @@ from kosmosg.training.checkpoints import (
 from kosmosg.training.logging import Report
 from kosmosg.training.options import LoopOptions
 from kosmosg.training.stage import Stage, Stream, close_stream, trainable
+from kosmosg.training.state import TrainingState
 from kosmosg.training.update import Updater
 from kosmosg.utils.files import remove_unfinished
 from kosmosg.utils.memory import is_out_of_memory

@@ -229,8 +229,7 @@ class RunRecord:
         Raises:
             KosmosGError: If settings differ, naming them; or if the record is damaged.
         """
-        found = self.read()
-        if found is not None:
+        if (found := self.read()) is not None:
             place, error = self.file.parent, self.error
             check_settings(found, settings, place=place, error=error, remedy=self.remedy)
 
@@ -246,8 +245,7 @@ class RunRecord:
             OSError: If the record cannot be written.
         """
         if not anew and self.file.exists():
-            self.check(settings)
-            return
+            return self.check(settings)
         with atomic_file(self.file) as file:
             file.write_text(json.dumps(dict(settings), indent=2) + "\n", encoding="utf-8")
 
@@ -280,21 +278,18 @@ def check_settings(
         KosmosGError: If others differ, naming each with what it was and is.
     """
     now = json.loads(json.dumps(dict(wanted)))  # as it was written: tuples are lists
-    differing = [
-        name
+    changes = {
+        name: f"{name} was {_show(found, name)} and is {_show(now, name)}"
         for name in {**found, **now}
         if name not in free and found.get(name, _ABSENT) != now.get(name, _ABSENT)
-    ]
-    words = {
-        name: f"{name} was {_show(found, name)} and is {_show(now, name)}" for name in differing
     }
-    refused = [words[name] for name in differing if name not in changeable]
+    refused = [words for name, words in changes.items() if name not in changeable]
     if refused:
         raise error(
             f"{place} was begun with other settings: {'; '.join(refused)}. Use the same ones, or "
             f"{remedy}."
         )
-    return list(words.values())
+    return list(changes.values())
 
 
 def _show(settings: Mapping[str, Any], name: str) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from kosmosg.curation.output import OutputFolder, Totals, make_table
+from kosmosg.curation.output import OutputFolder
 from kosmosg.curation.preview import make_card, mark, pick_cards, write_report
 from kosmosg.curation.records import Record, Rejection, ShardRecords, StepCounts
+from kosmosg.curation.totals import Totals, make_table
 from kosmosg.data.encoding import encode_sample
 from kosmosg.data.schema import CaptionSample, CompositionalSample, EditSample, EntityImages, Sample
 

@@ -18,13 +18,12 @@ from torch.utils.tensorboard import SummaryWriter
 from kosmosg.errors import TrainingError
 from kosmosg.training import checkpoints
 from kosmosg.training.checkpoints import (
-    Checkpoint,
-    TrainingState,
     find_latest,
     read_checkpoint,
     write_checkpoint,
     write_result,
 )
+from kosmosg.training.state import Checkpoint, TrainingState
 from kosmosg.utils import files
 from tests.training.disks import no_space, no_space_in_rust
 from tests.training.logs import read_log
