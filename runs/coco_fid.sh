@@ -5,8 +5,8 @@
 #              [OPTIONS OF kosmosg evaluate coco…]
 #              CAPTIONS: captions_val2014.json; PHOTOGRAPHS: val2014; FEATURES: the weights of FID's
 #              Inception; docs/evaluation.md says where they are
-#   hardware   any number of GPUs with 12 GB or more; 15 GB of disk for the pictures
-#   duration   three days on an A100, nine hours on 8 (estimate: 30 000 pictures of 250 steps at 30
+#   hardware   any number of GPUs with 12 GB or more; 15 GB of disk for the images
+#   duration   three days on an A100, nine hours on 8 (estimate: 30 000 images of 250 steps at 30
 #              guided steps a second)
 #   cost       about 140 dollars, at 2 an hour (estimate)
 #   expected   FID 10.99; Stable Diffusion v1.5 9.34 (paper, table 1); not measured by us

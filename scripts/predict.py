@@ -1,4 +1,4 @@
-"""Start the Cog server, post one request file, keep the pictures."""
+"""Start the Cog server, post one request file, keep the images."""
 
 import argparse
 import sys
@@ -35,9 +35,9 @@ def main() -> int:
 
 
 def report(prediction: dict, name: str, outputs: Path, started: float) -> int:
-    """Write the pictures of a prediction and print where they are."""
+    """Write the images of a prediction and print where they are."""
     for line in prediction.get("logs", "").splitlines():
-        if line.startswith(("seed:", "picture ")):
+        if line.startswith(("seed:", "image ")):
             print(line)
     if prediction.get("status") != "succeeded":
         print(f"error: {prediction.get('error') or prediction}", file=sys.stderr)

@@ -42,8 +42,8 @@ def image(value: int, image_format: str = "PNG") -> bytes:
     return base64.b64encode(buffer.getvalue())
 
 
-def caption(text: bytes = b"a dog", picture: bytes | None = None) -> Row:
-    return [b"unused", text, image(1) if picture is None else picture, b"8", b"8"]
+def caption(text: bytes = b"a dog", file: bytes | None = None) -> Row:
+    return [b"unused", text, image(1) if file is None else file, b"8", b"8"]
 
 
 EDIT = [b"a dog", b"a hat", *(image(value) for value in range(4))]
@@ -131,10 +131,10 @@ def test_groups_become_folders_with_weights(tmp_path: Path) -> None:
         ("captions", [*caption(), b"more"], "metadata"),
         ("captions", [b""], "metadata"),
         ("captions", caption(b"\xff\xfe"), "encoding"),
-        ("captions", caption(picture=b"?"), "image"),
-        ("captions", caption(picture=image(1)[:-1]), "image"),
-        ("captions", caption(picture=b""), "image"),
-        ("captions", caption(picture=base64.b64encode(b"text")), "image"),
+        ("captions", caption(file=b"?"), "image"),
+        ("captions", caption(file=image(1)[:-1]), "image"),
+        ("captions", caption(file=b""), "image"),
+        ("captions", caption(file=base64.b64encode(b"text")), "image"),
         ("instructpix2pix", EDIT[:2], "metadata"),
         ("instructpix2pix", EDIT[:3], "metadata"),
         ("instructpix2pix", EDIT[:5], "metadata"),

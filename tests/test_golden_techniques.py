@@ -36,11 +36,11 @@ def techniques(
     layers = [name for name, _ in unet.named_modules() if name.endswith(("to_k", "to_v"))]
     file = loras.write(folder / "x.safetensors", loras.kohya(loras.make_factors(unet, layers)))
     side = pipeline.default_size
-    picture: Image.Image = noise_image(side, side)
+    image: Image.Image = noise_image(side, side)
     each = {
         "lora": {"lora": LoRA(file=file, scale=0)},
-        "control": {"control": Control(kind="canny", image=picture, scale=0)},
-        "image to image": {"init": InitImage(image=picture, strength=1)},
+        "control": {"control": Control(kind="canny", image=image, scale=0)},
+        "image to image": {"init": InitImage(image=image, strength=1)},
     }
     each["all"] = {name: value for one in each.values() for name, value in one.items()}
     return each

@@ -18,7 +18,7 @@ pytestmark = [
 ]
 
 
-def test_a_picture_of_the_cat() -> None:
+def test_an_image_of_the_cat() -> None:
     service = Service.open(WEIGHTS)
     pipeline = service.pipeline
     with Image.open(CAT) as cat:
@@ -29,6 +29,6 @@ def test_a_picture_of_the_cat() -> None:
     ]
     first, again, other = (np.asarray(image, dtype=int) for image in drawn)
     assert drawn[0].size == (pipeline.default_size, pipeline.default_size)
-    assert first.std() > 1, "a picture of one colour"
+    assert first.std() > 1, "an image of one colour"
     assert np.abs(first - again).max() == 0
     assert np.abs(first - other).max() > 8

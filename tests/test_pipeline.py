@@ -1,4 +1,4 @@
-"""The pipeline on a small random model: what a picture depends on, and what not."""
+"""The pipeline on a small random model: what an image depends on, and what not."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +49,7 @@ def difference(one: Image.Image, other: Image.Image) -> int:
 # ------------------------------------------------------------------ seeds
 
 
-def test_picture_n_is_that_of_seed_plus_n(pipe: KosmosGPipeline) -> None:
+def test_image_n_is_that_of_seed_plus_n(pipe: KosmosGPipeline) -> None:
     together = draw(pipe, num_images_per_prompt=3)
     assert together.seeds == [5, 6, 7]
     for image, seed in zip(together.images, together.seeds, strict=True):
@@ -105,7 +105,7 @@ def test_no_negative_prompt_is_the_null_condition(pipe: KosmosGPipeline, negativ
     torch.testing.assert_close(found, pipe.encoder.null_condition(), atol=0, rtol=0)
 
 
-def test_a_negative_prompt_changes_the_picture_only_with_guidance(pipe: KosmosGPipeline) -> None:
+def test_a_negative_prompt_changes_the_image_only_with_guidance(pipe: KosmosGPipeline) -> None:
     options = [{"negative_prompt": "red"}, {"negative_prompt": ""}]
     with_guidance = [draw(pipe, "a dog", **each).images[0] for each in options]
     without = [draw(pipe, "a dog", guidance_scale=1, **each).images[0] for each in options]
@@ -137,7 +137,7 @@ def test_numbers_that_do_not_fit(pipe: KosmosGPipeline, prompt, images, negative
         pipe.encode_prompt(prompt, images, negative)
 
 
-def test_one_picture_needs_no_list(pipe: KosmosGPipeline) -> None:
+def test_one_image_needs_no_list(pipe: KosmosGPipeline) -> None:
     listed, _ = pipe.encode_prompt(["<i>", "a cat", "<i>"], [[RED], [], [BLUE]])
     bare, _ = pipe.encode_prompt(["<i>", "a cat", "<i>"], [RED, [], BLUE])
     torch.testing.assert_close(bare, listed, atol=0, rtol=0)
@@ -146,7 +146,7 @@ def test_one_picture_needs_no_list(pipe: KosmosGPipeline) -> None:
 
 
 @pytest.mark.parametrize("wrong", [[None], "cat.jpg", [np.zeros((8, 8, 3))]])
-def test_what_is_no_picture(pipe: KosmosGPipeline, wrong: Any) -> None:
+def test_what_is_no_image(pipe: KosmosGPipeline, wrong: Any) -> None:
     with pytest.raises(PromptError, match=r"Image 1 .* PIL\.Image\.open"):
         pipe.encode_prompt("<i>", wrong)
 
@@ -262,7 +262,7 @@ def test_progress_counts_to_the_end(pipe: KosmosGPipeline, scheduler: str) -> No
     assert seen == [(step + 1, total) for step in range(total)]
 
 
-def test_recipes_make_the_picture_again(pipe: KosmosGPipeline) -> None:
+def test_recipes_make_the_image_again(pipe: KosmosGPipeline) -> None:
     found = draw(pipe, "a red dog", num_images_per_prompt=2, width=72, negative_prompt="blue")
     recipe = dict(found.recipes[1])
     again = pipe(recipe.pop("prompt"), None, recipe.pop("negative_prompt"), **recipe)
@@ -273,7 +273,7 @@ def test_recipes_make_the_picture_again(pipe: KosmosGPipeline) -> None:
 
 
 def test_conditions_fit_a_plain_stable_diffusion_pipeline(pipe: KosmosGPipeline) -> None:
-    """Any pipeline that takes prompt_embeds draws the same picture."""
+    """Any pipeline that takes prompt_embeds draws the same image."""
     condition, negative = pipe.encode_prompt("<i> on the beach", [RED])
     plain: Any = StableDiffusionPipeline.from_pipe(
         pipe,
@@ -345,7 +345,7 @@ def memory_for(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
-def test_chunks_draw_the_same_pictures(
+def test_chunks_draw_the_same_images(
     pipe: KosmosGPipeline, memory_for: list[int], limit: int
 ) -> None:
     whole = draw(pipe, num_images_per_prompt=5)

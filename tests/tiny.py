@@ -151,7 +151,7 @@ def make_safety_checker(flag_all: bool = False) -> dict[str, Any]:
 
 
 def enliven(model: KosmosG) -> KosmosG:
-    """Scale up the linear layers: as initialised, a picture hardly moves the condition."""
+    """Scale up the linear layers: as initialised, an image hardly moves the condition."""
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
             torch.nn.init.normal_(module.weight, std=module.in_features**-0.5)

@@ -77,9 +77,9 @@ def test_images_are_as_large_as_what_stands_beside_them(folder: Path, tmp_path: 
     """And differ from each other: the positions of the language model have a size of 0.7."""
     write_untrained(tmp_path / "w", **options(folder, clip=folder / "clip"))
     kosmosg = load_model(KosmosG, tmp_path / "w" / "kosmosg", dtype=torch.float32)
-    pictures = torch.randn(8, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(8, 3, 56, 56, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        found: Any = kosmosg.kosmos2.get_image_features(pictures)
+        found: Any = kosmosg.kosmos2.get_image_features(images)
     slots = found.pooler_output
     assert 0.1 < float(slots.std()) < 3
     assert float(slots.std(dim=0).mean()) > 0.02

@@ -73,7 +73,7 @@ def test_a_limit_can_leave_reasons_out():
 
 @pytest.mark.parametrize("resumed", [False, True])
 def test_a_window_without_anything_usable_stops_the_run_whatever_the_reasons(resumed: bool):
-    """It would go on for ever; and the message says what to do about pictures that are small."""
+    """It would go on for ever; and the message says what to do about images that are small."""
     limit = BadSampleLimit(exempt=frozenset({"too-small"}), window=300)
     log = SkipLog("captions", limit)
     small = BadSample("too-small", "64 × 64 pixels, wanted at least 384")

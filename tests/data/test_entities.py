@@ -1,4 +1,4 @@
-"""Which words an entity's picture belongs to: every case of the authors' reader."""
+"""Which words an entity's image belongs to: every case of the authors' reader."""
 
 from itertools import pairwise
 

@@ -25,7 +25,7 @@ def sentence(*ids: int) -> Piece:
     return Piece(prompt=TokenizedPrompt(ids=ids, image_mask=(False,) * len(ids)))
 
 
-def picture(number: int) -> Piece:
+def image_piece(number: int) -> Piece:
     ids, mask = (IMAGE_START, SLOT, SLOT, IMAGE_END), (False, True, True, False)
     pixels = np.full((3, 1, 1), float(number))
     return Piece(prompt=TokenizedPrompt(ids=ids, image_mask=mask), pixels=(pixels,))
@@ -54,7 +54,7 @@ def test_sequences_are_filled_with_whole_sentences(
     documents: list[list[list[int] | int]], room: int, wanted: list[list[int]]
 ):
     made = [
-        tuple(picture(one) if isinstance(one, int) else sentence(*one) for one in document)
+        tuple(image_piece(one) if isinstance(one, int) else sentence(*one) for one in document)
         for document in documents
     ]
     sequences = [sequence for sequence, _ in pack(made, room)]
@@ -68,11 +68,13 @@ def test_sequences_are_filled_with_whole_sentences(
 
 def test_an_image_longer_than_a_sequence_is_an_error():
     with pytest.raises(DataError, match="takes 4 tokens, but sequences of 4"):
-        list(pack([(sentence(10), picture(1))], 4))
+        list(pack([(sentence(10), image_piece(1))], 4))
 
 
 PIECES = st.lists(st.integers(1, 12).map(lambda n: sentence(*range(10, 10 + n))), min_size=1)
-MIXED = st.lists(st.one_of(st.just(picture(1)), PIECES.map(lambda p: p[0])), min_size=1, max_size=5)
+MIXED = st.lists(
+    st.one_of(st.just(image_piece(1)), PIECES.map(lambda p: p[0])), min_size=1, max_size=5
+)
 
 
 @settings(deadline=None)
@@ -108,7 +110,7 @@ def number_document(sample: Sample, generator: np.random.Generator) -> Document:
     assert isinstance(sample, CaptionSample)
     number = int(sample.caption)
     pieces = [sentence(*[10 + number] * int(generator.integers(1, 9))) for _ in range(number % 4)]
-    return (*pieces, picture(number))
+    return (*pieces, image_piece(number))
 
 
 def packed(seed: int) -> PackedMixture:

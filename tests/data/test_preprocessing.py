@@ -113,7 +113,7 @@ def test_captions_of_edits_are_dropped_half_of_the_time(tokenizer: KosmosGTokeni
     assert 0.4 < np.mean(np.array(lengths) == min(lengths)) < 0.6
 
 
-def test_stage_2_needs_no_pictures(tokenizer: KosmosGTokenizer):
+def test_stage_2_needs_no_images(tokenizer: KosmosGTokenizer):
     sample = CaptionSample(caption="a dog", image=None)
     assert preparer(tokenizer, target_size=None)(sample, RNG).target is None
     with pytest.raises(BadSample, match="missing-part"):
@@ -169,7 +169,7 @@ def test_long_prompts_are_left_out(tokenizer: KosmosGTokenizer):
         preparer(tokenizer, entities=KEEP, max_tokens=length - 1)(COMPOSITION, RNG)
 
 
-def test_a_picture_that_cannot_be_cropped_is_skipped(tokenizer: KosmosGTokenizer):
+def test_an_image_that_cannot_be_cropped_is_skipped(tokenizer: KosmosGTokenizer):
     strip = Image.new("RGB", (200, 2))
     for sample in (
         CaptionSample(caption="a dog", image=strip),
@@ -202,7 +202,7 @@ def test_a_document_is_cut_into_sentences_and_images(tokenizer: KosmosGTokenizer
     np.testing.assert_array_equal(document[5].pixels[0], clip_pixels(CAT, SIZE))
 
 
-def test_a_caption_is_a_document_that_begins_with_its_picture(tokenizer: KosmosGTokenizer):
+def test_a_caption_is_a_document_that_begins_with_its_image(tokenizer: KosmosGTokenizer):
     prepare = DocumentPreparer(tokenizer=tokenizer, image_slots=SLOTS, image_size=SIZE)
     assert text_of(prepare(CAPTION, RNG)) == list(tokens(tokenizer, "", CAPTION.caption).ids[1:])
     bare = CaptionSample(caption="a dog", image=None)

@@ -38,7 +38,7 @@ RULES = CaptionRules(min_side=8)
 CHOOSE = np.random.default_rng(0)
 
 
-def picture(shade: int, size: tuple[int, int] = (8, 10)) -> Image.Image:
+def shaded(shade: int, size: tuple[int, int] = (8, 10)) -> Image.Image:
     return Image.new("RGB", size, (shade, 255 - shade, 7))
 
 
@@ -49,19 +49,19 @@ def png(image: Image.Image) -> bytes:
 
 
 SAMPLES: tuple[Sample, ...] = (
-    CaptionSample(caption="ein Hund — 犬", image=picture(1)),
+    CaptionSample(caption="ein Hund — 犬", image=shaded(1)),
     CaptionSample(caption="text alone", image=None),
-    EditSample(caption="a cat", instruction="a hat", before=picture(2), after=picture(3)),
+    EditSample(caption="a cat", instruction="a hat", before=shaded(2), after=shaded(3)),
     CompositionalSample(
         caption="a dog and a cat",
         entities=(
-            EntityImages(span=(2, 5), crop=picture(4), masked_crop=picture(5)),
-            EntityImages(span=(12, 15), crop=picture(6), masked_crop=picture(7)),
+            EntityImages(span=(2, 5), crop=shaded(4), masked_crop=shaded(5)),
+            EntityImages(span=(12, 15), crop=shaded(6), masked_crop=shaded(7)),
         ),
-        target=picture(8),
+        target=shaded(8),
     ),
-    SubjectSample(prompt="both at sea", images=(picture(11), picture(12)), target=picture(13)),
-    InterleavedDocument(parts=("one", picture(9), picture(10), "two")),
+    SubjectSample(prompt="both at sea", images=(shaded(11), shaded(12)), target=shaded(13)),
+    InterleavedDocument(parts=("one", shaded(9), shaded(10), "two")),
 )
 
 
@@ -87,11 +87,11 @@ def write_tar(path: Path, files: Sequence[tuple[str, bytes]]) -> TarShard:
 
 def caption_files(key: str = "0") -> list[tuple[str, bytes]]:
     metadata = {"kind": "caption", "caption": f"caption {key}"}
-    return [(f"{key}.json", json.dumps(metadata).encode()), (f"{key}.image.png", png(picture(1)))]
+    return [(f"{key}.json", json.dumps(metadata).encode()), (f"{key}.image.png", png(shaded(1)))]
 
 
 def plain(value):
-    """Turn pictures into values that can be compared."""
+    """Turn images into values that can be compared."""
     if isinstance(value, Image.Image | EncodedImage):
         return np.asarray(decode_image(value)).tolist()
     if isinstance(value, tuple):
@@ -108,7 +108,7 @@ def test_what_is_written_is_read(tmp_path: Path, image_format):
     assert [shard.name for shard in shards] == ["000000.tar", "000001.tar", "000002.tar"]
     read = [sample for shard in shards for sample in read_all(shard)]
     assert [shard.scan().damage for shard in shards] == [(), (), ()]
-    # A caption without its picture is for stage 2 only.
+    # A caption without its image is for stage 2 only.
     assert read[1] == "missing-part"
     assert plain(tuple(read[:1] + read[2:])) == plain(SAMPLES[:1] + SAMPLES[2:])
 
@@ -117,7 +117,7 @@ def test_photographs_may_be_jpeg(tmp_path: Path):
     write_shards(SAMPLES[:1], tmp_path / "set", image_format="JPEG")
     (sample,) = read_all(open_shards(tmp_path / "set", RULES)[0])
     assert isinstance(sample, CaptionSample) and sample.image is not None
-    assert np.abs(np.asarray(sample.image, dtype=int) - np.asarray(picture(1))).max() < 8
+    assert np.abs(np.asarray(sample.image, dtype=int) - np.asarray(shaded(1))).max() < 8
 
 
 def test_equal_samples_give_equal_bytes(tmp_path: Path):
@@ -134,7 +134,7 @@ def test_the_library_reads_the_shards_too(tmp_path: Path):
     assert [json.loads(sample["json"])["kind"] for sample in samples] == [
         *("caption", "caption", "edit", "compositional", "subject", "interleaved"),
     ]
-    assert samples[2]["after.png"] == png(picture(3))
+    assert samples[2]["after.png"] == png(shaded(3))
 
 
 def test_a_shard_is_whole_or_not_there(tmp_path: Path):
@@ -154,8 +154,8 @@ def test_a_folder_without_shards_is_an_error(tmp_path: Path):
         open_shards(tmp_path)
 
 
-def test_pictures_stay_closed_where_only_text_is_read(tmp_path: Path):
-    files = [*caption_files()[:1], ("0.image.png", b"no picture")]
+def test_images_stay_closed_where_only_text_is_read(tmp_path: Path):
+    files = [*caption_files()[:1], ("0.image.png", b"no image")]
     shard = write_tar(tmp_path / "0.tar", files)
     assert read_all(shard) == ["image"]
     (sample,) = read_all(TarShard(path=shard.path, rules=CaptionRules(text_only=True)))
@@ -163,13 +163,13 @@ def test_pictures_stay_closed_where_only_text_is_read(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("min_side", "good"), [(8, True), (9, False)])
-def test_small_pictures_are_left_out(tmp_path: Path, min_side: int, good: bool):
+def test_small_images_are_left_out(tmp_path: Path, min_side: int, good: bool):
     path = write_tar(tmp_path / "0.tar", caption_files()).path
     (result,) = read_all(TarShard(path=path, rules=CaptionRules(min_side=min_side)))
     assert (result != "too-small") == good
 
 
-IMAGE = png(picture(1))
+IMAGE = png(shaded(1))
 ENTITY_PARTS = {"target.png": IMAGE, "crop0.png": IMAGE, "masked0.png": IMAGE}
 
 
@@ -219,7 +219,7 @@ def entity_meta(*entities) -> dict[str, bytes]:
         (meta(kind="subject", prompt="a", images=1) | {"target.png": IMAGE}, "missing-part"),
         (meta(kind="subject", prompt="a", images=1) | {"image0.png": IMAGE}, "missing-part"),
         (meta(kind="interleaved", parts="text"), "metadata"),
-        (meta(kind="interleaved", parts=[{"picture": 0}]), "metadata"),
+        (meta(kind="interleaved", parts=[{"video": 0}]), "metadata"),
         (meta(kind="interleaved", parts=[{"image": 0}]), "missing-part"),
         (meta(kind="interleaved", parts=["\ud800"]), "encoding"),
     ],
@@ -232,13 +232,13 @@ def test_a_damaged_sample_has_its_reason(tmp_path: Path, parts: dict[str, bytes]
     assert isinstance(results[1], CaptionSample)
 
 
-def test_only_the_picture_that_is_shown_is_decoded(tmp_path: Path):
+def test_only_the_image_that_is_shown_is_decoded(tmp_path: Path):
     parts = entity_meta({"start": 2, "end": 5}) | ENTITY_PARTS | {"masked0.png": IMAGE[:-30]}
     shard = write_tar(tmp_path / "0.tar", [(f"0.{name}", data) for name, data in parts.items()])
     (sample,) = read_all(shard)
     assert isinstance(sample, CompositionalSample)
     _, (shown,) = draw_prompt(sample, EntityOptions(keep_background=1.0), CHOOSE)
-    assert plain(shown) == plain(picture(1))
+    assert plain(shown) == plain(shaded(1))
     with pytest.raises(BadSample, match="image: masked0 is damaged"):
         draw_prompt(sample, EntityOptions(keep_background=0.0), CHOOSE)
 
@@ -279,7 +279,7 @@ def test_wherever_a_shard_is_cut_off_what_is_whole_is_read(tmp_path: Path):
         results = read_all(shard)
         good = [result for result in results if isinstance(result, CaptionSample)]
         assert [sample.caption for sample in good] == [f"caption {key}" for key in range(len(good))]
-        # The pictures are smaller than their block.
+        # The images are smaller than their block.
         assert len(good) >= size // 2048
 
 

@@ -145,12 +145,12 @@ def test_official_names_and_shapes_of_the_full_size(full_size: KosmosG) -> None:
 
 
 def test_a_padded_row_equals_the_row_alone(model: KosmosG) -> None:
-    pictures = pixels(1)
+    shown = pixels(1)
     with torch.inference_mode():
-        both = model(collate([TEXT, IMAGE], pictures).to("cpu", torch.float32))
+        both = model(collate([TEXT, IMAGE], shown).to("cpu", torch.float32))
         alone = [
             model(collate([TEXT])),
-            model(collate([IMAGE], pictures).to("cpu", torch.float32)),
+            model(collate([IMAGE], shown).to("cpu", torch.float32)),
         ]
     torch.testing.assert_close(both, torch.cat(alone), atol=3e-6, rtol=0)
 

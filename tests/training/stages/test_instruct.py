@@ -111,7 +111,7 @@ def test_gradients_flow_through_the_frozen_decoder(
 
 
 def white(pixels: np.ndarray) -> float:
-    """Say how much of the border of an entity's picture is white."""
+    """Say how much of the border of an entity's image is white."""
     values = pixels.transpose(1, 2, 0) * CLIP_STD + CLIP_MEAN
     border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
     return float((border > 0.98).all(axis=1).mean())

@@ -99,7 +99,7 @@ def test_dropout_is_on(stage: LanguageStage, start: StartingWeights) -> None:
     assert stage.losses(batch)["loss"].item() == stage.losses(batch)["loss"].item()
 
 
-def test_without_a_picture_a_blank_one_is_looked_at(
+def test_without_an_image_a_blank_one_is_looked_at(
     stage: LanguageStage, start: StartingWeights
 ) -> None:
     """The features are those of the text; the vision tower has a gradient, which is zero."""
