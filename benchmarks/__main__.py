@@ -19,8 +19,8 @@ from benchmarks.measuring import HEADER, Row
 from benchmarks.processes import measure_conversion, measure_opening
 from benchmarks.weights import RandomWeights
 from kosmosg.checkpoints.folder import check_layout
+from kosmosg.cli.main import Program, run_program
 from kosmosg.diffusion.settings import DEFAULT_STEPS
-from kosmosg.errors import KosmosGError
 from kosmosg.utils.checks import check_integer
 from kosmosg.utils.devices import choose_device
 
@@ -39,13 +39,13 @@ LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "accelerate", 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Benchmark(Program):
     """Measure what this project costs, as ratios."""
 
     size: Literal["small", "full"] = "full"
     """Of the random weights."""
-    only: tuple[Suite, ...] = SUITES
-    """Some of the suites."""
+    only: tuple[Suite, ...] = ()
+    """Some of the suites; all by default. May be repeated."""
     rounds: int = 5
     """Values per row."""
     steps: int | None = None
@@ -57,56 +57,41 @@ class Options:
     folder: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("outputs/benchmark")
     """For random weights, trials and the table."""
 
+    def run(self) -> None:
+        """Measure; an interrupted run leaves the rows that it has.
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the suites that were asked for, and write the table after each.
+        Raises:
+            KosmosGError: If a setting is out of bounds, or the weights are not there.
+        """
+        device = choose_device(self.device)
+        steps = self.steps or (6 if device.type == "cpu" else DEFAULT_STEPS)
+        check_integer("--steps", steps, 3, DEFAULT_STEPS)
+        check_integer("--rounds", self.rounds, 1, 1000)
+        random = RandomWeights(folder=self.folder / self.size, size=self.size)
+        if self.weights:
+            check_layout(self.weights)
+        else:
+            random.make()
+        weights = self.weights or random.weights
+        file = self.folder / f"{self.size}.md"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        heading = f"{describe_machine(device)} Size {self.size}, {self.rounds} rounds, "
+        heading += f"{self.weights or 'random'} weights.\n\n{HEADER}\n"
+        file.write_text(heading, encoding="utf-8")
+        print(heading, end="")
+        bench = Inference(weights=weights, device=device, rounds=self.rounds, steps=steps)
+        for suite in self.only or SUITES:
+            if suite in ("opening", "conversion"):
+                bench = Inference(weights=weights, device=device, rounds=self.rounds, steps=steps)
+            for row in measure(suite, bench, None if self.weights else random):
+                print(row, flush=True)
+                with file.open("a", encoding="utf-8") as table:
+                    table.write(f"{row}\n")
 
-    Returns:
-        0, or 1 after an error that the message explains.
-    """
-    options = tyro.cli(Options, prog="python -m benchmarks", args=arguments)
-    try:
-        run(options)
-    except KosmosGError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
-
-def run(options: Options) -> Path:
-    """Measure; an interrupted run leaves the rows that it has.
-
-    Returns:
-        The file with the table.
-
-    Raises:
-        KosmosGError: If a setting is out of bounds, or the weights are not there.
-    """
-    device = choose_device(options.device)
-    steps = options.steps or (6 if device.type == "cpu" else DEFAULT_STEPS)
-    check_integer("--steps", steps, 3, DEFAULT_STEPS)
-    check_integer("--rounds", options.rounds, 1, 1000)
-    random = RandomWeights(folder=options.folder / options.size, size=options.size)
-    if options.weights:
-        check_layout(options.weights)
-    else:
-        random.make()
-    weights = options.weights or random.weights
-    file = options.folder / f"{options.size}.md"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    heading = f"{describe_machine(device)} Size {options.size}, {options.rounds} rounds, "
-    heading += f"{options.weights or 'random'} weights.\n\n{HEADER}\n"
-    file.write_text(heading, encoding="utf-8")
-    print(heading, end="")
-    bench = Inference(weights=weights, device=device, rounds=options.rounds, steps=steps)
-    for suite in options.only:
-        if suite in ("opening", "conversion"):
-            bench = Inference(weights=weights, device=device, rounds=options.rounds, steps=steps)
-        for row in measure(suite, bench, random if options.weights is None else None):
-            print(row, flush=True)
-            with file.open("a", encoding="utf-8") as table:
-                table.write(f"{row}\n")
-    return file
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the suites that were asked for; see ``run_program``."""
+    return run_program(Benchmark, "benchmarks", words)
 
 
 def measure(suite: Suite, bench: Inference, random: RandomWeights | None) -> Iterator[Row]:

@@ -62,6 +62,23 @@ def test_mistakes(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--rounds", "few"], "error: --rounds is few; it must be a whole number."),
+        (["--suite", "decoder"], "error: benchmarks has no option --suite; did you mean --size?"),
+        (["--only", "nothing"], "error: --only is 'nothing'; choose one of prediction, "),
+        (["--size", "small", "decoder"], "error: benchmarks cannot tell what 'decoder' is for."),
+    ],
+)
+def test_words_that_cannot_be_read(
+    words: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(message)
+
+
 def test_trials_take_turns_and_ratios_are_those_of_a_round() -> None:
     order: list[str] = []
     clock = {"a": iter([9.0, 2.0, 4.0]), "b": iter([9.0, 1.0, 1.0])}
