@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
-from huggingface_hub import snapshot_download
 from transformers import CLIPImageProcessorPil
 
 from kosmosg.checkpoints.loading import cannot_load, check_config, load_component, load_model
@@ -18,7 +17,7 @@ from kosmosg.checkpoints.stable_diffusion import load_scheduler
 from kosmosg.errors import WeightsError
 from kosmosg.models.kosmosg import KosmosG
 from kosmosg.prompts.tokenizer import KosmosGTokenizer
-from kosmosg.utils.hub import explain, is_repository_id
+from kosmosg.utils.hub import fetch_repository, is_repository_id
 
 ENVIRONMENT_VARIABLE = "KOSMOSG_WEIGHTS"
 DEFAULT_DIRECTORY = Path("weights/kosmos-g")
@@ -82,12 +81,11 @@ def find_weights(argument: str | os.PathLike | None = None) -> Path:
     return directory
 
 
-def locate_weights(source: str | Path, *, local_files_only: bool = False, **options: Any) -> Path:
+def locate_weights(source: str | Path, **options: Any) -> Path:
     """Find a weights folder, or fetch one from the Hub into its cache.
 
     Args:
         source: A folder, or a repository (``owner/name``).
-        local_files_only: Take what is in the cache, and ask nobody.
         options: As ``huggingface_hub.snapshot_download`` takes them: revision, cache_dir, token, …
 
     Raises:
@@ -95,18 +93,7 @@ def locate_weights(source: str | Path, *, local_files_only: bool = False, **opti
     """
     if not is_repository_id(source):
         return Path(source)
-    try:
-        return Path(
-            snapshot_download(
-                str(source),
-                allow_patterns=PATTERNS,
-                local_files_only=local_files_only,
-                **options,
-            )
-        )
-    except Exception as error:
-        # The client's own errors, those of its HTTP library and those of the disk.
-        raise WeightsError(explain(error, str(source))) from error
+    return fetch_repository(str(source), PATTERNS, **options)
 
 
 def check_layout(directory: Path, without: Container[str] = ()) -> None:

@@ -24,7 +24,10 @@ def find_model(name: str) -> Path:
     """
     folder = Path(name)
     if not folder.is_dir():
-        folder = _fetch(name)
+        from kosmosg.utils.hub import fetch_repository
+
+        repository, _, revision = name.partition("@")
+        folder = fetch_repository(repository, WANTED, revision=revision or None)
     if not any(folder.glob("*.safetensors")):
         raise WeightsError(
             f"{name} has no safetensors, and files of other kinds are programs that are not run "
@@ -59,24 +62,3 @@ def choose_dtype(wide: bool = False) -> torch.dtype:
     if choose_device().type == "cpu":
         return torch.float32
     return torch.bfloat16 if wide and torch.cuda.is_bf16_supported() else torch.float16
-
-
-def _fetch(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    repository, _, revision = name.partition("@")
-    try:
-        folder = snapshot_download(
-            repository, revision=revision or None, allow_patterns=list(WANTED)
-        )
-    except Exception as error:
-        # The Hub's client has errors of its own, and those of its HTTP library.
-        raise WeightsError(
-            f"{name} is no folder, and the Hub does not have it ({_first_line(error)}). Name a "
-            "folder with config.json and safetensors, or a public repository."
-        ) from error
-    return Path(folder)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,8 +1,10 @@
-"""The Hugging Face Hub: which names are repositories there, and what its client's errors mean."""
+"""The Hugging Face Hub: names of repositories, their files, and what its client's errors mean."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import constants
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -12,6 +14,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
+
+from kosmosg.errors import WeightsError
 
 
 def is_repository_id(source: str | Path) -> bool:
@@ -25,8 +29,31 @@ def is_repository_id(source: str | Path) -> bool:
     return True
 
 
+def fetch_repository(repository: str, patterns: Sequence[str], **options: Any) -> Path:
+    """Fetch files of a repository into the Hub's cache, and return their folder.
+
+    Args:
+        repository: ``owner/name``.
+        patterns: Of the files that are wanted; no others are fetched.
+        options: As ``huggingface_hub.snapshot_download`` takes them: revision, cache_dir, token, …
+
+    Raises:
+        WeightsError: If they cannot be had.
+    """
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(patterns), **options))
+    except Exception as error:
+        # The client's own errors, those of its HTTP library and those of the disk.
+        raise WeightsError(explain(error, repository)) from error
+
+
 def explain(error: Exception, repository: str) -> str:
     """Say in one sentence why the Hub's client failed, and what to do about it."""
+    if isinstance(error, HFValidationError):
+        return (
+            f"{repository} is neither a folder here nor the name of a repository (owner/name). "
+            "Check the name."
+        )
     if isinstance(error, GatedRepoError):
         return explain_gate(repository)
     if isinstance(error, RepositoryNotFoundError):

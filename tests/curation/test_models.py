@@ -12,7 +12,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPSegForImageSegmentation
 
-from kosmosg.curation import models
 from kosmosg.curation.captioning import Blip2Captioner, CaptionImages
 from kosmosg.curation.entity_extraction import PLAIN, PROMPT, LanguageModel
 from kosmosg.curation.images import store
@@ -21,6 +20,7 @@ from kosmosg.curation.records import Record, Rejection
 from kosmosg.curation.segmentation import ClipSegSegmenter, FindMasks
 from kosmosg.errors import WeightsError
 from tests.curation.tiny_models import write_blip2, write_clipseg, write_mpt, write_qwen2
+from tests.hub import connect, running
 
 Load = Callable[[str], object]
 
@@ -175,27 +175,28 @@ def test_configurations_with_code_of_their_own(folders: dict[str, Path], tmp_pat
         LanguageModel.load(str(folder), 5)
 
 
-def test_models_that_are_nowhere(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="is no folder, and the Hub does not have it"):
-        find_model("nobody/no-such-model@main")
+def test_models_that_are_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running() as hub:
+        connect(hub, tmp_path / "cache", monkeypatch)
+        with pytest.raises(WeightsError, match="neither a folder here nor a repository on http"):
+            find_model("nobody/no-such-model@main")
+    with pytest.raises(WeightsError, match=r"nor the name of a repository \(owner/name\)"):
+        find_model("no/such/folder")
     (tmp_path / "config.json").touch()
     with pytest.raises(WeightsError, match="has no safetensors"):
         find_model(str(tmp_path))
 
 
 def test_of_a_repository_only_data_is_fetched(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-
-    def fetch(repository: str, **options: object) -> str:
-        asked.append((repository, options["revision"]))
-        assert options["allow_patterns"] == list(models.WANTED)
-        return str(tmp_path)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    (tmp_path / "model.safetensors").touch()
-    assert find_model("somebody/model@v1") == tmp_path
-    assert find_model("somebody/model") == tmp_path
-    assert asked == [("somebody/model", "v1"), ("somebody/model", None)]
-    assert not any(name.endswith((".py", ".bin", ".pt", "*")) for name in models.WANTED)
+    wanted = {"config.json": b"{}", "model.safetensors": b"", "vocab.txt": b"dog"}
+    others = {"model.py": b"raise", "pytorch_model.bin": b"", "old/model.pt": b""}
+    with running() as hub:
+        connect(hub, tmp_path / "cache", monkeypatch)
+        repository = hub.add("somebody/model", wanted | others)
+        repository.commit({"model.safetensors": b"new"}, "v1")
+        folder = find_model("somebody/model")
+        assert {path.name: path.read_bytes() for path in folder.rglob("*.*")} == wanted
+        assert (find_model("somebody/model@v1") / "model.safetensors").read_bytes() == b"new"
+        assert {*hub.downloads()} == wanted.keys()
