@@ -13,6 +13,7 @@ from tests import tiny
 from tests.cli.options import read_options
 from tests.diffusion import loras
 from tests.diffusion.test_control import write_controlnet
+from tests.hub import TOKEN, connect, running
 
 TEXTS = {name: (check_docs.ROOT / name).read_text("utf-8") for name in check_docs.DOCUMENTS}
 COMMAND = re.compile(r"^ *python -m (kosmosg|miniature)\b((?:[^\n#|;\\]|\\\n)*)", re.MULTILINE)
@@ -103,8 +104,16 @@ def test_the_python_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     code = code.replace("embeds=negative)", "embeds=negative, num_inference_steps=2)")
     monkeypatch.chdir(here)
     found: dict = {}
-    exec(compile(code, name, "exec"), found)
+    with running() as hub:
+        connect(hub, tmp_path / "cache", monkeypatch)
+        (tmp_path / "cache").mkdir()
+        (tmp_path / "cache" / "token").write_text(TOKEN)  # as `hf auth login` does
+        exec(compile(code, name, "exec"), found)
     assert found["condition"].shape == found["negative"].shape
     made = sorted(path.name for path in here.glob("*.png"))
     wanted = ["beach-7.png", "beach-8.png", "beach.png", "combined.png"]
     assert made == (wanted if name == "docs/python.md" else [])
+    if name == "docs/python.md":
+        assert hub.repositories["models/someone/kosmos-g"].private
+        assert found["address"].startswith(f"{hub.origin}/someone/kosmos-g/commit/")
+        assert type(found["again"]) is type(found["opened"]) is KosmosGPipeline

@@ -51,8 +51,8 @@ def explain(error: Exception, repository: str) -> str:
     """Say in one sentence why the Hub's client failed, and what to do about it."""
     if isinstance(error, HFValidationError):
         return (
-            f"{repository} is neither a folder here nor the name of a repository (owner/name). "
-            "Check the name."
+            f"{repository} is neither a folder here nor a name that repositories can have "
+            "(owner/name). Check it."
         )
     if isinstance(error, GatedRepoError):
         return explain_gate(repository)

@@ -237,7 +237,7 @@ def test_pushing_and_opening_again(hub: Hub, tiny_weights: Path, tmp_path: Path)
         ("mine", None, "Log in"),
         ("mine", "wrong", "refuses it: .*Log in .* or give a token that may do this"),
         ("another/model", TOKEN, "rights to create a model under another"),
-        ("not a name", TOKEN, "not a name: "),
+        ("not a name", TOKEN, "not a name is neither .* nor a name that repositories can have"),
     ],
 )
 def test_pushes_that_are_refused(
