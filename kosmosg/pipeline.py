@@ -21,23 +21,15 @@ from transformers import CLIPImageProcessorPil
 from kosmosg.checkpoints.folder import CONTROLNETS, OPTIONAL_COMPONENTS
 from kosmosg.checkpoints.pipeline import PretrainedPipeline
 from kosmosg.checkpoints.stable_diffusion import make_decoder
-from kosmosg.diffusion import control as controls
-from kosmosg.diffusion import init_image as init_images
 from kosmosg.diffusion.conditions import find_conditions, find_negatives
 from kosmosg.diffusion.control import Control, ControlNets
 from kosmosg.diffusion.init_image import InitImage
+from kosmosg.diffusion.inputs import prepare_inputs
 from kosmosg.diffusion.lora import LoRA, attached
 from kosmosg.diffusion.output import KosmosGOutput, check_output_type
 from kosmosg.diffusion.request import GenerationRequest
 from kosmosg.diffusion.safety import find_unsafe
-from kosmosg.diffusion.sampling import (
-    Progress,
-    SamplingInputs,
-    draw_noise,
-    draw_seeds,
-    sample,
-    synchronise,
-)
+from kosmosg.diffusion.sampling import Progress, draw_seeds, sample, synchronise
 from kosmosg.diffusion.schedulers import make_scheduler
 from kosmosg.diffusion.settings import (
     DEFAULT_GUIDANCE,
@@ -240,7 +232,9 @@ class KosmosGPipeline(StableDiffusionMixin, PretrainedPipeline):
             synchronise(condition)
             encode_seconds = time.perf_counter() - start
             seeds = choose_seeds(request.seed, len(condition) * each)
-            inputs = self._prepare(request, condition, negative, seeds)
+            inputs = prepare_inputs(
+                request, condition, negative, seeds, decoder=decoder, controlnets=self.controlnets
+            )
             images, timings = sample(decoder, inputs, progress)
         timings.encode = encode_seconds
         checker = self.safety_checker if check_safety else None
@@ -276,28 +270,6 @@ class KosmosGPipeline(StableDiffusionMixin, PretrainedPipeline):
         """
         made = make_scheduler(scheduler, self.scheduler.config, steps, distilled=distilled)
         return make_decoder(self.unet, self.vae, made)
-
-    def _prepare(
-        self, request: GenerationRequest, condition: Tensor, negative: Tensor, seeds: list[int]
-    ) -> SamplingInputs:
-        """Bring everything that decides the images to the same size and number of rows."""
-        assert request.width is not None and request.height is not None  # it has been sized
-        size, scale = (request.width, request.height), self.vae_scale_factor
-        each, control, init = request.num_images_per_prompt, request.control, request.init
-        channels, device = self.unet.config.in_channels, self._execution_device
-        with reporting_out_of_memory("The noise of all images, or what guides them, does not"):
-            return SamplingInputs(
-                condition=condition.repeat_interleave(each, dim=0),
-                negative=negative.repeat_interleave(each, dim=0),
-                noise=draw_noise(seeds, channels, size[1] // scale, size[0] // scale),
-                steps=request.num_inference_steps,
-                guidance_scale=request.guidance_scale,
-                guidance_end=request.guidance_end,
-                seeds=seeds,
-                control=control
-                and controls.prepare(control, size, self.controlnets, self.unet, device),
-                start=init and init_images.prepare(init, size, self.vae, scale, device),
-            )
 
 
 def _check_fit(kosmosg: KosmosG, unet: Any) -> None:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionControlNetPipeline, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from kosmosg.diffusion.control import ControlMap
-from kosmosg.diffusion.init_image import ControlledImageToImage, ImageToImage, Start
+from kosmosg.diffusion.init_image import Start
+from kosmosg.diffusion.pipelines import choose_pipeline
 from kosmosg.diffusion.settings import GUIDANCE_END, MAX_SEED
 from kosmosg.errors import OutOfMemoryError, SettingError, WeightsError
 from kosmosg.utils.memory import reporting_out_of_memory
@@ -271,38 +272,6 @@ def _step_report(
     return report
 
 
-def choose_pipeline(
-    decoder: StableDiffusionPipeline,
-    noise: Float[Tensor, "rows channels height width"],
-    control: ControlMap | None,
-    start: Start | None,
-) -> tuple[Any, dict[str, Any]]:
-    """Choose the pipeline for a request, and what it is called with besides the condition.
-
-    Args:
-        decoder: Text to image, its scheduler set.
-        noise: Initial noise on the U-Net's device, in its precision.
-        control: What fixes the layout, if anything does.
-        start: What to start from, if not from noise.
-    """
-    height, width = (side * decoder.vae_scale_factor for side in noise.shape[-2:])
-    sides = {"width": width, "height": height}
-    if control is None and start is None:
-        return decoder, {"latents": noise, **sides}
-    if start is None:
-        assert control is not None
-        pipeline = _derive(StableDiffusionControlNetPipeline, decoder, control)
-        return pipeline, {"latents": noise, "image": control.image, **sides, **control.arguments}
-    arguments: dict[str, Any] = {"image": start.image, "strength": start.strength}
-    if control is None:
-        pipeline = _derive(ImageToImage, decoder)
-    else:
-        pipeline = _derive(ControlledImageToImage, decoder, control)
-        arguments |= {"control_image": control.image, **sides, **control.arguments}
-    pipeline.start, pipeline.noise = start, noise
-    return pipeline, arguments
-
-
 def generators_after(
     noise: Float[Tensor, "rows channels height width"], seeds: Sequence[int]
 ) -> list[torch.Generator] | None:
@@ -313,12 +282,3 @@ def generators_after(
     for generator in generators:
         torch.randn(noise.shape[1:], generator=generator)
     return generators
-
-
-def _derive(kind: Any, decoder: StableDiffusionPipeline, control: ControlMap | None = None) -> Any:
-    parts = dict(decoder.components)
-    if control is not None:
-        parts["controlnet"] = control.network
-    pipeline = kind(**parts, requires_safety_checker=False)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
