@@ -127,6 +127,7 @@ def gone(hub: Hub) -> None:
     ],
 )
 def test_what_is_said(hub: Hub, source: str, options: dict, spoil: Any, message: str) -> None:
+    properties: dict[str, Any]
     for name, properties in (
         (NAME, {}),
         ("someone/secret", {"private": True}),
