@@ -48,6 +48,9 @@ class OutOfMemoryError(KosmosGError):
 class UnsafeImageError(KosmosGError):
     """The safety checker flagged every image of a request."""
 
+    def __init__(self) -> None:
+        super().__init__("The safety checker flagged every image. Try another seed or prompt.")
+
 
 class DataError(KosmosGError):
     """The training data is missing, laid out wrongly, or too much of it is damaged."""

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from kosmosg.pipeline import KosmosGPipeline
 
 MOST_FRAMES = 64
-ALL_FLAGGED = "The safety checker flagged every image. Try another seed or prompt."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +262,7 @@ class Mix:
         if flagged := sum(result.flagged):
             print(f"blacked out: {flagged} images that the safety checker flagged")
         if flagged == self.frames:
-            raise UnsafeImageError(ALL_FLAGGED)
+            raise UnsafeImageError
         recipe = {"prompt": self.prompt, "images": [*map(identify, ends)]} | result.recipes[0]
         for key in ("prompt_embeds", "num_images_per_prompt"):
             del recipe[key]
@@ -288,7 +287,7 @@ def _save(result: "KosmosGOutput", output: Path) -> None:
     from kosmosg.serving.metadata import save_image
 
     if all(result.flagged):
-        raise UnsafeImageError(ALL_FLAGGED)
+        raise UnsafeImageError
     output.parent.mkdir(parents=True, exist_ok=True)
     for index, (image, seed) in enumerate(zip(result.images, result.seeds, strict=True)):
         if result.flagged[index]:

@@ -113,9 +113,7 @@ class Service:
 
     def _save(self, output: KosmosGOutput, suffix: str, quality: int) -> list[Path]:
         if all(output.flagged):
-            raise UnsafeImageError(
-                "The safety checker flagged every image. Try another seed or prompt."
-            )
+            raise UnsafeImageError
         self._outputs = tempfile.TemporaryDirectory(prefix="kosmosg-")
         files = []
         for index, image in enumerate(output.images):
