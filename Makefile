@@ -1,5 +1,6 @@
 PYTHON ?= python3
 PORT ?= 5000
+TARGET ?=
 REQUEST ?= samples/yellow-cat.json
 WEIGHTS ?=
 SIZE ?= full
@@ -9,8 +10,10 @@ BUILD ?=
 # What is drawn with unless WEIGHTS= or KOSMOSG_WEIGHTS names others: the small trained model.
 DRAW_WITH = $(or $(WEIGHTS),$(KOSMOSG_WEIGHTS),weights/miniature)
 RUN = .venv/bin/python
+# PORT is that of the server unless it is given.
+DEMO_PORT = $(if $(filter command% environment,$(origin PORT)),$(PORT),7860)
 
-.PHONY: help setup predict serve test check bench lock image image-test
+.PHONY: help setup predict serve demo test check bench lock image image-test
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
 
@@ -28,6 +31,9 @@ predict: setup  ## draw one request: REQUEST=samples/….json WEIGHTS=directory
 
 serve: setup  ## leave the server running: PORT=5000 WEIGHTS=directory
 	$(RUN) -m scripts.serve --port $(PORT) --weights "$(DRAW_WITH)"
+
+demo: setup  ## open the page in the browser: PORT=7860 WEIGHTS=directory TARGET=http://host:port
+	$(RUN) -m kosmosg demo --port $(DEMO_PORT) $(if $(TARGET),--target "$(TARGET)",--weights "$(DRAW_WITH)")
 
 test: setup  ## run the tests; WEIGHTS=directory adds those of full-size weights
 	KOSMOSG_TEST_WEIGHTS="$(WEIGHTS)" $(RUN) -m pytest -n auto --dist loadfile

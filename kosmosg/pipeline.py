@@ -29,7 +29,7 @@ from kosmosg.diffusion.lora import LoRA, attached
 from kosmosg.diffusion.output import KosmosGOutput, check_output_type
 from kosmosg.diffusion.request import GenerationRequest
 from kosmosg.diffusion.safety import find_unsafe
-from kosmosg.diffusion.sampling import Progress, draw_seeds, sample, synchronise
+from kosmosg.diffusion.sampling import Progress, Watch, draw_seeds, sample, synchronise
 from kosmosg.diffusion.schedulers import make_scheduler
 from kosmosg.diffusion.settings import (
     DEFAULT_GUIDANCE,
@@ -202,6 +202,7 @@ class KosmosGPipeline(StableDiffusionMixin, PretrainedPipeline):
         *,
         check_safety: bool = True,
         progress: Progress | None = None,
+        watch: Watch | None = None,
     ) -> KosmosGOutput:
         """Generate images.
 
@@ -209,7 +210,8 @@ class KosmosGPipeline(StableDiffusionMixin, PretrainedPipeline):
             request: What is asked for.
             check_safety: Ask the safety checker, if the weights have one. It only flags; what to
                 do with a flagged image is up to the caller.
-            progress: Called with steps done and steps in all.
+            progress: Called with steps done and steps in all. What it raises ends the request.
+            watch: Called before it with the latents after a step, of the images at work.
 
         Raises:
             PromptError: If markers and images do not fit, a prompt is too long, or embeddings are
@@ -235,7 +237,7 @@ class KosmosGPipeline(StableDiffusionMixin, PretrainedPipeline):
             inputs = prepare_inputs(
                 request, condition, negative, seeds, decoder=decoder, controlnets=self.controlnets
             )
-            images, timings = sample(decoder, inputs, progress)
+            images, timings = sample(decoder, inputs, progress, watch)
         timings.encode = encode_seconds
         checker = self.safety_checker if check_safety else None
         flagged = find_unsafe(images, checker, self.feature_extractor)

@@ -21,8 +21,8 @@ import httpx2
 import numpy as np
 from PIL import Image
 
+from kosmosg.serving.request_file import read_data_url, read_request
 from scripts.local_server import free_port
-from scripts.requests_file import read_data_url, read_request
 
 ROOT = Path(__file__).resolve().parent.parent
 HARDENED = (

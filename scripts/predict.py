@@ -5,8 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+from kosmosg.serving.request_file import read_data_url, read_request
 from scripts.local_server import ROOT, LocalServer, ServerError
-from scripts.requests_file import read_data_url, read_request
 
 
 def main() -> int:

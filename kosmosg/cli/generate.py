@@ -11,8 +11,10 @@ from kosmosg.diffusion.settings import (
     DEFAULT_GUIDANCE,
     DEFAULT_SAMPLER,
     DEFAULT_STEPS,
+    FEWEST_FRAMES,
     GUIDANCE_END,
     LORA_SCALE,
+    MOST_FRAMES,
     PROMPT_STRENGTH,
     ControlType,
     SamplerName,
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
 
     from kosmosg.diffusion.output import KosmosGOutput
     from kosmosg.pipeline import KosmosGPipeline
-
-MOST_FRAMES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +233,7 @@ class Mix:
     model: ModelOptions
 
     def __post_init__(self) -> None:
-        check_integer("--frames", self.frames, 2, MOST_FRAMES)
+        check_integer("--frames", self.frames, FEWEST_FRAMES, MOST_FRAMES)
         if self.prompt.count("<i>") != 1:
             raise PromptError(
                 "--prompt must have exactly one <i>, which both images take turns in."
@@ -241,35 +241,32 @@ class Mix:
 
     def run(self) -> None:
         """Generate the strip and save it."""
-        from kosmosg.diffusion.interpolation import interpolate, lay_side_by_side
-        from kosmosg.diffusion.settings import choose_seeds
-        from kosmosg.prompts.images import identify
+        from kosmosg.diffusion.interpolation import lay_side_by_side
         from kosmosg.serving.metadata import check_format, save_image
+        from kosmosg.serving.mixing import mix
 
         check_format(self.output)
         ends = [_open_image(path) for path in (self.first, self.second)]
-        pipeline = self.model.open()
-        (seed,) = choose_seeds(self.sampling.seed, 1)
-        conditions, _ = pipeline.encode_prompt([self.prompt] * 2, [[end] for end in ends])
-        result = pipeline(
-            prompt_embeds=interpolate(conditions[0], conditions[1], self.frames),
+        result = mix(
+            self.model.open(),
+            ends,
+            prompt=self.prompt,
+            frames=self.frames,
             num_inference_steps=self.inference_steps,
             guidance_scale=self.sampling.guidance_scale,
             guidance_end=self.sampling.guidance_end,
             scheduler=self.sampling.scheduler,
-            seed=[seed] * self.frames,
+            seed=self.sampling.seed,
         )
         if flagged := sum(result.flagged):
             print(f"blacked out: {flagged} images that the safety checker flagged")
         if flagged == self.frames:
             raise UnsafeImageError
-        recipe = {"prompt": self.prompt, "images": [*map(identify, ends)]} | result.recipes[0]
-        for key in ("prompt_embeds", "num_images_per_prompt"):
-            del recipe[key]
+        recipe = {key: value for key, value in result.recipes[0].items() if key != "frame"}
         self.output.parent.mkdir(parents=True, exist_ok=True)
         strip = lay_side_by_side(result.images, result.flagged)
-        path = save_image(strip, self.output, quality=90, recipe=recipe | {"frames": self.frames})
-        print(f"{path} (seed {seed})")
+        path = save_image(strip, self.output, quality=90, recipe=recipe)
+        print(f"{path} (seed {result.seeds[0]})")
 
 
 def _option(name: str) -> str:

@@ -110,12 +110,22 @@ def prepare(
         ControlError: If the map cannot be made, or there is no network that fits.
     """
     network = controlnets.get(control.kind, unet, device)
-    if control.preprocess:
-        maker = controlnets.map_maker(control.kind, device)
-        image = make_map(control.kind, maker, to_rgb(control.image), size)
-    else:
-        image = read_map(control.kind, control.image, size)
+    image = read_or_make_map(control, size, controlnets, device)
     return ControlMap(network=network, image=image, control=control)
+
+
+def read_or_make_map(
+    control: Control, size: tuple[int, int], controlnets: "ControlNets", device: torch.device
+) -> Image.Image:
+    """Derive a control's map, unless it already is one; see ``prepare``.
+
+    Raises:
+        ControlError: If it cannot be made.
+    """
+    if not control.preprocess:
+        return read_map(control.kind, control.image, size)
+    maker = controlnets.map_maker(control.kind, device)
+    return make_map(control.kind, maker, to_rgb(control.image), size)
 
 
 class ControlNets:

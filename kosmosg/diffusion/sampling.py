@@ -27,6 +27,7 @@ from kosmosg.utils.memory import reporting_out_of_memory
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]  # steps done, steps in all
+Watch = Callable[[Tensor], None]  # the latents after a step, of the images at work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,14 +113,18 @@ def draw_noise(
 
 
 def sample(
-    decoder: StableDiffusionPipeline, inputs: SamplingInputs, progress: Progress | None = None
+    decoder: StableDiffusionPipeline,
+    inputs: SamplingInputs,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> tuple[list[Image.Image], Timings]:
     """Sample all rows of a request, in as many chunks as the memory asks for.
 
     Args:
         decoder: diffusers' pipeline without a text encoder, its scheduler set.
         inputs: What to sample.
-        progress: Called after every step.
+        progress: Called after every step. What it raises ends the request.
+        watch: Called before it, with the latents.
 
     Raises:
         OutOfMemoryError: If not even a single image fits.
@@ -132,7 +137,7 @@ def sample(
     height, width = (side * decoder.vae_scale_factor for side in inputs.noise.shape[-2:])
     while len(images) < len(inputs):
         rows = slice(len(images), len(images) + chunk)
-        report = _step_report(progress, done=rows.start, chunk=chunk, rows=len(inputs))
+        report = _step_report(progress, watch, done=rows.start, chunk=chunk, rows=len(inputs))
         try:
             with reporting_out_of_memory(f"One image of {width} × {height} pixels does not"):
                 start = time.perf_counter()
@@ -253,7 +258,7 @@ def _forwards(progress: Progress) -> Progress:
 
 
 def _step_report(
-    progress: Progress | None, *, done: int, chunk: int, rows: int
+    progress: Progress | None, watch: Watch | None, *, done: int, chunk: int, rows: int
 ) -> Callable[[StableDiffusionPipeline, int, Any, dict], dict]:
     """Make diffusers' ``callback_on_step_end``, counting over the chunks to come.
 
@@ -263,6 +268,8 @@ def _step_report(
     now = min(chunk, rows - done)
 
     def report(pipeline: StableDiffusionPipeline, step: int, timestep: Any, state: dict) -> dict:
+        if watch:
+            watch(state["latents"])
         if progress:
             steps = pipeline.num_timesteps
             share = (done + now * (step + 1) / steps) / rows

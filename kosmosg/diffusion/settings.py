@@ -32,6 +32,7 @@ MAX_ASPECT = 8  # beyond it the shorter side has too few latents to hold anythin
 LORA_SCALE = 1.0
 CONTROL_SCALE = 1.0
 PROMPT_STRENGTH = 0.8
+FEWEST_FRAMES, MOST_FRAMES = 2, 64  # of a strip from one image to another
 ControlType = Literal[
     "canny", "depth", "openpose", "scribble", "softedge", "segmentation",
     "normal", "lineart", "lineart_anime", "mlsd", "shuffle", "ip2p",

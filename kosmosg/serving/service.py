@@ -15,6 +15,7 @@ import torch
 
 from kosmosg.checkpoints.folder import find_weights
 from kosmosg.diffusion.output import KosmosGOutput
+from kosmosg.diffusion.sampling import Progress, Watch
 from kosmosg.errors import SettingError, UnsafeImageError, WeightsError
 from kosmosg.models.config import DTYPES
 from kosmosg.pipeline import KosmosGPipeline
@@ -39,17 +40,29 @@ class Service:
         self._outputs: tempfile.TemporaryDirectory | None = None
 
     @classmethod
-    def open(cls, weights: str | os.PathLike | None = None) -> "Service":
+    def open(
+        cls,
+        weights: str | os.PathLike | None = None,
+        *,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> "Service":
         """Load weights and compute what every request needs.
+
+        Args:
+            weights: Their folder, see ``find_weights``.
+            device: CUDA if there is one, by default.
+            dtype: Precision; that which the environment asks for, by default.
 
         Raises:
             WeightsError: If they are missing, damaged, or lack the safety checker without leave.
-            SettingError: If there is no such precision as the environment asks for.
+            SettingError: If there is no such device, or no such precision as the environment asks
+                for.
         """
         start = time.perf_counter()
-        dtype = read_dtype()
+        dtype = dtype or read_dtype()
         directory = find_weights(weights)
-        pipeline = KosmosGPipeline.from_pretrained(directory, torch_dtype=dtype)
+        pipeline = KosmosGPipeline.from_pretrained(directory, torch_dtype=dtype, device=device)
         pipeline.encoder.check_vocabulary()
         if (
             pipeline.safety_checker is None
@@ -74,6 +87,8 @@ class Service:
         output_format: str,
         output_quality: int,
         disable_safety_checker: bool,
+        progress: Progress | None = None,
+        watch: Watch | None = None,
         **inputs: Any,
     ) -> list[Path]:
         """Generate the images of a request.
@@ -84,6 +99,8 @@ class Service:
             output_format: ``webp``, ``jpg`` or ``png``.
             output_quality: 0 to 100, for the formats that lose something.
             disable_safety_checker: Return what the checker would flag.
+            progress: Called with steps done and steps in all; prints them by default.
+            watch: See ``KosmosGPipeline.generate``.
             inputs: The other inputs, see ``read_request``.
 
         Returns:
@@ -102,7 +119,8 @@ class Service:
             output = self.pipeline.generate(
                 self.pipeline.sized(request, largest=largest),
                 check_safety=not disable_safety_checker,
-                progress=print_progress,
+                progress=progress or print_progress,
+                watch=watch,
             )
             files = self._save(output, output_format, quality)
         metric("image_output_count", len(files))

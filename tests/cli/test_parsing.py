@@ -20,7 +20,7 @@ def all_commands(kind: type, *names: str) -> Iterator[tuple[tuple[str, ...], typ
         yield from all_commands(each, *names, name)
 
 
-@pytest.mark.parametrize(("package", "count"), [("kosmosg", 17), ("miniature", 11)])
+@pytest.mark.parametrize(("package", "count"), [("kosmosg", 18), ("miniature", 11)])
 def test_every_command_has_help_and_every_option_a_sentence(
     package: str, count: int, capsys: pytest.CaptureFixture
 ) -> None:
@@ -40,7 +40,10 @@ def test_every_command_has_help_and_every_option_a_sentence(
     ("words", "message"),
     [
         # commands
-        ("", "kosmosg needs a command: generate, mix, convert, download, new, train, curate, eval"),
+        (
+            "",
+            "kosmosg needs a command: generate, mix, demo, convert, download, new, train, curate",
+        ),
         ("train", "kosmosg train needs a command: lm, align, instruct."),
         ("generat", "kosmosg has no command 'generat'; did you mean generate? Else see python -m"),
         ("train cat", "kosmosg train has no command 'cat'; see python -m kosmosg train --help."),

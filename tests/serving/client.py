@@ -12,8 +12,8 @@ import psutil
 import requests
 from PIL import Image
 
+from kosmosg.serving.request_file import data_url, read_data_url
 from scripts.local_server import LocalServer
-from scripts.requests_file import data_url, read_data_url
 
 # The smallest request there is, with everything fixed.
 SMALL: dict[str, Any] = {

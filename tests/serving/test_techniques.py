@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from kosmosg import KosmosGPipeline
 from kosmosg.diffusion.settings import CONTROL_TYPES, SAMPLER_NAMES
-from scripts.requests_file import read_data_url
+from kosmosg.serving.request_file import read_data_url
 from tests.diffusion import loras
 from tests.diffusion.test_control import write_controlnet
 from tests.serving.client import SMALL, Server, encode, photo, url
