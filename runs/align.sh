@@ -8,8 +8,8 @@
 #              `python -m kosmosg download text-encoder` has fetched before (250 MB):
 #              STABLE_DIFFUSION=weights/stable-diffusion-v1-5
 #   hardware   the authors' 256 V100 (their scripts: 64 GPUs); here 8 GPUs with 40 GB (estimate)
-#   duration   one day on the authors' (paper, section 3.2); two weeks on 8 A100, if one of them does
-#              what two and a half V100 do (estimate)
+#   duration   one day on the authors' (paper, section 3.2); four days on 8 A100 at 30 % of their peak
+#              (computed: python -m kosmosg estimate --preset published --gpus 8 --stage align)
 #   expected   FID 9.55 on MS-COCO, with 9.34 for Stable Diffusion v1.5 itself (paper, table 2)
 #
 # Settings are the published ones (3 584 captions are 56 on each of 64 GPUs), and environment

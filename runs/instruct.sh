@@ -8,8 +8,9 @@
 #              shards
 #   hardware   the authors' 256 V100 (their scripts: 64 GPUs); here 8 GPUs with 80 GB (estimate);
 #              CONFIG=runs/accelerate/fsdp.yaml shares weights and moments out among smaller ones
-#   duration   three days on the authors' (paper, section 3.2); five to six weeks on 8 A100, if one of
-#              them does what two and a half V100 do (estimate)
+#   duration   three days on the authors' (paper, section 3.2); 16 days on 8 A100 at 30 % of their
+#              peak, a quarter more with gradient checkpointing (computed: python -m kosmosg estimate
+#              --preset published --gpus 8 --stage instruct)
 #   expected   DreamBench: DINO 0.694, CLIP-I 0.847, CLIP-T 0.287; MS-COCO: FID 10.99 (paper, table 1)
 #
 # Settings are the published ones (1 024 samples are 16 on each of 64 GPUs), and environment

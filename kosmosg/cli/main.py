@@ -16,6 +16,7 @@ from tyro.conf import CascadeSubcommandArgs, arg
 from kosmosg.cli.convert import Convert, Download, New
 from kosmosg.cli.curate import Curate
 from kosmosg.cli.demo import Demo
+from kosmosg.cli.estimate import Estimate
 from kosmosg.cli.evaluate import Evaluate
 from kosmosg.cli.generate import Generate, Mix
 from kosmosg.cli.parsing import UsageError, parse
@@ -42,7 +43,7 @@ class Program:
 class KosmosGProgram(Program):
     """KOSMOS-G: images of the subjects in your input images."""
 
-    command: Generate | Mix | Demo | Convert | Download | New | Train | Curate | Evaluate
+    command: Generate | Mix | Demo | Convert | Download | New | Train | Estimate | Curate | Evaluate
 
     def run(self) -> None:
         """Run the command."""

@@ -43,9 +43,18 @@ def language_loss(
     """
     following = labels[:, 1:]
     counts = following != IGNORED
-    logits = features[:, :-1][counts] @ embedding.T.to(features.dtype)
-    total = F.cross_entropy(logits.float(), following[counts], reduction="sum")
-    return total / counts.sum().clamp(min=1)
+    return token_loss(features[:, :-1][counts], embedding, following[counts])
+
+
+def token_loss(
+    features: Float[Tensor, "tokens width"],
+    embedding: Float[Tensor, "vocabulary width"],
+    following: Int64[Tensor, "tokens"],
+) -> Float[Tensor, ""]:
+    """Cross-entropy of tokens that all count; 0 if there is none."""
+    logits = features @ embedding.T.to(features.dtype)
+    total = F.cross_entropy(logits.float(), following, reduction="sum")
+    return total / max(1, len(following))
 
 
 def alignment_loss(

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import arg
 
@@ -10,6 +10,7 @@ from kosmosg.data.options import DROP_CAPTION, EntityOptions, StreamOptions
 from kosmosg.errors import TrainingError
 from kosmosg.models.config import FULL_SIZE
 
+StageName = Literal["lm", "align", "instruct"]
 Precision = Literal["no", "bf16", "fp16"]
 SaveDtype = Literal["float32", "float16"]
 
@@ -140,6 +141,7 @@ class StageOptions:
         weights: Weights folder to begin with, from convert, new or another stage.
     """
 
+    stage: ClassVar[StageName]
     weights: Path
     data: StreamOptions
     loop: LoopOptions
@@ -154,6 +156,7 @@ class LmOptions(StageOptions):
         packing_streams: Streams that documents are packed in; else as many as there are processes.
     """
 
+    stage = "lm"
     tokens: int = FULL_SIZE["decoder"]["max_target_positions"]
     packing_streams: Annotated[int | None, arg(aliases=["--lanes"])] = None
 
@@ -168,6 +171,7 @@ class AlignOptions(StageOptions):
         no_frozen_dropout: Switch the frozen language model's dropout off, as in the paper.
     """
 
+    stage = "align"
     stable_diffusion: str | None = None
     skip_padding: bool = False
     no_frozen_dropout: bool = False
@@ -182,6 +186,7 @@ class InstructOptions(StageOptions):
         aligner_only: Train AlignerNet alone.
     """
 
+    stage = "instruct"
     entity: EntityOptions
     drop_caption: float = DROP_CAPTION
     aligner_only: bool = False

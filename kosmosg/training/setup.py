@@ -1,5 +1,7 @@
 """What each stage's command does: which networks, which data, one loop."""
 
+import logging
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from kosmosg.errors import TrainingError, WeightsError
 from kosmosg.models.aligner import Reconstruction
 from kosmosg.models.config import AlignerConfig
 from kosmosg.training.data import TrainingData
+from kosmosg.training.estimate import check_room, pass_of
+from kosmosg.training.footprint import Sizes
 from kosmosg.training.loop import train
 from kosmosg.training.options import AlignOptions, InstructOptions, LmOptions, StageOptions
 from kosmosg.training.stage import Stage, Stream
@@ -30,6 +34,8 @@ from kosmosg.training.starting_weights import (
     load_text_encoder,
 )
 from kosmosg.utils.fingerprint import fingerprint, fingerprint_of
+
+logger = logging.getLogger(__name__)
 
 # The longest caption of the authors' stage 2, in tokens of the language model.
 ALIGN_TOKENS = 85
@@ -50,12 +56,29 @@ def train_stage(options: StageOptions) -> Path:
     start.check_output(options.loop.output)
     named = fix_revisions(options.data.data, options.loop.output)
     data = TrainingData.of(replace(options.data, data=named), options.loop)
+    _check_room(options)
     trainers: dict[type, Any] = {
         LmOptions: _train_lm,
         AlignOptions: _train_align,
         InstructOptions: _train_instruct,
     }
     return trainers[type(options)](start, data, options)
+
+
+def _check_room(options: StageOptions) -> None:
+    """Tell before anything is loaded that a card is too small; of shards nothing is known.
+
+    Raises:
+        TrainingError: With what would fit.
+    """
+    if not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        return
+    free, _ = torch.cuda.mem_get_info(int(os.environ.get("LOCAL_RANK", "0")))
+    loop = options.loop
+    samples = loop.micro_batch_size or loop.share(int(os.environ.get("WORLD_SIZE", "1")))
+    sizes, ema = Sizes.of(options.weights), loop.ema_decay is not None
+    if told := check_room(sizes, sizes.fitted(pass_of(options)), samples, free, ema=ema):
+        logger.warning(told)
 
 
 def _train_lm(start: StartingWeights, data: TrainingData, options: LmOptions) -> Path:

@@ -20,7 +20,7 @@ def all_commands(kind: type, *names: str) -> Iterator[tuple[tuple[str, ...], typ
         yield from all_commands(each, *names, name)
 
 
-@pytest.mark.parametrize(("package", "count"), [("kosmosg", 18), ("miniature", 11)])
+@pytest.mark.parametrize(("package", "count"), [("kosmosg", 19), ("miniature", 11)])
 def test_every_command_has_help_and_every_option_a_sentence(
     package: str, count: int, capsys: pytest.CaptureFixture
 ) -> None:
@@ -42,7 +42,7 @@ def test_every_command_has_help_and_every_option_a_sentence(
         # commands
         (
             "",
-            "kosmosg needs a command: generate, mix, demo, convert, download, new, train, curate",
+            "kosmosg needs a command: generate, mix, demo, convert, download, new, train, estimate",
         ),
         ("train", "kosmosg train needs a command: lm, align, instruct."),
         ("generat", "kosmosg has no command 'generat'; did you mean generate? Else see python -m"),
