@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kosmosg.errors import WeightsError
+from kosmosg.utils.files import reason
 
 Module = TypeVar("Module", bound=nn.Module)
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -130,8 +131,7 @@ def load_model(kind: type[Model], directory: Path, *, dtype: torch.dtype) -> Mod
 
 def cannot_load(name: str, directory: Path, error: Exception) -> WeightsError:
     """Say why a library did not load a component, in the first line of what it says."""
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    return WeightsError(f"{name}: {directory} cannot be loaded ({reason[0]}). {REMEDY}")
+    return WeightsError(f"{name}: {directory} cannot be loaded ({reason(error)}). {REMEDY}")
 
 
 def misfit(name: str, directory: Path, label: str, keys: Iterable[object]) -> WeightsError:
@@ -215,7 +215,7 @@ def load_module(module: Module, directory: Path, *, dtype: torch.dtype) -> Modul
         tensors = load_file(file)
         module.load_state_dict(tensors, strict=True)
     except (OSError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"{file} cannot be loaded ({reason[:300]}). {REMEDY}") from error
+        found = " ".join(str(error).split())
+        raise WeightsError(f"{file} cannot be loaded ({found[:300]}). {REMEDY}") from error
     check_finite(tensors, directory.name)
     return module.to(dtype)

@@ -11,6 +11,7 @@ import torch
 
 from kosmosg.checkpoints.loading import check_config, check_finite
 from kosmosg.errors import WeightsError
+from kosmosg.utils.files import reason
 
 
 def load_pretrained(
@@ -86,8 +87,7 @@ def load_preprocessor(kind: Any, source: str | Path, *, name: str = "", **option
 
 
 def _unavailable(what: str, error: Exception) -> WeightsError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return WeightsError(
-        f"{what} cannot be loaded ({reason}). Give a folder with the model in transformers' "
+        f"{what} cannot be loaded ({reason(error)}). Give a folder with the model in transformers' "
         "layout, or its id on the Hub."
     )

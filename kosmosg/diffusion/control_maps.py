@@ -21,6 +21,7 @@ from kosmosg.checkpoints.loading import load_component
 from kosmosg.errors import ControlError, WeightsError
 from kosmosg.prompts.colours import to_rgb
 from kosmosg.prompts.images import pool
+from kosmosg.utils.files import reason
 
 CANNY_THRESHOLDS = (100, 200)  # as in the authors' demo
 SHUFFLE_CELL = 256  # pixels over which the flow of a shuffled image turns
@@ -252,11 +253,10 @@ def detector(name: str, **options: Any) -> Callable[[Path, torch.device], MapMak
             found = getattr(controlnet_aux, name).from_pretrained(str(folder)).to(device)
         except Exception as error:
             # A missing or damaged file: OSError, UnpicklingError, KeyError, RuntimeError, ….
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ControlError(
                 f"The network that makes this control map cannot be loaded from {folder} "
-                f"({reason}). Remove the folder and fetch it again: python -m kosmosg download "
-                f"controlnet {folder.name}"
+                f"({reason(error)}). Remove the folder and fetch it again: python -m kosmosg "
+                f"download controlnet {folder.name}"
             ) from error
 
         def detect(image: Image.Image) -> Image.Image:

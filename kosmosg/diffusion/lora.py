@@ -28,6 +28,7 @@ from kosmosg.checkpoints.loading import is_finite
 from kosmosg.diffusion.settings import LORA_SCALE
 from kosmosg.errors import LoRAError
 from kosmosg.utils.checks import check_number
+from kosmosg.utils.files import reason
 
 logger = logging.getLogger(__name__)
 
@@ -284,8 +285,7 @@ def _told_as_unreadable(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         # Names and numbers are taken apart: ValueError, KeyError, AttributeError, RuntimeError, ….
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise LoRAError(
-            f"{name} cannot be read as a LoRA ({reason:.200}). It is damaged or of another kind. "
-            "Use a plain LoRA for Stable Diffusion v1.5."
+            f"{name} cannot be read as a LoRA ({reason(error):.200}). It is damaged or of another "
+            "kind. Use a plain LoRA for Stable Diffusion v1.5."
         ) from error

@@ -30,6 +30,7 @@ from kosmosg.models.kosmosg import KosmosGConfig
 from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.prompts.prompt import parse_prompt
 from kosmosg.prompts.tokenizer import KosmosGTokenizer
+from kosmosg.utils.files import reason
 from kosmosg.utils.memory import reporting_out_of_memory
 
 Generate = Callable[
@@ -172,11 +173,10 @@ def load_diffusers(source: str | Path, *, device: torch.device, dtype: torch.dty
         )
     except Exception as error:
         # diffusers, transformers and the Hub client each have errors of their own.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise WeightsError(
-            f"{source} cannot be opened as a pipeline of diffusers ({reason}). Give a folder in "
-            "its layout or a Hub repository; `python -m kosmosg download stable-diffusion "
-            "text-encoder` makes such a folder of Stable Diffusion v1.5."
+            f"{source} cannot be opened as a pipeline of diffusers ({reason(error)}). Give a "
+            "folder in its layout or a Hub repository; `python -m kosmosg download "
+            "stable-diffusion text-encoder` makes such a folder of Stable Diffusion v1.5."
         ) from error
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None

@@ -3,6 +3,7 @@
 import torch
 
 from kosmosg.errors import SettingError
+from kosmosg.utils.files import reason
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
@@ -17,6 +18,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingError(f"device {device!r} cannot be used here ({reason}). Try cpu.") from error
+        raise SettingError(
+            f"device {device!r} cannot be used here ({reason(error)}). Try cpu."
+        ) from error
     return chosen

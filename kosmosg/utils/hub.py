@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from kosmosg.errors import WeightsError
+from kosmosg.utils.files import reason
 
 
 def is_repository_id(source: str | Path) -> bool:
@@ -69,11 +70,11 @@ def explain(error: Exception, repository: str) -> str:
             f"{repository} is neither a folder here nor in the cache, and {constants.ENDPOINT} "
             "cannot be reached. Check the name, the connection, HF_ENDPOINT and HF_HUB_OFFLINE."
         )
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    why = reason(error)
     if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
-        reason = f"{constants.ENDPOINT} refuses it: {error.server_message or reason}"
-        return f"{repository}: {reason}. Log in (hf auth login) or give a token that may do this."
-    return f"{repository}: {reason.rstrip('.')}."
+        why = f"{constants.ENDPOINT} refuses it: {error.server_message or why}"
+        return f"{repository}: {why}. Log in (hf auth login) or give a token that may do this."
+    return f"{repository}: {why.rstrip('.')}."
 
 
 def explain_gate(repository: str) -> str:

@@ -156,7 +156,7 @@ def test_a_full_disk(hub: Hub, tiny_weights: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("huggingface_hub.file_download.http_get", full)
-    with pytest.raises(WeightsError, match="No space left on device"):
+    with pytest.raises(WeightsError, match="someone/kosmos-g: the disk is full"):
         KosmosGPipeline.from_pretrained(NAME)
 
 
