@@ -101,7 +101,8 @@ class GenerationRequest:
     def distilled(self) -> bool:
         """Whether it asks for what only a distilled LoRA can do: few steps without guidance."""
         guided = self.guidance_scale > 1 and self.guidance_end > 0
-        return self.lora is not None and not guided and self.num_inference_steps <= FEW_STEPS
+        acts = self.lora is not None and self.lora.scale != 0
+        return acts and not guided and self.num_inference_steps <= FEW_STEPS
 
     def sized(self, *, default: int, multiple: int, largest: int = MAX_SIDE) -> "GenerationRequest":
         """Choose the sides that are left open; see ``choose_size``.
