@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kosmosg.errors import SettingError
 from kosmosg.training.cards import CARDS, PRESETS, SAMPLES, SHARE, Card, CardName, PresetName, Run
-from kosmosg.training.options import Precision, StageName
+from kosmosg.training.options import OptimizerName, Precision, StageName
 from kosmosg.utils.checks import check_integer, check_number
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Estimate:
         micro_batch_size: Samples in memory at once; else as many as fit.
         gradient_checkpointing: Compute activations twice instead of keeping them.
         aligner_only: Train AlignerNet alone in stage 3.
+        optimizer: What keeps its moments beside the weights.
         ema: Keep a moving average of the weights.
         tokens: Of a sample, its images included, with --stage.
         images: Of a sample, with --stage.
@@ -52,6 +53,7 @@ class Estimate:
     micro_batch_size: int | None = None
     gradient_checkpointing: bool = False
     aligner_only: bool = False
+    optimizer: OptimizerName = "adamw"
     ema: bool = False
     tokens: int | None = None
     images: int | None = None
@@ -118,7 +120,8 @@ class Estimate:
             aligner_only=self.aligner_only and stage == "instruct",
         )
         what = sizes.fitted(what)
-        found = StageEstimate(footprint=find_footprint(sizes, what), ema=self.ema, cards=self.gpus)
+        kept: dict[str, Any] = {"ema": self.ema, "cards": self.gpus, "optimizer": self.optimizer}
+        found = StageEstimate(footprint=find_footprint(sizes, what), **kept)
         samples = self.micro_batch_size or found.largest(card.memory, MOST)
         print(
             f"{stage}: {run.updates:,} updates of {run.batch_size:,} samples, each of {what.tokens}"
@@ -131,7 +134,7 @@ class Estimate:
             print(f"  {self._price(hours)}")
             return hours
         wanted = self.micro_batch_size or MOST
-        remedy = find_remedy(sizes, what, wanted, card.memory, ema=self.ema)
+        remedy = find_remedy(sizes, what, wanted, card.memory, **kept)
         print(f"  does not fit into {card.memory / 1e9:g} GB. {remedy}")
         return hours
 

@@ -37,6 +37,7 @@ from kosmosg.training.checkpoints import (
     write_result,
 )
 from kosmosg.training.logging import Report
+from kosmosg.training.optimizers import make_optimizer
 from kosmosg.training.options import LoopOptions
 from kosmosg.training.stage import Stage, Stream, close_stream, trainable
 from kosmosg.training.state import TrainingState
@@ -105,14 +106,7 @@ class Trainer:
         self._stream = open_stream(rank, processes)
         if options.gradient_checkpointing:
             enable_gradient_checkpointing(self._stage)
-        parameters = list(trainable(self._stage).values())
-        optimizer = torch.optim.AdamW(
-            parameters,
-            lr=options.learning_rate,
-            betas=options.betas,
-            eps=options.epsilon,
-            weight_decay=options.weight_decay,
-        )
+        optimizer = make_optimizer(trainable(self._stage).values(), options)
         self._model, optimizer = prepare(self._accelerator, self._stage, optimizer)
         self._updater = Updater(self._accelerator, self._stage, self._model, optimizer, options)
         trained = trainable(self._stage)

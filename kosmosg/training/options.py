@@ -12,6 +12,7 @@ from kosmosg.models.config import FULL_SIZE
 
 StageName = Literal["lm", "align", "instruct"]
 Precision = Literal["no", "bf16", "fp16"]
+OptimizerName = Literal["adamw", "adafactor"]
 SaveDtype = Literal["float32", "float16"]
 
 # What may differ between a run and its resumption. None of these changes a loss but
@@ -43,7 +44,9 @@ class LoopOptions:
         warmup_updates: Updates of linear growth; linear decay to 0 follows.
         micro_batch_size: Samples that one process takes through the networks at once, and
             accumulates; else all of its share.
-        weight_decay: Of AdamW, decoupled from the gradient.
+        optimizer: adafactor needs 8 bytes less than adamw for each trained weight; its learning
+            rate is relative to the size of the weights, and betas and epsilon are not its own.
+        weight_decay: Decoupled from the gradient.
         betas: Adam's two decay rates.
         epsilon: Adam's, in the denominator.
         clip_norm: Largest norm of the whole gradient.
@@ -67,6 +70,7 @@ class LoopOptions:
     learning_rate: float = 1e-3
     warmup_updates: Annotated[int, arg(aliases=["--warmup-steps"])] = 375
     micro_batch_size: int | None = None
+    optimizer: OptimizerName = "adamw"
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     epsilon: float = 1e-6
@@ -130,7 +134,10 @@ class LoopOptions:
 
         All but ``CHANGEABLE`` must be the same.
         """
-        return {key: value for key, value in asdict(self).items() if key not in FREE}
+        found = {key: value for key, value in asdict(self).items() if key not in FREE}
+        if self.optimizer == "adamw":  # runs that began before there was a choice have none
+            del found["optimizer"]
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,8 +76,9 @@ def _check_room(options: StageOptions) -> None:
     free, _ = torch.cuda.mem_get_info(int(os.environ.get("LOCAL_RANK", "0")))
     loop = options.loop
     samples = loop.micro_batch_size or loop.share(int(os.environ.get("WORLD_SIZE", "1")))
-    sizes, ema = Sizes.of(options.weights), loop.ema_decay is not None
-    if told := check_room(sizes, sizes.fitted(pass_of(options)), samples, free, ema=ema):
+    sizes = Sizes.of(options.weights)
+    kept = {"ema": loop.ema_decay is not None, "optimizer": loop.optimizer}
+    if told := check_room(sizes, sizes.fitted(pass_of(options)), samples, free, **kept):
         logger.warning(told)
 
 

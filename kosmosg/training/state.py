@@ -103,7 +103,7 @@ class TrainingState:
         weights: dict[str, Any] = dict(checkpoint.weights)
         set_model_state_dict(self.model, weights, options=PARTIAL)
         optimizer = self._inner_optimizer
-        groups = [{**optimizer.defaults, "params": list(trainable(self.stage))}]
+        groups = [optimizer.param_groups[0] | {"params": list(trainable(self.stage))}]
         moments: dict[str, Any] = {"state": checkpoint.optimizer, "param_groups": groups}
         set_optimizer_state_dict(self.model, optimizer, moments, options=PARTIAL)
         if self.average:
