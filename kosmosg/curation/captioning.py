@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from kosmosg.curation.images import images_of
-from kosmosg.curation.models import choose_dtype, find_model, load_model
+from kosmosg.curation.models import load_model
 from kosmosg.curation.records import Outcome, Record, Rejected, one_by_one
 
 if TYPE_CHECKING:
@@ -38,15 +38,10 @@ class Blip2Captioner:
         # Here, since it takes seconds: workers that only read or cut do without.
         from transformers import AutoImageProcessor, AutoTokenizer, Blip2ForConditionalGeneration
 
-        from kosmosg.checkpoints.pretrained import load_preprocessor
-
-        folder = find_model(name)
-        return cls(
-            load_model(Blip2ForConditionalGeneration, name, folder, choose_dtype()),
-            load_preprocessor(AutoImageProcessor, folder, name=name, backend="pil"),
-            load_preprocessor(AutoTokenizer, folder, name=name),
-            tokens,
+        model, processor, tokenizer = load_model(
+            Blip2ForConditionalGeneration, name, AutoImageProcessor, AutoTokenizer
         )
+        return cls(model, processor, tokenizer, tokens)
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Image.Image]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from kosmosg.curation.captioning import greedy
-from kosmosg.curation.models import choose_dtype, find_model, load_model
+from kosmosg.curation.models import load_model
 from kosmosg.curation.records import EntityRule, Outcome, Record, Rejected, set_aside
 from kosmosg.data.entities import COLOURS
 
@@ -80,14 +80,8 @@ class LanguageModel:
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from kosmosg.checkpoints.pretrained import load_preprocessor
-
-        folder = find_model(name)
-        return cls(
-            load_model(AutoModelForCausalLM, name, folder, choose_dtype(wide=True)),
-            load_preprocessor(AutoTokenizer, folder, name=name),
-            tokens,
-        )
+        model, tokenizer = load_model(AutoModelForCausalLM, name, AutoTokenizer, wide=True)
+        return cls(model, tokenizer, tokens)
 
     @torch.inference_mode()
     def __call__(self, captions: Sequence[str]) -> list[Answer]:

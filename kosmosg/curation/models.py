@@ -36,29 +36,30 @@ def find_model(name: str) -> Path:
     return folder
 
 
-def load_model(kind: Any, name: str, folder: Path, dtype: torch.dtype) -> Any:
-    """Open a model strictly, for use, on the best device that there is.
+def load_model(kind: Any, name: str, *preprocessors: Any, wide: bool = False) -> tuple[Any, ...]:
+    """Open a model strictly, for use, on a GPU in half precision or else on the CPU.
 
     Args:
         kind: Class of transformers with ``from_pretrained``.
-        name: What to call it in errors.
-        folder: Where it is.
-        dtype: Precision to hold it in.
+        name: As for ``find_model``.
+        preprocessors: Classes of what prepares its inputs.
+        wide: It was trained in bfloat16, whose range float16 does not have.
+
+    Returns:
+        The network, and what prepares its inputs.
 
     Raises:
-        WeightsError: If it is damaged, or of another class.
+        WeightsError: If it cannot be had, is damaged, or of another class.
     """
-    from kosmosg.checkpoints.pretrained import load_pretrained
+    from kosmosg.checkpoints.pretrained import load_preprocessor, load_pretrained
 
-    return load_pretrained(kind, folder, dtype=dtype, name=name).to(choose_device())
-
-
-def choose_dtype(wide: bool = False) -> torch.dtype:
-    """Return half precision on a GPU, and single on a CPU.
-
-    Args:
-        wide: For models that were trained in bfloat16, whose range float16 does not have.
-    """
-    if choose_device().type == "cpu":
-        return torch.float32
-    return torch.bfloat16 if wide and torch.cuda.is_bf16_supported() else torch.float16
+    folder, device = find_model(name), choose_device()
+    if device.type == "cpu":
+        dtype = torch.float32
+    else:
+        dtype = torch.bfloat16 if wide and torch.cuda.is_bf16_supported() else torch.float16
+    found = [load_pretrained(kind, folder, dtype=dtype, name=name).to(device)]
+    for each in preprocessors:
+        options = {"backend": "pil"} if "Image" in each.__name__ else {}
+        found.append(load_preprocessor(each, folder, name=name, **options))
+    return tuple(found)

@@ -10,7 +10,7 @@ from jaxtyping import Float16
 from PIL import Image
 
 from kosmosg.curation.images import images_of
-from kosmosg.curation.models import choose_dtype, find_model, load_model
+from kosmosg.curation.models import load_model
 from kosmosg.curation.records import Outcome, Record
 
 Logits = Float16[np.ndarray, "side side"]
@@ -33,13 +33,8 @@ class ClipSegSegmenter:
         """
         from transformers import AutoImageProcessor, AutoTokenizer, CLIPSegForImageSegmentation
 
-        from kosmosg.checkpoints.pretrained import load_preprocessor
-
-        folder = find_model(name)
         return cls(
-            load_model(CLIPSegForImageSegmentation, name, folder, choose_dtype()),
-            load_preprocessor(AutoImageProcessor, folder, name=name, backend="pil"),
-            load_preprocessor(AutoTokenizer, folder, name=name),
+            *load_model(CLIPSegForImageSegmentation, name, AutoImageProcessor, AutoTokenizer)
         )
 
     @torch.inference_mode()

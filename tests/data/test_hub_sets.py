@@ -121,7 +121,7 @@ def test_a_commit_that_is_gone(hub: Hub, tmp_path: Path) -> None:
         (f"hub:{NAME},split=validation", r"has no split 'validation'. Choose one: .*train or test"),
         (f"hub:{NAME},config=large", r"cannot be opened .*large.* config=NAME"),
         (f"hub:{NAME},columns=edits", r"has no column input_image.* it has image, caption"),
-        ("hub:someone/pictures", r"is of the kind imagefolder, which has no table"),
+        ("hub:someone/photos", r"is of the kind imagefolder, which has no table"),
         ("hub:someone/empty", r"someone/empty cannot be opened"),
     ],
 )
@@ -129,7 +129,7 @@ def test_sets_that_cannot_be_had(hub: Hub, tmp_path: Path, text: str, message: s
     hub.add(NAME, FILES, kind="datasets")
     hub.add("someone/secret", FILES, kind="datasets", private=True)
     hub.add("someone/gated", FILES, kind="datasets", gated=True)
-    hub.add("someone/pictures", {"train/a.png": b"", "train/b.png": b""}, kind="datasets")
+    hub.add("someone/photos", {"train/a.png": b"", "train/b.png": b""}, kind="datasets")
     hub.add("someone/empty", {"README.md": b"nothing"}, kind="datasets")
     with pytest.raises(DataError, match=message):
         mixture(fixed(tmp_path, text))
