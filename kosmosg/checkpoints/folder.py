@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from transformers import CLIPImageProcessorPil
 
+from kosmosg.checkpoints.history import HISTORY
 from kosmosg.checkpoints.loading import cannot_load, check_config, load_component, load_model
 from kosmosg.checkpoints.stable_diffusion import load_scheduler
 from kosmosg.errors import WeightsError
@@ -23,6 +24,8 @@ ENVIRONMENT_VARIABLE = "KOSMOSG_WEIGHTS"
 DEFAULT_DIRECTORY = Path("weights/kosmos-g")
 MINIATURE = Path("weights/miniature")
 CONTROLNETS = Path("weights/controlnet")
+# What a stage may begin with besides: the teacher of stage 2, and the half that only it trains.
+TRAINING_PARTS = ("text_encoder", "clip_tokenizer", "reconstruction")
 
 # Component → library and class, as diffusers writes them into model_index.json.
 COMPONENTS = {
@@ -42,6 +45,10 @@ NETWORKS: dict[str, Any] = {
     "safety_checker": StableDiffusionSafetyChecker,
 }
 # What is taken of a Hub repository. Nothing else is read: no pickles, no code.
+TRAINING_PATTERNS = [
+    HISTORY,
+    *(f"{part}/*.{kind}" for part in TRAINING_PARTS for kind in ("json", "safetensors", "txt")),
+]
 PATTERNS = [
     "model_index.json",
     *(
@@ -81,11 +88,38 @@ def find_weights(argument: str | os.PathLike | None = None) -> Path:
     return directory
 
 
-def locate_weights(source: str | Path, **options: Any) -> Path:
+def fetch_weights(
+    argument: str | Path | None, *, training: bool = False, revision: str | None = None
+) -> Path:
+    """Find the weights directory as ``find_weights`` does, or fetch it if the Hub is named.
+
+    Args:
+        argument: A folder, a repository (``owner/name``), or nothing.
+        training: Take what only a stage of training needs along.
+        revision: Of the repository.
+
+    Raises:
+        WeightsError: If there is neither, or something is missing.
+    """
+    if argument is None or not is_on_hub(argument):
+        return find_weights(argument)
+    directory = locate_weights(str(argument), training=training, revision=revision)
+    check_layout(directory)
+    return directory
+
+
+def is_on_hub(argument: str | Path) -> bool:
+    """Tell whether a command's argument is meant for the Hub: ``weights/typo`` lies here."""
+    name = str(argument)
+    return is_repository_id(name) and not Path(name).parent.is_dir()
+
+
+def locate_weights(source: str | Path, *, training: bool = False, **options: Any) -> Path:
     """Find a weights folder, or fetch one from the Hub into its cache.
 
     Args:
         source: A folder, or a repository (``owner/name``).
+        training: Take what only a stage of training needs along.
         options: As ``huggingface_hub.snapshot_download`` takes them: revision, cache_dir, token, …
 
     Raises:
@@ -93,7 +127,8 @@ def locate_weights(source: str | Path, **options: Any) -> Path:
     """
     if not is_repository_id(source):
         return Path(source)
-    return fetch_repository(str(source), PATTERNS, **options)
+    patterns = [*PATTERNS, *TRAINING_PATTERNS] if training else PATTERNS
+    return fetch_repository(str(source), patterns, **options)
 
 
 def check_layout(directory: Path, without: Container[str] = ()) -> None:
@@ -109,6 +144,18 @@ def check_layout(directory: Path, without: Container[str] = ()) -> None:
             f"{directory} is not a weights directory: it lacks {', '.join(missing)}. A checkpoint "
             "of the authors must be converted first (python -m kosmosg convert)."
         )
+
+
+def stored_precision(directory: Path) -> torch.dtype:
+    """Tell the precision that the weights of a folder were written in.
+
+    Raises:
+        WeightsError: If the folder is none of weights.
+    """
+    check_layout(directory)
+    config = check_config(directory / "kosmosg" / "config.json", "kosmosg")
+    name = str(config.get("dtype") or config.get("torch_dtype"))
+    return {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(name, torch.float32)
 
 
 def open_part(name: str, directory: Path, dtype: torch.dtype) -> Any:

@@ -1,10 +1,14 @@
 """Weights on the Hugging Face Hub: a repository with a weights folder and a model card."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard, ModelCardData
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData
+from huggingface_hub.utils import filter_repo_objects
 
+from kosmosg.checkpoints.folder import PATTERNS, TRAINING_PATTERNS
+from kosmosg.checkpoints.history import read_history
 from kosmosg.errors import WeightsError
 from kosmosg.utils.hub import explain
 
@@ -39,16 +43,41 @@ After `import kosmosg`, diffusers opens it too: `DiffusionPipeline.from_pretrain
 | safety checker | {checker} |
 | precision | {precision} |
 """
+HISTORY_TITLE = """
+## Training
+
+| stage | data | updates × batch | learning rate | last loss |
+|---|---|---|---|---|
+"""
+# Of Stable Diffusion v1.5, whose decoder is in the weights as it is.
+LICENCE = "creativeml-openrail-m"
 
 
-def make_card(pipeline: Any, repository: str) -> ModelCard:
-    """Describe a ``KosmosGPipeline`` for who finds it on the Hub."""
+def make_card(
+    pipeline: Any,
+    repository: str,
+    *,
+    history: Sequence[dict[str, Any]] = (),
+    tables: Sequence[str] = (),
+    licence: str = LICENCE,
+) -> ModelCard:
+    """Describe a ``KosmosGPipeline`` for who finds it on the Hub.
+
+    Args:
+        pipeline: What is described.
+        repository: What it is called there.
+        history: What it was trained on, as ``history`` reads it.
+        tables: Of evaluations, in Markdown.
+        licence: As the Hub calls it.
+    """
     model = pipeline.kosmosg
     text, aligner = model.config.kosmos2.text_config, model.config.aligner_config
     data = ModelCardData(
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=["kosmos-g", "diffusers:KosmosGPipeline"],
+        license=licence,
+        datasets=sorted(set(_sets(history))) or None,
     )
     body = CARD.format(
         repository=repository,
@@ -64,7 +93,28 @@ def make_card(pipeline: Any, repository: str) -> ModelCard:
         checker="yes" if pipeline.safety_checker else "no",
         precision=str(model.dtype).removeprefix("torch."),
     )
+    if history:
+        body += HISTORY_TITLE + "".join(map(_row, history))
+    for table in tables:
+        body += f"\n## Evaluation\n\n{table.strip()}\n"
     return ModelCard(f"---\n{data.to_yaml()}\n---\n{body}")
+
+
+def _sets(history: Sequence[dict[str, Any]]) -> list[str]:
+    """Name the sets on the Hub, whose names alone have a commit behind them."""
+    return [name.partition("@")[0] for each in history for name in each["data"] if "@" in name]
+
+
+def _row(entry: dict[str, Any]) -> str:
+    cells = (
+        entry["stage"],
+        "<br>".join(entry["data"]),
+        f"{entry['updates']} × {entry['batch_size']}",
+        entry.get("learning_rate", "–"),
+        f"{entry['loss']:.4g}" if isinstance(entry.get("loss"), float) else "–",
+    )
+    texts = (" ".join(str(cell).replace("|", "\\|").split()) for cell in cells)
+    return f"| {' | '.join(texts)} |\n"
 
 
 def publish(
@@ -76,8 +126,12 @@ def publish(
     token: str | bool | None = None,
     commit_message: str | None = None,
     create_pr: bool = False,
+    licence: str = LICENCE,
+    tables: Sequence[str] = (),
 ) -> str:
     """Upload a weights folder, with a model card unless the repository has one.
+
+    Of the folder goes what is read of a repository, and a card of its own, ``README.md``.
 
     Args:
         folder: What ``save_pretrained`` wrote.
@@ -87,6 +141,8 @@ def publish(
         token: Of someone who may write; the one that is logged in by default.
         commit_message: In the repository's history.
         create_pr: Ask for the change instead of making it.
+        licence: For the card, as the Hub calls it.
+        tables: Of evaluations, for the card.
 
     Returns:
         The address of the commit.
@@ -95,16 +151,31 @@ def publish(
         WeightsError: If the Hub cannot be reached or refuses it.
     """
     api = HfApi(token=token)
+    history = read_history(folder) or (read_history(pipeline.folder) if pipeline.folder else [])
+    own_card = folder / "README.md"
     try:
         name = api.create_repo(repository, private=private, exist_ok=True).repo_id
-        if not api.file_exists(name, "README.md"):
-            make_card(pipeline, name).save(folder / "README.md")
-        return api.upload_folder(
-            repo_id=name,
-            folder_path=folder,
+        operations = [
+            CommitOperationAdd(path_in_repo=file, path_or_fileobj=folder / file)
+            for file in _list_files(folder)
+        ]
+        if own_card.is_file():
+            operations.append(CommitOperationAdd("README.md", own_card))
+        elif not api.file_exists(name, "README.md"):
+            card = make_card(pipeline, name, history=history, tables=tables, licence=licence)
+            operations.append(CommitOperationAdd("README.md", str(card).encode()))
+        return api.create_commit(
+            name,
+            operations,
             commit_message=commit_message or f"Upload {type(pipeline).__name__}",
             create_pr=create_pr,
         ).commit_url
     except Exception as error:
         # The client's own errors, those of its HTTP library and those of the disk.
         raise WeightsError(explain(error, repository)) from error
+
+
+def _list_files(folder: Path) -> list[str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [path.relative_to(folder).as_posix() for path in files]
+    return list(filter_repo_objects(names, allow_patterns=[*PATTERNS, *TRAINING_PATTERNS]))

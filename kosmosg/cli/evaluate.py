@@ -62,7 +62,7 @@ def _prepare(
     """Find processes, device and model, and say what generates and how."""
     import torch
 
-    from kosmosg.checkpoints.folder import find_weights
+    from kosmosg.checkpoints.folder import fetch_weights
     from kosmosg.evaluation.metrics import check_libraries
     from kosmosg.evaluation.models import Sampling
     from kosmosg.evaluation.run import ImageSettings, ModelSource
@@ -79,7 +79,7 @@ def _prepare(
         device = named
     dtype = model_options.dtype or ("float16" if device.type == "cuda" else "float32")
     model = ModelSource(
-        source=options.pipeline or find_weights(model_options.weights),
+        source=options.pipeline or fetch_weights(model_options.weights),
         diffusers=bool(options.pipeline),
     )
     if options.output.resolve().is_relative_to(Path(model.source).resolve()):

@@ -36,7 +36,7 @@ class ModelOptions:
     """What generates, and where.
 
     Attributes:
-        weights: Weights folder; else KOSMOSG_WEIGHTS, else weights/kosmos-g.
+        weights: Weights folder or Hub id; else KOSMOSG_WEIGHTS, else weights/kosmos-g.
         device: Such as cpu or cuda:1; else cuda if there is one, else cpu.
         dtype: Precision; else float16 on cuda and float32 elsewhere.
     """
@@ -49,11 +49,11 @@ class ModelOptions:
         """Open the weights."""
         import torch
 
-        from kosmosg.checkpoints.folder import find_weights
+        from kosmosg.checkpoints.folder import fetch_weights
         from kosmosg.pipeline import KosmosGPipeline
 
         return KosmosGPipeline.from_pretrained(
-            find_weights(self.weights),
+            fetch_weights(self.weights),
             torch_dtype=getattr(torch, self.dtype) if self.dtype else None,
             device=self.device,
         )

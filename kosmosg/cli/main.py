@@ -21,6 +21,7 @@ from kosmosg.cli.evaluate import Evaluate
 from kosmosg.cli.generate import Generate, Mix
 from kosmosg.cli.parsing import UsageError, parse
 from kosmosg.cli.train import Train
+from kosmosg.cli.upload import Upload
 from kosmosg.errors import KosmosGError
 
 
@@ -43,7 +44,19 @@ class Program:
 class KosmosGProgram(Program):
     """KOSMOS-G: images of the subjects in your input images."""
 
-    command: Generate | Mix | Demo | Convert | Download | New | Train | Estimate | Curate | Evaluate
+    command: (
+        Generate
+        | Mix
+        | Demo
+        | Convert
+        | Download
+        | New
+        | Train
+        | Estimate
+        | Curate
+        | Evaluate
+        | Upload
+    )
 
     def run(self) -> None:
         """Run the command."""

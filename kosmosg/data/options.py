@@ -50,6 +50,15 @@ class NamedData:
         """What to call it in messages."""
         return f"{HUB}{self.repository}" if self.repository else str(self.path)
 
+    @property
+    def public_name(self) -> str:
+        """What to call it where others read it: a folder without where it lies."""
+        return (
+            f"{self.repository}@{self.revision}"
+            if self.repository
+            else str(self.path and self.path.name)
+        )
+
     @classmethod
     def parse(cls, text: str) -> "NamedData":
         """Read ``FOLDER[:WEIGHT]`` or ``hub:OWNER/NAME[:WEIGHT]``, such as ``shards/captions:2``.

@@ -1,7 +1,9 @@
-"""Which commit of a set on the Hub a run reads: the one that it began with."""
+"""Which commits of sets and weights on the Hub a run reads: those that it began with."""
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from kosmosg.errors import DataError
 from kosmosg.utils.files import atomic_file, reason
 from kosmosg.utils.hub import explain
 
-RECORD = "data.json"  # in the run's folder: the commits by repository and revision
+RECORD = "revisions.json"  # in the run's folder: the commits by repository and revision
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 
@@ -32,19 +34,19 @@ def fix_revisions(data: tuple[NamedData, ...], run: Path) -> tuple[NamedData, ..
     """
     if not any(each.repository and not is_commit(each.revision) for each in data):
         return data
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        with FileLock(run / f".{RECORD}.lock"):
-            file = run / RECORD
-            noted = _read(file)
-            known = dict(noted)
-            found = tuple(_fix(each, known) for each in data)
-            if known != noted:
-                with atomic_file(file) as unfinished:
-                    unfinished.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{run / RECORD} cannot be written ({reason(error)}).") from error
-    return found
+    with _record(run) as known:
+        return tuple(
+            each
+            if not each.repository or is_commit(each.revision)
+            else replace(each, revision=_fix(known, "dataset", each.repository, each.revision))
+            for each in data
+        )
+
+
+def fix_weights(repository: str, run: Path) -> str:
+    """Find the commit of the weights that a run begins with, as ``fix_revisions`` does of sets."""
+    with _record(run) as known:
+        return _fix(known, "model", repository, None)
 
 
 def is_commit(revision: str | None) -> bool:
@@ -52,18 +54,33 @@ def is_commit(revision: str | None) -> bool:
     return revision is not None and _COMMIT.fullmatch(revision) is not None
 
 
-def _fix(data: NamedData, known: dict[str, str]) -> NamedData:
-    if not data.repository or is_commit(data.revision):
-        return data
-    key = f"{data.repository}@{data.revision or 'main'}"
-    if key not in known:
-        known[key] = _ask(data.repository, data.revision)
-    return replace(data, revision=known[key])
-
-
-def _ask(repository: str, revision: str | None) -> str:
+@contextmanager
+def _record(run: Path) -> Iterator[dict[str, str]]:
+    """Open a run's record, and keep what is added to it; one process at a time."""
     try:
-        commit = HfApi().dataset_info(repository, revision=revision).sha
+        run.mkdir(parents=True, exist_ok=True)
+        with FileLock(run / f".{RECORD}.lock"):
+            file = run / RECORD
+            known = _read(file)
+            before = dict(known)
+            yield known
+            if known != before:
+                with atomic_file(file) as unfinished:
+                    unfinished.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{run / RECORD} cannot be written ({reason(error)}).") from error
+
+
+def _fix(known: dict[str, str], kind: str, repository: str, revision: str | None) -> str:
+    key = f"{kind}s/{repository}@{revision or 'main'}"
+    if key not in known:
+        known[key] = _ask(kind, repository, revision)
+    return known[key]
+
+
+def _ask(kind: str, repository: str, revision: str | None) -> str:
+    try:
+        commit = HfApi().repo_info(repository, repo_type=kind, revision=revision).sha
     except Exception as error:
         # The client's own errors and those of its HTTP library.
         raise DataError(explain(error, repository)) from error

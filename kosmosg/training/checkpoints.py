@@ -145,6 +145,18 @@ def check_resumption(
     )
 
 
+def last_loss(output: Path) -> float | None:
+    """Tell the loss that a run's newest checkpoint has noted, if it has."""
+    folder = find_latest(output)
+    if folder is None:
+        return None
+    try:
+        noted = json.loads((folder / "state.json").read_text(encoding="utf-8"))["report"]
+        return noted.get("loss")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise unusable(folder, "cannot be read", error) from error
+
+
 def check_known_settings(output: Path, settings: Mapping[str, Any]) -> None:
     """Check settings against a run's newest checkpoint, before anything is written beside it.
 

@@ -37,6 +37,7 @@ class Report:
         self._bar: tqdm | None = None
         self._sums: dict[str, float] = {}
         self._counted = 0
+        self.loss: float | None = None  # as the log has it last
 
     def begin(self, step: int) -> None:
         """Open the log, without what it says of later steps, and draw the line.
@@ -76,6 +77,7 @@ class Report:
             means = {name: value / self._counted for name, value in self._sums.items()}
             with self._writing():
                 self._accelerator.log(means, step)
+            self.loss = means["loss"]
             self._bar.set_postfix_str(f"loss {means['loss']:.4g}", refresh=False)
             self._sums, self._counted = {}, 0
         self._bar.update(self._options.batch_size)
@@ -95,11 +97,12 @@ class Report:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is counted and not logged yet."""
-        return {"sums": dict(self._sums), "counted": self._counted}
+        return {"sums": dict(self._sums), "counted": self._counted, "loss": self.loss}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on counting, so that a log's entry is the mean over all of its updates."""
         self._sums, self._counted = dict(state["sums"]), state["counted"]
+        self.loss = state.get("loss")
 
     def close(self) -> None:
         """End the line and the log."""

@@ -145,11 +145,11 @@ class StageOptions:
     """What every stage of KOSMOS-G takes.
 
     Attributes:
-        weights: Weights folder to begin with, from convert, new or another stage.
+        weights: Weights to begin with, a folder from convert, new or another stage, or a Hub id.
     """
 
     stage: ClassVar[StageName]
-    weights: Path
+    weights: str | Path
     data: StreamOptions
     loop: LoopOptions
 

@@ -9,14 +9,17 @@ from typing import Any
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from kosmosg.checkpoints.folder import fetch_weights, is_on_hub
+from kosmosg.checkpoints.history import add_history
 from kosmosg.checkpoints.loading import REMEDY, check_config, load_module
 from kosmosg.checkpoints.stable_diffusion import StableDiffusionSource, load_scheduler
 from kosmosg.data.options import EntityOptions
 from kosmosg.data.preprocessing import CaptionLimits, DocumentPreparer, PromptPreparer
-from kosmosg.data.revisions import fix_revisions
+from kosmosg.data.revisions import fix_revisions, fix_weights
 from kosmosg.errors import TrainingError, WeightsError
 from kosmosg.models.aligner import Reconstruction
 from kosmosg.models.config import AlignerConfig
+from kosmosg.training.checkpoints import last_loss
 from kosmosg.training.data import TrainingData
 from kosmosg.training.estimate import check_room, pass_of
 from kosmosg.training.footprint import Sizes
@@ -33,6 +36,7 @@ from kosmosg.training.starting_weights import (
     load_teacher_tokenizer,
     load_text_encoder,
 )
+from kosmosg.utils.files import reason
 from kosmosg.utils.fingerprint import fingerprint, fingerprint_of
 
 logger = logging.getLogger(__name__)
@@ -52,20 +56,55 @@ def train_stage(options: StageOptions) -> Path:
     Raises:
         KosmosGError: If it cannot start, go on or be resumed.
     """
-    start = StartingWeights(directory=options.weights)
+    start = StartingWeights(directory=_find_start(options))
     start.check_output(options.loop.output)
     named = fix_revisions(options.data.data, options.loop.output)
     data = TrainingData.of(replace(options.data, data=named), options.loop)
-    _check_room(options)
+    _check_room(start, options)
     trainers: dict[type, Any] = {
         LmOptions: _train_lm,
         AlignOptions: _train_align,
         InstructOptions: _train_instruct,
     }
-    return trainers[type(options)](start, data, options)
+    result = trainers[type(options)](start, data, options)
+    if os.environ.get("RANK", "0") == "0":
+        _note_history(result, start, data, options)
+    return result
 
 
-def _check_room(options: StageOptions) -> None:
+def _find_start(options: StageOptions) -> Path:
+    """Find the weights that a stage begins with; of the Hub, the commit that the run began with."""
+    if not is_on_hub(options.weights):
+        return Path(options.weights)
+    commit = fix_weights(str(options.weights), options.loop.output)
+    return fetch_weights(options.weights, training=True, revision=commit)
+
+
+def _note_history(
+    result: Path, start: StartingWeights, data: TrainingData, options: StageOptions
+) -> None:
+    """Note in the result what it was trained on, for its model card."""
+    loop = options.loop
+    names = [each.public_name for each in data.data]
+    loss = last_loss(loop.output)
+    entry: dict[str, Any] = {
+        "stage": options.stage,
+        "data": names,
+        "updates": loop.updates,
+        "batch_size": loop.batch_size,
+        "learning_rate": loop.learning_rate,
+        "seed": loop.seed,
+    }
+    try:
+        add_history(result, start.directory, entry | ({} if loss is None else {"loss": loss}))
+    except OSError as error:
+        raise TrainingError(
+            f"{result} cannot be written ({reason(error)}). Make room and start the same command "
+            "again: all updates are done."
+        ) from error
+
+
+def _check_room(start: StartingWeights, options: StageOptions) -> None:
     """Tell before anything is loaded that a card is too small; of shards nothing is known.
 
     Raises:
@@ -76,7 +115,7 @@ def _check_room(options: StageOptions) -> None:
     free, _ = torch.cuda.mem_get_info(int(os.environ.get("LOCAL_RANK", "0")))
     loop = options.loop
     samples = loop.micro_batch_size or loop.share(int(os.environ.get("WORLD_SIZE", "1")))
-    sizes = Sizes.of(options.weights)
+    sizes = Sizes.of(start.directory)
     kept = {"ema": loop.ema_decay is not None, "optimizer": loop.optimizer}
     if told := check_room(sizes, sizes.fitted(pass_of(options)), samples, free, **kept):
         logger.warning(told)

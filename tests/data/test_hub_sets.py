@@ -77,7 +77,7 @@ def test_a_run_keeps_its_commit(hub: Hub, tmp_path: Path) -> None:
     first = repository.branches["main"]
     begun = fixed(tmp_path / "run")
     assert begun.revision == first
-    assert json.loads((tmp_path / "run" / RECORD).read_text()) == {f"{NAME}@main": first}
+    assert json.loads((tmp_path / "run" / RECORD).read_text()) == {f"datasets/{NAME}@main": first}
     other = {"data/train-00000-of-00001.parquet": to_parquet(captions(5, 100))}
     repository.commit(other)
     asked = len(hub.seen)
@@ -93,7 +93,7 @@ def test_a_run_keeps_its_commit(hub: Hub, tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "run" / RECORD).read_text())) == 2
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"someone/set@main": "main"}', "\0"])
+@pytest.mark.parametrize("text", ["{", "[]", '{"datasets/someone/set@main": "main"}', "\0"])
 def test_a_record_that_says_nothing(hub: Hub, tmp_path: Path, text: str) -> None:
     hub.add(NAME, FILES, kind="datasets")
     (tmp_path / RECORD).write_text(text)

@@ -75,7 +75,7 @@ def test_a_process_that_is_not_the_first_says_nothing(
     report.count(1, {"loss": 1.0})
     report.show(1, Image.new("RGB", (2, 2)))
     report.close()
-    assert report.state_dict() == {"sums": {}, "counted": 0}
+    assert report.state_dict() == {"sums": {}, "counted": 0, "loss": None}
     assert not (tmp_path / "run").exists()
 
 

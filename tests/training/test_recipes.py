@@ -117,7 +117,7 @@ def test_published_settings_are_the_defaults(name: str, tmp_path: Path) -> None:
     wanted = PUBLISHED | DEFAULTS[name]
     wanted["data"] = tuple(map(NamedData.parse, wanted["data"]))
     assert {key: found[key] for key in wanted} == wanted
-    assert (found["weights"], found["output"]) == (Path("weights"), Path("output"))
+    assert (found["weights"], found["output"]) == ("weights", Path("output"))
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
