@@ -5,6 +5,9 @@
 
 accelerated() { # accelerated COMMAND…: kosmosg COMMAND by accelerate, on all GPUs
   local launcher
+  if [ "${CONFIG:-}" = none ]; then # in one process, without accelerate's launcher
+    exec "${PYTHON:-.venv/bin/python}" -m kosmosg "$@"
+  fi
   read -ra launcher <<< "${LAUNCH:-}" # such as --num_processes 4
   exec "${PYTHON:-.venv/bin/python}" -m accelerate.commands.launch \
     --config_file "${CONFIG:-runs/accelerate/ddp.yaml}" ${launcher[@]+"${launcher[@]}"} \

@@ -2,6 +2,7 @@
 
 import random
 import string
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,15 @@ import sentencepiece
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPTokenizer
+from tokenizers import Tokenizer, models
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPTokenizer,
+    Kosmos2Config,
+    Kosmos2ForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
 
 from kosmosg.checkpoints import stable_diffusion
 from kosmosg.checkpoints.parameter_names import KOSMOSG, RECONSTRUCTION, UNET, VAE, official_key
@@ -94,6 +103,27 @@ def write_tokenizer(directory: Path, vocabulary: int) -> KosmosGTokenizer:
     text = "".join(f"{piece} 1\n" for piece in pieces)
     (directory / DICTIONARY_FILE).write_text(text, encoding="utf-8")
     return KosmosGTokenizer.from_pretrained(directory)
+
+
+def write_kosmos2(folder: Path, extra: Sequence[str] = ("<grounding>",)) -> None:
+    """Write a small random Kosmos-2, whose vocabulary is ours, shuffled and with words of its own.
+
+    Args:
+        folder: Gets ``kosmos2``, and ``tokenizer``, which is KOSMOS-G's.
+        extra: The words of its own.
+    """
+    words = write_tokenizer(folder / "tokenizer", SIZES["vocab_size"])
+    leading, rest = words.symbols[:4], [*words.symbols[4:], *extra]
+    random.Random(0).shuffle(rest)
+    vocabulary = {symbol: index for index, symbol in enumerate(leading + rest)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder / "kosmos2")
+    config: Any = KosmosGConfig.from_sizes(SIZES).kosmos2
+    config.text_config.vocab_size = len(vocabulary)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Kosmos2ForConditionalGeneration(Kosmos2Config.from_dict(config.to_dict()))
+    model.save_pretrained(folder / "kosmos2")
 
 
 def write_clip_tokenizer(directory: Path) -> CLIPTokenizer:

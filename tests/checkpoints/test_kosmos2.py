@@ -1,19 +1,16 @@
 """Starting from Kosmos-2: the same text gives the same features, whatever its ids were there."""
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models
-from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import Kosmos2ForConditionalGeneration
 
 from kosmosg.checkpoints.kosmos2 import convert_kosmos2
 from kosmosg.cli import main as cli
 from kosmosg.errors import CheckpointError
-from kosmosg.models.kosmosg import KosmosGConfig
 from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.prompts.prompt import parse_text
 from tests import tiny
@@ -23,20 +20,9 @@ EXTRA = ["<patch_index_0000>", "<phrase>", "<grounding>"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small random Kosmos-2 whose vocabulary is ours, shuffled and with words of its own."""
+    """A small random Kosmos-2, and a decoder for it."""
     folder = tmp_path_factory.mktemp("kosmos2")
-    words = tiny.write_tokenizer(folder / "tokenizer", tiny.SIZES["vocab_size"])
-    leading, rest = words.symbols[:4], words.symbols[4:] + EXTRA
-    random.Random(0).shuffle(rest)
-    vocabulary = {symbol: index for index, symbol in enumerate(leading + rest)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder / "kosmos2")
-
-    config: Any = KosmosGConfig.from_sizes(tiny.SIZES).kosmos2
-    config.text_config.vocab_size = len(vocabulary)
-    torch.manual_seed(0)
-    model = Kosmos2ForConditionalGeneration(Kosmos2Config.from_dict(config.to_dict()))
-    model.save_pretrained(folder / "kosmos2")
+    tiny.write_kosmos2(folder, EXTRA)
     tiny.make_random_decoder(tiny.SIZES["aligner"]["dim"]).save_pretrained(folder / "sd")
     return folder
 

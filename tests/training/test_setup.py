@@ -63,7 +63,7 @@ def test_the_rest_is_carried_over_as_it_is(trained: Trained, world: World, part:
 
 
 def test_what_is_in_a_result(trained: Trained, world: World) -> None:
-    common = {folder.name for folder in world.start.iterdir()}
+    common = {folder.name for folder in world.start.iterdir()} | {"training.json"}
     assert {each.name for each in (trained.lm / "weights").iterdir()} == common
     found = {each.name for each in (trained.align / "weights").iterdir()}
     assert found == common | {"reconstruction"}
