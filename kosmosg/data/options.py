@@ -47,8 +47,10 @@ class NamedData:
 
     @property
     def name(self) -> str:
-        """What to call it in messages."""
-        return f"{HUB}{self.repository}" if self.repository else str(self.path)
+        """What to call it in messages; parts of one set have different names."""
+        split = f",split={self.split}" if self.split != "train" else ""
+        config = f",config={self.config}" if self.config else ""
+        return f"{f'{HUB}{self.repository}' if self.repository else self.path}{split}{config}"
 
     @property
     def public_name(self) -> str:

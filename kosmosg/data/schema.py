@@ -154,6 +154,10 @@ class Shard(Protocol):
         """Find the samples without decoding them; damage is reported, not raised."""
         ...
 
+    def expect(self) -> None:
+        """Begin to fetch it, if that takes time: it is the next to be found."""
+        ...
+
     def read(self, entry: Any, generator: np.random.Generator) -> Sample:
         """Read one sample.
 

@@ -114,6 +114,8 @@ class ShardWalk:
             self._shard_order = self._shuffle_shards()
         damage = self._open_shard()
         self._entered.append((self._current.name, damage))
+        if (following := self._shard + 1) < len(self._shards):
+            self._shards[int(self._shard_order[following])].expect()
 
     def _open_shard(self) -> tuple[BadSample, ...]:
         """Look through the current shard; a walk that has not begun has none."""

@@ -7,7 +7,7 @@ seed. Which columns make a sample is ``columns``'s.
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -42,6 +42,8 @@ _ROWS = 1 << 40  # at once: all that there are
 _EMPTY = pyarrow.table({})
 _loaded: WeakValueDictionary["TableShard", "_Table"] = WeakValueDictionary()
 _loading = Lock()
+_expected: dict["TableShard", Future[pyarrow.Table]] = {}
+_fetching = ThreadPoolExecutor(4, "kosmosg-tables")  # a piece for each of as many sets
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,7 +81,8 @@ class TableShard:
             table = _loaded.get(self)
             if table is None:
                 try:
-                    table = _loaded[self] = _Table(self._load())
+                    begun = _expected.pop(self, None)
+                    table = _loaded[self] = _Table(begun.result() if begun else self._load())
                 except Exception as error:
                     # Each format has errors of its own. Of a commit no file can be missing.
                     gone = isinstance(error, FileNotFoundError | PermissionError)
@@ -91,6 +94,11 @@ class TableShard:
                     fault = BadSample("broken-shard", reason(error))
                     return Scan(entries=(), damage=(fault,))
         return Scan(entries=table)
+
+    def expect(self) -> None:
+        """Read the piece beforehand: over the network that takes as long as using it."""
+        if self not in _loaded and self not in _expected:
+            _expected[self] = _fetching.submit(self._load)
 
     def read(self, entry: "_Place", generator: np.random.Generator) -> Sample:
         """Make a sample of a row."""
@@ -222,8 +230,8 @@ def _choose_split(data: NamedData, builder: Any) -> list[Path]:
         )
     if data.split not in splits:
         raise DataError(
-            f"{data.name} has no split {data.split!r}. Choose one: {data.name},split="
-            f"{' or '.join(splits) or 'NAME'}."
+            f"{data.repository or data.path} has no split {data.split!r}. Choose one: split="
+            f"{' or split='.join(splits) or 'NAME'}."
         )
     return [Path(file) for file in splits[data.split]]
 

@@ -14,6 +14,7 @@ from kosmosg.data.opening import identify_data, open_data
 from kosmosg.data.options import DataOptions, StreamOptions
 from kosmosg.data.packing import PackedMixture
 from kosmosg.data.preprocessing import Prepared
+from kosmosg.data.revisions import fix_revisions
 from kosmosg.data.schema import CaptionRules, CaptionSample, Sample, Shard
 from kosmosg.errors import DataError
 from kosmosg.prompts.images import clip_pixels, target_pixels
@@ -36,8 +37,13 @@ class TrainingData(StreamOptions):
 
     @classmethod
     def of(cls, options: DataOptions, loop: LoopOptions) -> "TrainingData":
-        """Bring together what is read and the seed of the run."""
-        return cls(**vars(options), seed=loop.seed)
+        """Bring together what is read, at the commits that the run began with, and its seed.
+
+        Raises:
+            DataError: If the Hub does not know a set.
+        """
+        data = fix_revisions(options.data, loop.output)
+        return cls(**{**vars(options), "data": data}, seed=loop.seed)
 
     def identity(self) -> dict[str, Any]:
         """Return what a resumed run must have in common with the one it goes on with.
@@ -60,6 +66,12 @@ class TrainingData(StreamOptions):
             DataError: If a set is weighted, which has no meaning here.
         """
         for data in self.data:
+            if data.repository:
+                raise DataError(
+                    f"{data.name} is read from a folder here, because each image is encoded once: "
+                    f"hf download --repo-type dataset {data.repository} --local-dir FOLDER, then "
+                    "name FOLDER."
+                )
             if data.weight != 1:
                 raise DataError(
                     f"{data.name} is given the weight {data.weight:g}, but all images are read "

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from kosmosg.checkpoints.loading import REMEDY, check_config, load_module
 from kosmosg.checkpoints.stable_diffusion import StableDiffusionSource, load_scheduler
 from kosmosg.data.options import EntityOptions
 from kosmosg.data.preprocessing import CaptionLimits, DocumentPreparer, PromptPreparer
-from kosmosg.data.revisions import fix_revisions, fix_weights
+from kosmosg.data.revisions import fix_weights
 from kosmosg.errors import TrainingError, WeightsError
 from kosmosg.models.aligner import Reconstruction
 from kosmosg.models.config import AlignerConfig
@@ -58,8 +58,7 @@ def train_stage(options: StageOptions) -> Path:
     """
     start = StartingWeights(directory=_find_start(options))
     start.check_output(options.loop.output)
-    named = fix_revisions(options.data.data, options.loop.output)
-    data = TrainingData.of(replace(options.data, data=named), options.loop)
+    data = TrainingData.of(options.data, options.loop)
     _check_room(start, options)
     trainers: dict[type, Any] = {
         LmOptions: _train_lm,

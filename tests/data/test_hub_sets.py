@@ -118,7 +118,10 @@ def test_a_commit_that_is_gone(hub: Hub, tmp_path: Path) -> None:
         ("hub:someone/secret", r"without a token of its owner"),
         ("hub:someone/gated", r"someone/gated is open only to who has agreed to its terms. Agree"),
         (f"hub:{NAME},revision=v9", r"someone/set has no such revision"),
-        (f"hub:{NAME},split=validation", r"has no split 'validation'. Choose one: .*train or test"),
+        (
+            f"hub:{NAME},split=validation",
+            r"has no split 'validation'. Choose one: split=train or split=test",
+        ),
         (f"hub:{NAME},config=large", r"cannot be opened .*large.* config=NAME"),
         (f"hub:{NAME},columns=edits", r"has no column input_image.* it has image, caption"),
         ("hub:someone/photos", r"is of the kind imagefolder, which has no table"),

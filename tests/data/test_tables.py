@@ -1,6 +1,8 @@
 """Folders of tables, in the order of shards: whole, resumed, shared out, and damaged."""
 
 import json
+import threading
+import time
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from kosmosg.data.mixture import Mixture, ReadAhead, Source
 from kosmosg.data.opening import identify_data, open_data
 from kosmosg.data.options import NamedData
 from kosmosg.data.schema import CaptionRules, CaptionSample, SubjectSample
+from kosmosg.data.tables import TableShard
 from kosmosg.errors import DataError
 from tests.data.fakes import NO_LIMIT, label, take
 from tests.tables import captions, embedded, png, to_lines, to_parquet
@@ -75,6 +78,27 @@ def test_streams_of_a_process_share_what_they_read(folder: Path) -> None:
     assert first is second
 
 
+def test_the_next_piece_is_read_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, a_parquet=to_parquet(captions(30)))
+    read: list[tuple[str, int]] = []
+    load = TableShard._load
+
+    def noted(shard: TableShard) -> pyarrow.Table:
+        read.append((threading.current_thread().name, shard.piece[0]))
+        return load(shard)
+
+    monkeypatch.setattr(TableShard, "_load", noted)
+    stream = mixture(tmp_path)
+    next(stream)
+    deadline = time.monotonic() + 60
+    while len(read) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    here = threading.current_thread().name
+    assert [name == here for name, _ in read] == [True, False]
+    take(stream, 29)
+    assert sorted(piece for _, piece in read) == [0, 1, 2], "and none of them twice"
+
+
 def test_a_set_is_known_by_what_is_in_it(folder: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     write(moved, a_parquet=to_parquet(captions(25)), b_parquet=to_parquet(captions(12, 25)))
@@ -95,7 +119,7 @@ def test_splits(tmp_path: Path) -> None:
     for split, rows in (("train", 3), ("test", 2)):
         (shard,) = open_data(NamedData(path=tmp_path, split=split), RULES)
         assert len(shard.scan().entries) == rows
-    with pytest.raises(DataError, match=r"no split 'validation'. Choose one: .*,split=train or te"):
+    with pytest.raises(DataError, match=r"no split 'validation'. Choose one: split=train or sp"):
         open_data(NamedData(path=tmp_path, split="validation"), RULES)
 
 

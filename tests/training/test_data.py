@@ -71,6 +71,8 @@ def test_names_of_tables() -> None:
     )
     for text, wanted in cases:
         assert NamedData.parse(text) == NamedData(**wanted)
+    names = {NamedData.parse(f"hub:a/b{part}").name for part in ("", ",split=x", ",config=c")}
+    assert len(names) == 3, "parts of one set can be mixed"
 
 
 @pytest.mark.parametrize(
@@ -171,6 +173,8 @@ def test_what_is_encoded_once_is_not_weighted(tmp_path: Path) -> None:
     assert len(TrainingData(data=named(str(folder), f"{folder}:1")).shards()) == 2
     with pytest.raises(DataError, match=r"given the weight 2, but .* equally often"):
         TrainingData(data=named(str(folder), f"{folder}:2")).shards()
+    with pytest.raises(DataError, match="hf download --repo-type dataset a/b --local-dir FOLDER"):
+        TrainingData(data=named("hub:a/b")).shards()
 
 
 def test_stage_2_leaves_pictures_closed(tmp_path: Path) -> None:
