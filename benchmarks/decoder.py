@@ -22,8 +22,10 @@ from benchmarks.inference import (
 from benchmarks.measuring import Row, take_turns
 from kosmosg import KosmosGPipeline
 from kosmosg.checkpoints.stable_diffusion import make_decoder
+from kosmosg.diffusion.compiling import compile_decoder
 from kosmosg.diffusion.settings import DEFAULT_STEPS
 
+REGIONS = "repeated blocks and VAE decoder compiled, channels-last"
 MODES = {"torch.compile": "default", "CUDA graphs": "reduce-overhead", "autotuning": "max-autotune"}
 MATRIX = {"cuda": 8192, "cpu": 2048}  # sides that keep a device busy, and no longer than needed
 
@@ -33,7 +35,8 @@ def measure_decoder(bench: Inference) -> Iterator[Row]:
     precision = str(bench.fast).removeprefix("torch.")
     pipeline = bench.pipeline(bench.fast)
     plain, inputs = plain_pipeline(pipeline), ready_inputs(pipeline)
-    for title in ("attention written out", "channels-last U-Net and VAE decoder", *MODES):
+    plainer = ("attention written out", "channels-last U-Net and VAE decoder")
+    for title in (*plainer, REGIONS, *MODES):
         if title in MODES and not bench.on_gpu:
             yield Row(title=title, baseline=PLAIN, missing="no CUDA device")
             continue
@@ -44,7 +47,11 @@ def measure_decoder(bench: Inference) -> Iterator[Row]:
         }
         first = trials["variant"]().seconds
         found = take_turns(trials, bench.rounds)
-        note = f"{precision}, first image after {first:.0f} s" if title in MODES else precision
+        note = (
+            f"{precision}, first image after {first:.0f} s"
+            if title in (REGIONS, *MODES)
+            else precision
+        )
         yield bench.compare(title, PLAIN, found["variant"], found["plain"], note)
 
 
@@ -57,6 +64,8 @@ def change_decoder(plain: StableDiffusionPipeline, title: str) -> StableDiffusio
     else:
         unet.to(memory_format=torch.channels_last)
         vae.decoder.to(memory_format=torch.channels_last)
+    if title == REGIONS:
+        compile_decoder(unet, vae)
     if title in MODES:
         # Each batch size is compiled for itself: guessing at others would cost speed.
         unet.compile(mode=MODES[title], dynamic=False)
