@@ -30,6 +30,7 @@ from kosmosg.pipeline import KosmosGPipeline
 from kosmosg.serving.inputs import read_request
 from kosmosg.serving.metadata import save_image
 from kosmosg.utils.checks import check_integer
+from kosmosg.utils.devices import choose_device
 from kosmosg.utils.memory import reporting_out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 ALLOW_NO_CHECKER = "KOSMOSG_ALLOW_NO_SAFETY_CHECKER"
 DTYPE = "KOSMOSG_DTYPE"
 COMPILE = "KOSMOSG_COMPILE"
+OFFLOAD = "KOSMOSG_OFFLOAD"
 WARMED = (4, 1)  # images of a request: as many as predict.py draws by default, and one
 LARGEST_SIDE = 1024  # pixels: the bound of width and height in predict.py
 FULL_SIZE_PIXELS = 256  # a decoder trained on larger images draws what a checker should see
@@ -74,7 +76,10 @@ class Service:
         start = time.perf_counter()
         dtype = dtype or read_dtype()
         directory = find_weights(weights)
-        pipeline = KosmosGPipeline.from_pretrained(directory, torch_dtype=dtype, device=device)
+        if os.environ.get(OFFLOAD) == "1":
+            pipeline = open_offloaded(directory, device, dtype)
+        else:
+            pipeline = KosmosGPipeline.from_pretrained(directory, torch_dtype=dtype, device=device)
         pipeline.encoder.check_vocabulary()
         if (
             pipeline.safety_checker is None
@@ -182,12 +187,33 @@ def arrange(pipeline: KosmosGPipeline) -> None:
     What is computed in float32 there may be rounded as TF32 in between.
     """
     unet, vae = pipeline.unet, pipeline.vae
-    on_gpu = unet.device.type == "cuda"
+    on_gpu = pipeline._execution_device.type == "cuda"  # the weights themselves may be elsewhere
     if on_gpu or (unet.device.type == "cpu" and unet.dtype == torch.bfloat16):
         for network in (unet, vae.decoder):
             network.to(memory_format=torch.channels_last)
     if on_gpu:
         torch.set_float32_matmul_precision("high")
+
+
+def open_offloaded(
+    directory: Path, device: str | None, dtype: torch.dtype | None
+) -> KosmosGPipeline:
+    """Open weights that stay in the machine's memory, each network until it is needed.
+
+    Raises:
+        SettingError: If there is no GPU that they could go to.
+    """
+    target = choose_device(device)
+    if device is None and target.type == "cpu":
+        raise SettingError(
+            f"{OFFLOAD}=1 keeps the networks off the GPU until they are needed, and there is no "
+            f"GPU here. Leave {OFFLOAD} out."
+        )
+    if dtype is None and target.type == "cuda":
+        dtype = torch.float16
+    pipeline = KosmosGPipeline.from_pretrained(directory, torch_dtype=dtype, device="cpu")
+    pipeline.enable_model_cpu_offload(device=target)
+    return pipeline
 
 
 def warm_compiled(pipeline: KosmosGPipeline) -> None:

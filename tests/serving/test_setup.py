@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from kosmosg.errors import WeightsError
-from kosmosg.serving.service import ALLOW_NO_CHECKER, DTYPE, Service
+from kosmosg.diffusion.request import GenerationRequest
+from kosmosg.errors import SettingError, WeightsError
+from kosmosg.serving.service import ALLOW_NO_CHECKER, DTYPE, OFFLOAD, Service
 from scripts.local_server import ServerError
 from tests import tiny
 from tests.serving.client import Server, files
@@ -304,3 +305,21 @@ def test_start_of_a_server(copy: Path, tmp_path: Path) -> None:
         assert Image.open(io.BytesIO(content)).size == (128, 128)
     finally:
         server.stop()
+
+
+def test_offload_needs_a_gpu(complete: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(OFFLOAD, "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SettingError, match=r"there is no GPU here\. Leave KOSMOSG_OFFLOAD out"):
+        Service.open(complete)
+
+
+def test_offloaded_networks_draw_the_same(complete: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the CPU for a GPU nothing moves, but what would move it is put on every network."""
+    request = GenerationRequest(prompt="a cat", num_inference_steps=2, seed=5)
+    wanted = Service.open(complete).pipeline.generate(request, check_safety=False)
+    monkeypatch.setenv(OFFLOAD, "1")
+    pipeline = Service.open(complete, device="cpu").pipeline
+    assert all(hasattr(getattr(pipeline, name), "_hf_hook") for name in ("kosmosg", "unet", "vae"))
+    found = pipeline.generate(request, check_safety=False)
+    assert found.images[0].tobytes() == wanted.images[0].tobytes()
