@@ -13,12 +13,12 @@
 #
 #              preset, card, dollars an hour   stage 1  stage 2     stage 3   table  in all      dollars
 #              80      H100, 3                 0.2      20 to 32    10 to 16  2      32 to 50    97 to 151
-#              48      L40S, 1                 0.2      54 to 87    21 to 33  3      78 to 123   78 to 123
+#              48      L40S, 1                 0.2      54 to 87    28 to 44  3      85 to 135   85 to 135
 #              24      RTX 4090, 0.5           0.2      119 to 190  45 to 72  4      168 to 267  84 to 134
 #
-#              Prices are what such cards cost to rent, roughly. With 24 and 48 GB, stage 3 trains
-#              AlignerNet alone: weights, gradients and moments of all that it trains otherwise take
-#              16 bytes for each of 1.6 billion parameters, and 54 GB with all else (computed).
+#              Prices are what such cards cost to rent, roughly. GB of the card in stages 2 and 3, as
+#              python -m kosmosg estimate computes them: 20 and 54; 18 and 41, with Adafactor; 18 and
+#              19, AlignerNet alone, because all that stage 3 trains does not fit
 #   expected   not known: nothing of full size has been trained by us. The paper, with 10 and 83 times
 #              the samples: DreamBench DINO 0.694, CLIP-I 0.847, CLIP-T 0.287. MetaQuery, which aligns
 #              the same decoder from 25 million captions of images, reports a COCO FID of 8.69 to 8.91
@@ -32,7 +32,8 @@
 #   CAPTIONS; SUBJECTS, EDITS, IMAGES      data of stages 2 and 3, as for --data
 #   DREAMBENCH, ONLY                       the folder 'dataset' of DreamBooth, else it is cloned; one
 #                                          subject of it
-#   ALIGN_UPDATES, INSTRUCT_UPDATES, …     see below
+#   ALIGN_UPDATES, INSTRUCT_UPDATES,       see below
+#   ALIGN_MICRO, INSTRUCT_MICRO, …
 set -euo pipefail
 cd "$(dirname "$0")/.." # to which paths are relative
 if [ $# -lt 1 ] || [ $# -gt 2 ]; then
@@ -46,7 +47,7 @@ export PYTHON="${PYTHON:-.venv/bin/python}"
 align=() instruct=() dreambench=()
 case $preset in
   80) align_micro=256 instruct_micro=16 ;;
-  48) align_micro=128 instruct_micro=16 instruct=(--aligner-only) ;;
+  48) align_micro=128 instruct_micro=16 instruct=(--optimizer adafactor) ;;
   24) align_micro=64 instruct_micro=4 instruct=(--aligner-only) ;;
   toy)
     align_micro=2 instruct_micro=2

@@ -20,7 +20,7 @@ def all_commands(kind: type, *names: str) -> Iterator[tuple[tuple[str, ...], typ
         yield from all_commands(each, *names, name)
 
 
-@pytest.mark.parametrize(("package", "count"), [("kosmosg", 19), ("miniature", 11)])
+@pytest.mark.parametrize(("package", "count"), [("kosmosg", 20), ("miniature", 11)])
 def test_every_command_has_help_and_every_option_a_sentence(
     package: str, count: int, capsys: pytest.CaptureFixture
 ) -> None:
