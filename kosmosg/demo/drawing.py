@@ -78,11 +78,13 @@ class Studio:
         self, values: Mapping[str, Any], images: list[Path], painted: Any, session: str
     ) -> dict[str, Any]:
         """Make the inputs of a request from what is filled in; see ``form.collect``."""
+        uploaded = [value for value in values.values() if isinstance(value, Path)]
+        if painted:
+            uploaded += [Path(file) for file in painted.values() if isinstance(file, str)]
+            uploaded += map(Path, painted["layers"])
+        self.sessions.note(session, [*images, *uploaded])
         values = {**values, **mask.split(painted, self.sessions.folder(session))}
-        inputs = form.collect(values, images)
-        named = [value for value in inputs.values() if isinstance(value, Path)]
-        self.sessions.note(session, [*images, *named])
-        return inputs
+        return form.collect(values, images)
 
     async def draw(self, inputs: dict[str, Any], session: str) -> AsyncIterator[Update]:
         """Generate the images of a request, and tell how it goes."""
@@ -122,7 +124,7 @@ class Studio:
         try:
             turn = self.turns.take(session, work)
         except KosmosGError as error:
-            yield _failed(error)
+            yield failed(error)
             return
         last = ""
         try:
@@ -149,10 +151,10 @@ def _conclude(turn: Turn) -> Update:
         after = f" after step {done} of {total}" if total else ""
         return Update(progress=show.status(f"Cancelled{after}."), over=True)
     except KosmosGError as error:
-        return _failed(error)
+        return failed(error)
     except Exception:  # noqa: BLE001 - the page goes on, and the log says what
         traceback.print_exc()
-        return _failed(KosmosGError(UNEXPECTED))
+        return failed(KosmosGError(UNEXPECTED))
     number = len(drawn.files)
     left_out = drawn.inputs["num_images"] - number if not drawn.mixed else 0
     text = f"{number} images drawn." if number != 1 else "1 image drawn."
@@ -161,7 +163,8 @@ def _conclude(turn: Turn) -> Update:
     return Update(progress=show.status(text), drawn=drawn, over=True)
 
 
-def _failed(error: KosmosGError) -> Update:
+def failed(error: KosmosGError) -> Update:
+    """Tell what is wrong."""
     return Update(
         progress=show.status("Nothing was drawn: see the error."),
         error=(form.place_of(str(error)), str(error)),

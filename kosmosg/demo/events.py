@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from kosmosg.demo import form, show
-from kosmosg.demo.drawing import Studio, Update
+from kosmosg.demo.drawing import Studio, Update, failed
 from kosmosg.demo.layout import Page
 from kosmosg.demo.prompt_events import AT_ONCE, PRIVATE, paths
 from kosmosg.errors import KosmosGError
@@ -37,8 +37,12 @@ def connect_drawing(page: Page, studio: Studio) -> None:
 
     async def draw(data: dict, request: gr.Request) -> AsyncIterator[dict]:
         session, values = str(request.session_hash), _read(page, data)
-        inputs = studio.read(values, paths(data[page.images]), data[page.init], session)
         yield _begin(page)
+        try:
+            inputs = studio.read(values, paths(data[page.images]), data[page.init], session)
+        except KosmosGError as error:
+            yield _show(page, failed(error))
+            return
         async for update in studio.draw(inputs, session):
             yield _show(page, update)
 

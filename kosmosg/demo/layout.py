@@ -13,7 +13,7 @@ from kosmosg.diffusion.settings import CONTROL_TYPES, FEWEST_FRAMES, SAMPLER_NAM
 
 MOST_STEPS, MOST_IMAGES, MOST_GUIDANCE, MOST_MIXED = 250, 8, 20, 16
 FORMATS = ("webp", "jpg", "png")
-BRUSH = gr.Brush(colors=["#e11d48"], default_size=24, color_mode="fixed")
+BRUSH = gr.Brush(colors=["#e11d48"], default_size="auto", color_mode="fixed")
 
 
 @dataclass
@@ -124,6 +124,8 @@ def _lay_out_prompt(page: Page, examples: Sequence[str]) -> None:
                 parts[name] = gr.Button(label, size="sm", visible=False, min_width=60)
             parts["replace"] = gr.UploadButton("Replace", size="sm", visible=False, min_width=60)
             parts["remove"] = gr.Button("Remove", size="sm", visible=False, min_width=60)
+    for name in ("add", "replace"):
+        parts[name].preprocess = _file_paths
     parts["hint"] = gr.HTML(visible=False, elem_classes="hint")
     page.errors["prompt"] = _error()
     parts["cursor"] = gr.Number(value=0, visible=False)
@@ -238,6 +240,7 @@ def _lay_out_adapters(page: Page) -> None:
         inputs["lora_weights"] = gr.File(
             label="LoRA for Stable Diffusion v1.5, .safetensors", height=110, elem_id="lora"
         )
+        inputs["lora_weights"].preprocess = _file_paths
         inputs["lora_scale"] = gr.Slider(0, 2, DEFAULTS["lora_scale"], step=0.05, label="Strength")
         page.errors["lora"] = _error()
     with gr.Accordion("ControlNet", open=False) as page.folds["control"]:
@@ -263,10 +266,8 @@ def _lay_out_adapters(page: Page) -> None:
         page.errors["control"] = _error()
     with gr.Accordion("Initial image and mask", open=False) as page.folds["init"]:
         gr.HTML("Paint over what may change. Without paint, all of it may.", elem_classes="hint")
-        parts["init"] = gr.ImageEditor(
+        editor: Any = gr.ImageEditor(
             label="Initial image",
-            type="pil",
-            image_mode="RGBA",
             format="png",
             sources=["upload", "clipboard"],
             transforms=[],
@@ -275,6 +276,8 @@ def _lay_out_adapters(page: Page) -> None:
             height=420,
             elem_id="init",
         )
+        editor.preprocess = _painted_files
+        parts["init"] = editor
         inputs["prompt_strength"] = gr.Slider(
             0, 1, DEFAULTS["prompt_strength"], step=0.05, label="How far to move from the image"
         )
@@ -285,7 +288,25 @@ def _image(label: str, elem_id: str) -> gr.Image:
     image = gr.Image(
         label=label, type="filepath", sources=["upload", "clipboard"], height=220, elem_id=elem_id
     )
-    # Gradio would open the file; what reads it, and says what is wrong, is what the server uses.
-    # (On the instance: beside the module of a class of its own, gradio writes a stub.)
-    image.preprocess = lambda payload: payload.path if payload else None
+    image.preprocess = _file_paths
     return image
+
+
+# In place of gradio's own, which open images, and leave an empty file for every file that they
+# take: what reads files here, and says what is wrong with them, is what the server uses. They are
+# set on the components, as gradio writes a stub beside the module of a class of one's own.
+def _file_paths(payload: Any) -> Any:
+    """Take the path of a file that was uploaded, or those of several."""
+    if payload is None:
+        return None
+    several = getattr(payload, "root", None)
+    return payload.path if several is None else [each.path for each in several]
+
+
+def _painted_files(payload: Any) -> dict[str, Any] | None:
+    """Take the files of an image that was painted on."""
+    if payload is None:
+        return None
+    files = {name: getattr(payload, name) for name in ("background", "composite")}
+    paths = {name: file and file.path for name, file in files.items()}
+    return {**paths, "layers": [layer.path for layer in payload.layers]}

@@ -28,14 +28,15 @@ class LocalGenerator:
     shows_steps = True
 
     def __init__(self, service: Service):
+        self.pipeline = service.pipeline
         self._service = service
         self._preview = LatentPreview.fit(service.pipeline.vae)
 
     @property
     def title(self) -> str:
         """Who draws, for the page."""
-        pipeline = self._service.pipeline
-        return f"{Path(pipeline.config['_name_or_path']).name} on {pipeline.device.type}"
+        source = Path(self.pipeline.config["_name_or_path"])
+        return f"{source.name} on {self.pipeline.device.type}"
 
     def generate(self, inputs: Mapping[str, Any], folder: Path, turn: Turn) -> list[Path]:
         """Generate the images of a request.
@@ -68,7 +69,7 @@ class LocalGenerator:
             raise ImageError("Mixing takes two images, image1 and image2. Give both.")
         values = form.settings(inputs)
         output = mix(
-            self._service.pipeline,
+            self.pipeline,
             [image for image in opened if image is not None],
             prompt=values["prompt"],
             frames=frames,
@@ -98,7 +99,7 @@ class LocalGenerator:
         Raises:
             KosmosGError: If it cannot be made.
         """
-        values, pipeline = form.settings(inputs), self._service.pipeline
+        values, pipeline = form.settings(inputs), self.pipeline
         image = read_image("control_image", values["control_image"], keep_alpha=True)
         if image is None:
             raise ImageError("control_image is missing. Give the image to make a map of.")

@@ -7,32 +7,48 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from kosmosg.prompts.images import open_image
+
+PAINTED = 128  # from here on, of 255, paint is no soft edge
+
 
 def split(painted: Mapping[str, Any] | None, folder: Path) -> dict[str, Path]:
-    """Write image and mask as the server takes them.
+    """Find image and mask as the server takes them.
 
     Args:
-        painted: ``background`` and ``layers`` of the editor, RGBA or ``None``.
-        folder: Where to write the two files.
+        painted: Files of the editor: ``background``, which may be missing, and ``layers``.
+        folder: Where to write the mask.
 
     Returns:
         ``init_image`` and ``init_mask``, as far as there is one.
+
+    Raises:
+        ImageError: If one cannot be opened.
     """
     if not painted:
         return {}
     found: dict[str, Path] = {}
-    image = painted.get("background")
-    # The editor has a background also when nothing was opened: fully transparent, or all white.
-    if image is not None and not _blank(image):
-        found["init_image"] = folder / "init.png"
-        image.save(found["init_image"])
-    alphas = [np.asarray(layer.convert("RGBA"))[..., 3] for layer in painted.get("layers") or []]
-    if any(alpha.any() for alpha in alphas):
-        mask = np.max(alphas, axis=0)
+    background = painted.get("background")
+    # Where nothing was opened, the editor has a background all the same: a white canvas.
+    if background and not _blank(background):
+        found["init_image"] = Path(background)
+    layers = [_opacity(layer, "init_mask") for layer in painted.get("layers") or []]
+    layers = [layer for layer in layers if layer.max() >= PAINTED]
+    if layers:
+        mask = np.zeros_like(layers[0])
+        for layer in layers:
+            if layer.shape == mask.shape:
+                mask = np.maximum(mask, layer)
         found["init_mask"] = folder / "init-mask.png"
-        Image.fromarray(np.where(mask >= 128, 255, 0).astype(np.uint8)).save(found["init_mask"])
+        Image.fromarray(np.where(mask >= PAINTED, 255, 0).astype(np.uint8)).save(found["init_mask"])
     return found
 
 
-def _blank(image: Image.Image) -> bool:
-    return image.mode == "RGBA" and not np.asarray(image)[..., 3].any()
+def _blank(file: Path) -> bool:
+    """Tell whether an image is nothing but white."""
+    return bool(np.asarray(open_image(file, "init_image")).min() == 255)
+
+
+def _opacity(file: Path, name: str) -> np.ndarray:
+    """How opaque each pixel is, 0 to 255."""
+    return np.asarray(open_image(file, name, keep_alpha=True).convert("RGBA"))[..., 3]

@@ -1,6 +1,7 @@
 """The page: laid out, connected, and filled with examples."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ def make_page(studio: Studio, samples: Path) -> gr.Blocks:
         # A number that begins as nothing is shown as 0, which would be sent.
         open_numbers = [page.inputs[name] for name in ("seed", "width", "height")]
         blocks.load(lambda: [None] * len(open_numbers), None, open_numbers, **AT_ONCE)
+    for block in blocks.blocks.values():
+        _refuse_addresses(block)
     return blocks
 
 
@@ -49,3 +52,15 @@ def read_examples(samples: Path) -> dict[str, dict[str, Any]]:
         except ValueError as error:
             logger.warning("No example: %s.", error)
     return found
+
+
+def _refuse_addresses(block: Any) -> None:
+    """Take files only as uploads: gradio would fetch what is an address in place of a file."""
+    take = block.async_move_resource_to_block_cache
+
+    async def take_file(file: Any) -> str | None:
+        if re.match(r"\s*\w+://", str(file or "")):
+            raise gr.Error("Send the file itself, not an address of it.", print_exception=False)
+        return await take(file)
+
+    block.async_move_resource_to_block_cache = take_file
