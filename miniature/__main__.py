@@ -175,7 +175,7 @@ class FillTables:
     def _measure(self, weights: Path, sampling: "Sampling", output: Path) -> None:
         from tqdm import tqdm
 
-        from kosmosg.pipeline import choose_device
+        from kosmosg.utils.devices import choose_device
         from miniature.evaluation.probe import Probe
         from miniature.evaluation.report import write_report
         from miniature.evaluation.tables import FIRST_ROW, RATIO, ROWS, RowEvaluator
@@ -225,7 +225,8 @@ class FillTables:
         import torch
 
         from kosmosg.evaluation.models import clip_generator, kosmosg_generator
-        from kosmosg.pipeline import KosmosGPipeline, choose_device
+        from kosmosg.pipeline import KosmosGPipeline
+        from kosmosg.utils.devices import choose_device
         from miniature.evaluation.tables import AFTER_ALIGN, CLIP, END_TO_END
 
         device = choose_device(self.device)

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # DreamBench as the paper measures it (section 4.2, appendix A): 30 subjects, 25 prompts each, four
-# pictures of each prompt; DINO, CLIP-I and CLIP-T.
+# images of each prompt; DINO, CLIP-I and CLIP-T.
 #
 #   command    runs/dreambench.sh WEIGHTS SUBJECTS OUTPUT [OPTIONS OF kosmosg evaluate dreambench…]
 #              SUBJECTS: the folder 'dataset' of https://github.com/google/dreambooth
 #   hardware   any number of GPUs with 12 GB or more; 2 GB of disk
-#   duration   2 hours and 50 minutes on an A100, 20 minutes on 8 (estimate: 3 000 pictures of 100
+#   duration   2 hours and 50 minutes on an A100, 20 minutes on 8 (estimate: 3 000 images of 100
 #              steps at 30 guided steps a second)
 #   cost       about 6 dollars, at 2 an hour (estimate)
 #   expected   DINO 0.694, CLIP-I 0.847, CLIP-T 0.287 (paper, table 1); not measured by us

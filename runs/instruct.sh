@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Stage 3 at full size: instruction tuning through the frozen U-Net, on compositional samples, edits
-# and captioned pictures (paper, sections 2.3 and 3.2).
+# and captioned images (paper, sections 2.3 and 3.2).
 #
 #   command    runs/instruct.sh WEIGHTS COMPOSITIONAL EDITS CAPTIONS OUTPUT [OPTIONS OF kosmosg
 #              train instruct…]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Stage 1 at full size: the language model reads texts, captioned pictures and documents with
-# pictures between (paper, sections 2.1 and 3.2). The authors published neither code nor data of it.
+# Stage 1 at full size: the language model reads texts, captioned images and documents with
+# images between (paper, sections 2.1 and 3.2). The authors published neither code nor data of it.
 #
 #   command    runs/lm.sh WEIGHTS TEXT CAPTIONS DOCUMENTS OUTPUT [OPTIONS OF kosmosg train lm…]
 #              WEIGHTS from `kosmosg new` (with --clip) or `kosmosg convert --from-kosmos2`, the

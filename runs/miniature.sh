@@ -53,7 +53,7 @@ make_folder vocabulary "$python" -m miniature vocabulary "$run/vocabulary.part"
 "$python" -m miniature data "$data"
 
 # What the paper takes from others: CLIP, a VAE, a U-Net. They see all of the world.
-scaffold=(--config "$sizes" --data "$data/pictures" --min-side 64 --precision bf16
+scaffold=(--config "$sizes" --data "$data/images" --min-side 64 --precision bf16
   --save-dtype float16)
 train clip clip 6000 "${scaffold[@]}" --threads 0 --tokenizer "$run/vocabulary/clip_tokenizer" \
   --batch-size 64 --learning-rate 1e-3 --warmup-updates 200 --weight-decay 0.1 --clip-norm 1

@@ -1,4 +1,4 @@
-"""Draw ``samples/techniques.png`` and the pictures that its requests begin with."""
+"""Draw ``samples/techniques.png`` and the images that its requests begin with."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ from miniature.evaluation.prompts import to_image
 
 
 def main() -> None:
-    """Write four pictures into a folder."""
+    """Write four images into a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, required=True, help="the miniature")
     parser.add_argument("--lora", type=Path, required=True, help="LoRA for it")

@@ -18,26 +18,26 @@ from kosmosg.diffusion.lora import LoRA
 from kosmosg.pipeline import KosmosGPipeline
 from miniature.evaluation.image_grids import Cell, lay_out
 from miniature.evaluation.prompts import to_image
-from miniature.world import Description, Entity, Figure, Picture, portrait, render
+from miniature.world import Description, Entity, Figure, Rendering, portrait, render
 from miniature.world.crops import entity_crops
 
 EXAMPLES = 3  # of each technique
 STEPS, GUIDANCE, SEED, SAMPLER = 30, 5.0, 1, "DPMSolverMultistep"
 CAT = Entity(shape="cat", colour="yellow", texture="dotted")
 RED_CAT = Entity(shape="cat", colour="red", texture="plain")
-LAYOUTS = {"left": 1, "right": 39}  # seeds of pictures with a figure there
+LAYOUTS = {"left": 1, "right": 39}  # seeds of images with a figure there
 HOUSE = Entity(shape="house", colour="pink", texture="plain")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterCase:
-    """A prompt with its pictures, and a technique.
+    """A prompt with its images, and a technique.
 
     Attributes:
-        prompt: With a marker for each picture.
-        images: The pictures at the markers.
+        prompt: With a marker for each image.
+        images: The images at the markers.
         technique: Arguments of ``KosmosGPipeline``.
-        shown: The technique's own pictures.
+        shown: The technique's own images.
         note: What else decides, for the sheet.
     """
 
@@ -66,8 +66,8 @@ def draw_techniques(pipeline: KosmosGPipeline, lora: Path) -> Image.Image:
 
 def make_examples(lora: Path) -> dict[str, list[AdapterCase]]:
     """Examples of all techniques but mixing, by technique."""
-    cat, house, picture = _portrait(CAT), _portrait(HOUSE), draw_street()
-    street, mask = to_image(picture.image), draw_mask(picture)
+    cat, house, rendering = _portrait(CAT), _portrait(HOUSE), draw_street()
+    street, mask = to_image(rendering.image), draw_mask(rendering)
     there = "a <i> on a city street"
 
     def styled(scale: float) -> AdapterCase:
@@ -113,22 +113,22 @@ def make_examples(lora: Path) -> dict[str, list[AdapterCase]]:
     }
 
 
-def draw_layout(side: str) -> Picture:
+def draw_layout(side: str) -> Rendering:
     """Draw a cat far to the ``left`` or the ``right``: where others are to be."""
     return portrait(RED_CAT, np.random.default_rng(LAYOUTS[side]))
 
 
-def draw_street() -> Picture:
-    """Draw a cat on a street: the picture that others start from."""
+def draw_street() -> Rendering:
+    """Draw a cat on a street: the image that others start from."""
     figure = Figure(entity=RED_CAT, accessory="none")
     description = Description(figures=(figure,), relation=None, scene="city", style="picture")
     return render(description, np.random.default_rng(3))
 
 
-def draw_mask(picture: Picture) -> Image.Image:
+def draw_mask(rendering: Rendering) -> Image.Image:
     """Draw a mask that is white in the square around the first entity."""
-    mask = Image.new("L", to_image(picture.image).size)
-    mask.paste(255, entity_crops(picture)[0].box)
+    mask = Image.new("L", to_image(rendering.image).size)
+    mask.paste(255, entity_crops(rendering)[0].box)
     return mask
 
 
@@ -151,7 +151,7 @@ def _draw(pipeline: KosmosGPipeline, example: AdapterCase) -> Cell:
 
 
 def _mixtures(pipeline: KosmosGPipeline, first: Image.Image, second: Image.Image) -> list[Cell]:
-    """Draw what lies between two pictures, without the ends."""
+    """Draw what lies between two images, without the ends."""
     prompt, count = "a <i> in the snow", EXAMPLES + 2
     ends, _ = pipeline.encode_prompt([prompt] * 2, [[first], [second]])
     output = pipeline(

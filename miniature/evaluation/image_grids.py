@@ -1,11 +1,11 @@
-"""Contact sheets: input pictures, prompt, and what was drawn."""
+"""Contact sheets: input images, prompt, and what was drawn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-SIDE = 128  # of a picture on a sheet, in pixels
+SIDE = 128  # of an image on a sheet, in pixels
 GAP, BETWEEN, FRAME, FONT_SIZE, LINE = 10, 24, 4, 13, 16  # BETWEEN columns
 INK, RIGHT, WRONG, NEUTRAL = "#222222", "#2e9e4f", "#d33a3a", "#c4c4c4"
 
@@ -15,7 +15,7 @@ class Cell:
     """One example.
 
     Attributes:
-        inputs: The pictures that came with the prompt.
+        inputs: The images that came with the prompt.
         prompt: Its text.
         output: What was drawn.
         right: Whether it is what was asked for; nothing if nobody judged.
@@ -49,7 +49,7 @@ def lay_out(cells: Sequence[Cell], columns: int, titles: Sequence[str] = ()) -> 
     for number, (cell, lines) in enumerate(zip(cells, texts, strict=True)):
         row, column = divmod(number, columns)
         left, top = GAP + column * (width + BETWEEN), GAP + head + row * (height + GAP + head)
-        _draw_pictures(sheet, cell, left, top)
+        _draw_images(sheet, cell, left, top)
         for line, text in enumerate(lines):
             place = (left, top + SIDE + 2 * FRAME + line * LINE)
             draw.text(place, text, fill=INK, font=font)
@@ -67,10 +67,10 @@ def wrap(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFo
     return lines
 
 
-def _draw_pictures(sheet: Image.Image, cell: Cell, left: int, top: int) -> None:
+def _draw_images(sheet: Image.Image, cell: Cell, left: int, top: int) -> None:
     """Put the inputs side by side, and the framed output behind them."""
-    for picture in cell.inputs:
-        sheet.paste(_enlarge(picture), (left, top + FRAME))
+    for image in cell.inputs:
+        sheet.paste(_enlarge(image), (left, top + FRAME))
         left += SIDE + GAP
     colour = NEUTRAL if cell.right is None else RIGHT if cell.right else WRONG
     frame = (left, top, left + SIDE + 2 * FRAME - 1, top + SIDE + 2 * FRAME - 1)
@@ -78,6 +78,6 @@ def _draw_pictures(sheet: Image.Image, cell: Cell, left: int, top: int) -> None:
     sheet.paste(_enlarge(cell.output), (left + FRAME, top + FRAME))
 
 
-def _enlarge(picture: Image.Image) -> Image.Image:
-    """Scale a picture without smoothing, so that what the model drew is what one sees."""
-    return picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST)
+def _enlarge(image: Image.Image) -> Image.Image:
+    """Scale an image without smoothing, so that what the model drew is what one sees."""
+    return image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST)

@@ -1,7 +1,7 @@
-"""A small classifier that reads pictures of the drawn world.
+"""A small classifier that reads images of the drawn world.
 
 It stands where the paper has CLIP and DINO scores (section 4.1): in a world of known words, what a
-picture shows can be read instead of guessed from a similarity.
+image shows can be read instead of guessed from a similarity.
 """
 
 import json
@@ -23,9 +23,9 @@ from kosmosg.prompts.colours import to_rgb
 from kosmosg.prompts.images import resize_and_crop
 from miniature.evaluation.probe_labels import FIGURE_ATTRIBUTES, HEADS, SLOTS, Reading, from_labels
 
-SIDE = 64  # of a picture of the world, in pixels
+SIDE = 64  # of an image of the world, in pixels
 CONFIG_FILE = "config.json"
-BATCH = 64  # pictures read at once
+BATCH = 64  # images read at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +44,13 @@ class ProbeConfig:
 
 
 PROBE_SIZES = ProbeConfig(channels=(32, 64, 96), further=2, hidden=96)
-PICTURE_HEADS = {head: names for head, names in HEADS.items() if not head.startswith(SLOTS)}
+IMAGE_HEADS = {head: names for head, names in HEADS.items() if not head.startswith(SLOTS)}
 
 
 class Probe(nn.Module):
     """Convolutions, and a look at each of two figures.
 
-    A summary of the whole picture decides where the first and the second figure are; what is
+    A summary of the whole image decides where the first and the second figure are; what is
     seen there is read by the same layers for both, so that a figure is read in the same way
     wherever it stands.
     """
@@ -73,7 +73,7 @@ class Probe(nn.Module):
         )
         self.places = nn.Linear(hidden, len(SLOTS) * places)
         self.salience = nn.Conv2d(width, len(SLOTS), kernel_size=1)
-        self.picture_heads = nn.Linear(hidden + width, sum(map(len, PICTURE_HEADS.values())))
+        self.picture_heads = nn.Linear(hidden + width, sum(map(len, IMAGE_HEADS.values())))
         self.figure_heads = nn.Sequential(
             nn.Linear(width, hidden),
             nn.ReLU(),
@@ -90,14 +90,14 @@ class Probe(nn.Module):
         gaze = gaze + rearrange(self.salience(features), "b slot h w -> b slot (h w)")
         features = rearrange(features, "b c h w -> b (h w) c")
         seen = gaze.softmax(dim=-1) @ features  # (b, slot, c)
-        picture = self.picture_heads(torch.cat([summary, features.mean(dim=1)], dim=1))
+        image = self.picture_heads(torch.cat([summary, features.mean(dim=1)], dim=1))
         figures = rearrange(self.figure_heads(seen), "b slot logits -> b (slot logits)")
-        logits = torch.cat([picture, figures], dim=1)
+        logits = torch.cat([image, figures], dim=1)
         return logits.split([len(names) for names in HEADS.values()], dim=1)
 
     @torch.inference_mode()
     def read(self, images: Sequence[Image.Image]) -> list[Reading]:
-        """Read pictures; those of another size are scaled to 64 pixels, and cut to a square."""
+        """Read images; those of another size are scaled to 64 pixels, and cut to a square."""
         training = self.training
         self.eval()
         labels = [
@@ -136,7 +136,7 @@ class Probe(nn.Module):
 
 
 def to_tensor(image: Image.Image) -> UInt8[Tensor, "3 64 64"]:
-    """Bring a picture to the probe's size."""
+    """Bring an image to the probe's size."""
     image = to_rgb(image)
     if image.size != (SIDE, SIDE):
         image = resize_and_crop(image, SIDE, Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""What can be read from a picture of the drawn world, and how a classifier's heads spell it."""
+"""What can be read from an image of the drawn world, and how a classifier's heads spell it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from miniature.world import (
     TEXTURES,
     Entity,
     Figure,
-    Picture,
+    Rendering,
 )
 
 SIDE_BY_SIDE, STACKED = "side by side", "stacked"
@@ -43,7 +43,7 @@ ABSENT = -100  # the label of a head that has nothing to say; cross-entropy pass
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What a picture shows, as far as it can be seen.
+    """What an image shows, as far as it can be seen.
 
     Attributes:
         figures: One or two; of two the left one first, or the upper one.
@@ -58,13 +58,15 @@ class Reading:
     style: str
 
 
-def true_reading(picture: Picture) -> Reading:
-    """Tell what should be read from a drawn picture."""
-    description = picture.description
+def true_reading(rendering: Rendering) -> Reading:
+    """Tell what should be read from a drawn image."""
+    description = rendering.description
     figures, arrangement = description.figures, None
     if description.relation is not None:
         arrangement = SIDE_BY_SIDE if description.relation == "next to" else STACKED
-        if arrangement == SIDE_BY_SIDE and _centre(picture.masks[1]) < _centre(picture.masks[0]):
+        if arrangement == SIDE_BY_SIDE and _centre(rendering.masks[1]) < _centre(
+            rendering.masks[0]
+        ):
             figures = figures[::-1]  # the first in the words may stand on either side
     return Reading(
         figures=figures,

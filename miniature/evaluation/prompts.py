@@ -1,7 +1,7 @@
 """What a model is asked for: prompts over what it never saw, in the words it was trained on.
 
 Entities and arrangements are those that training leaves out (``world.is_held_out``). Where an
-entity is given as a picture to be put into a scene, beside another one or into clothes, no word of
+entity is given as an image to be put into a scene, beside another one or into clothes, no word of
 the prompt speaks of it: prompts are made as stage 3 makes them, but from the caption of a stand-in,
 since even the article would give a colour away ("an" goes with orange alone). An edit may name the
 shape of what it changes, as its instruction does in training.
@@ -43,7 +43,7 @@ class Case:
 
     Attributes:
         prompt: Text with markers.
-        images: The pictures at the markers.
+        images: The images at the markers.
         wanted: What should be drawn.
         target: A drawing of it, by the world itself.
         kind: Of ``CHANGES``, what is to be changed; empty where nothing is.
@@ -74,22 +74,22 @@ def caption_case(rng: np.random.Generator, number: int) -> Case:
 def scene_case(rng: np.random.Generator, number: int) -> Case:
     """Give an entity in the studio, and ask for it somewhere else."""
     wanted = _alone(choose(entities(True), rng), scene=choose(SCENES[1:], rng))
-    return _case_with_pictures(wanted, rng)
+    return _case_with_images(wanted, rng)
 
 
 def two_case(rng: np.random.Generator, number: int) -> Case:
-    """Give two entities, and ask for both in one picture."""
+    """Give two entities, and ask for both in one image."""
     wanted = replace(sample_description(rng, held_out=True, figures=2), style=STYLES[0])
-    return _case_with_pictures(wanted, rng)
+    return _case_with_images(wanted, rng)
 
 
 def change_case(rng: np.random.Generator, number: int) -> Case:
-    """Give an entity and dress it, or a picture and an instruction; every kind in turn."""
+    """Give an entity and dress it, or an image and an instruction; every kind in turn."""
     kind = CHANGES[number % len(CHANGES)]
     if kind == WEARING:
         worn = choose(ACCESSORIES[1:], rng)
         wanted = _alone(choose(entities(True), rng), scene=SCENES[0], accessory=worn)
-        return replace(_case_with_pictures(wanted, rng), kind=kind)
+        return replace(_case_with_images(wanted, rng), kind=kind)
     edit = sample_edit(rng, held_out=True, kind=kind)
     return Case(
         prompt=f"{MARKER} {edit.instruction}",
@@ -110,11 +110,11 @@ def _alone(entity: Entity, *, scene: str, accessory: str = ACCESSORIES[0]) -> De
     return Description(figures=(figure,), relation=None, scene=scene, style=STYLES[0])
 
 
-def _case_with_pictures(wanted: Description, rng: np.random.Generator) -> Case:
+def _case_with_images(wanted: Description, rng: np.random.Generator) -> Case:
     """Give every entity as a portrait, and put a marker in the place of its words."""
     stand_ins = tuple(replace(figure, entity=STAND_IN) for figure in wanted.figures)
     caption = write_caption(replace(wanted, figures=stand_ins), rng)
-    while caption.spans[0].start == 0:  # no training prompt begins with a picture
+    while caption.spans[0].start == 0:  # no training prompt begins with an image
         caption = write_caption(replace(wanted, figures=stand_ins), rng)
     spans = [(span.start, span.end) for span in caption.spans]
     prompt = interleave(caption.text, spans, drop_text=True)

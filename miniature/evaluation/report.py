@@ -19,10 +19,10 @@ RESULTS_FILE, TABLE_FILE = "results.json", "table.md"
 SHEET_CASES, SHEET_COLUMNS = 40, 5
 NOT_MEASURED = {
     **{"value": None, "low": None, "high": None, "samples": 0},
-    **{"reached": None, "true_pictures": None},
+    **{"reached": None, "true_images": None},
 }
 HEADER = (
-    "| task | mirrors | weights | measured | share | 95 % interval | asked | true pictures |\n"
+    "| task | mirrors | weights | measured | share | 95 % interval | asked | true images |\n"
     "|---|---|---|---|---|---|---|---|"
 )
 
@@ -76,9 +76,9 @@ def make_table(
     said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())
     notes.append(f"- Settings: {said}.")
     notes.append(
-        "- Entities and arrangements are held out of stages 2 and 3. True pictures are the "
+        "- Entities and arrangements are held out of stages 2 and 3. True images are the "
         "world's own drawings of what was asked for: more than their share the probe cannot find. "
-        "No word speaks of an entity that is given as a picture, except in edits, which may name "
+        "No word speaks of an entity that is given as an image, except in edits, which may name "
         "its shape as their instructions do in training."
     )
     return "\n".join([HEADER, *lines, "", *notes]) + "\n"
@@ -135,7 +135,7 @@ def _row_to_json(result: RowResult) -> dict[str, Any]:
             **finite(asdict(estimate)),
             "asked": row.asked.get(name),
             "reached": is_reached(row, name, estimate),
-            "true_pictures": ceiling.value if (ceiling := result.ceiling.get(name)) else None,
+            "true_images": ceiling.value if (ceiling := result.ceiling.get(name)) else None,
         }
         for name, estimate in result.estimates.items()
     }

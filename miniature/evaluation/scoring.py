@@ -1,4 +1,4 @@
-"""What was asked for, compared with what is read from a picture: pure functions.
+"""What was asked for, compared with what is read from an image: pure functions.
 
 A score says how many things were right of how many, under a name; a name that does not apply to
 a case is left out.
@@ -22,7 +22,7 @@ Score = Callable[[Case, Reading], Scores]
 def score_caption(case: Case, reading: Reading) -> Scores:
     """Count the attributes that a caption names, style apart.
 
-    A body without a word for its texture is plain and a picture without a word for its scene was
+    A body without a word for its texture is plain and an image without a word for its scene was
     taken in the studio, so these count always; an accessory only if one is asked for. ``all``
     asks for every attribute, the number of figures and their relation, and nothing worn that was
     not asked for.
@@ -50,7 +50,7 @@ def score_caption(case: Case, reading: Reading) -> Scores:
 
 
 def score_scene(case: Case, reading: Reading) -> Scores:
-    """Ask for the entity of the input picture in the scene of the prompt."""
+    """Ask for the entity of the input image in the scene of the prompt."""
     entity = has_figures(ENTITY, case.wanted, reading)
     scene = reading.scene == case.wanted.scene
     pairs = assign(case.wanted.figures, reading.figures)
@@ -77,7 +77,7 @@ def score_two(case: Case, reading: Reading) -> Scores:
 def score_change(case: Case, reading: Reading) -> Scores:
     """Ask for the change, and for the rest of the entities as they were.
 
-    A change of scene or style is in the picture as a whole, and every entity must be kept; the
+    A change of scene or style is in the image as a whole, and every entity must be kept; the
     style and the scene around a changed entity are not judged.
     """
     wanted = case.wanted

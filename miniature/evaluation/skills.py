@@ -19,14 +19,14 @@ EXAMPLES_PER_SKILL = 3
 
 @dataclass(frozen=True, kw_only=True)
 class SkillExample:
-    """A prompt, and what its input pictures show."""
+    """A prompt, and what its input images show."""
 
     prompt: str
     inputs: tuple[Description, ...]
 
 
 def _show(words: str, scene: str = "studio") -> Description:
-    """Describe an input picture: colour, texture and shape, and where it was taken."""
+    """Describe an input image: colour, texture and shape, and where it was taken."""
     colour, texture, shape = words.split()
     figure = Figure(entity=Entity(shape=shape, colour=colour, texture=texture), accessory="none")
     return Description(figures=(figure,), relation=None, scene=scene, style="picture")
@@ -81,7 +81,7 @@ def draw_skills(generate: Generate, *, seed: int = 0) -> Image.Image:
 
     Args:
         generate: The model.
-        seed: Decides the input pictures; that of example n is drawn from ``seed + n``.
+        seed: Decides the input images; that of example n is drawn from ``seed + n``.
     """
     examples = [example for row in SKILLS.values() for example in row]
     inputs = [

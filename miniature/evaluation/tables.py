@@ -29,7 +29,7 @@ from miniature.evaluation.scoring import (
 )
 
 Read = Callable[[Sequence[Image.Image]], list[Reading]]
-Progress = Callable[[int, int], None]  # pictures done, pictures in all
+Progress = Callable[[int, int], None]  # images done, images in all
 
 CLIP, AFTER_ALIGN, END_TO_END, FINAL = "CLIP", "after stage 2", "end-to-end", "final"
 MODELS = (CLIP, AFTER_ALIGN, END_TO_END, FINAL)
@@ -45,10 +45,10 @@ class Row:
         key: Short name, also of its files.
         title: What is done.
         mirrors: Its counterpart in the paper.
-        model: Of ``MODELS``, whose pictures are measured.
+        model: Of ``MODELS``, whose images are measured.
         make: Makes a case.
-        score: Scores a case's picture.
-        verdict: The score that decides whether a picture is right as a whole.
+        score: Scores a case's image.
+        verdict: The score that decides whether an image is right as a whole.
         shown: The scores in the table; all others are in the results only.
         asked: The least value of a score, where one is asked for; of those in the table.
     """
@@ -90,7 +90,7 @@ class RowResult:
 
     @property
     def verdicts(self) -> list[bool]:
-        """Which pictures are right as a whole."""
+        """Which images are right as a whole."""
         return [is_right(scores[self.row.verdict]) for scores in self.scores]
 
 
@@ -181,7 +181,7 @@ def draw(
     batch: int = 25,
     progress: Progress | None = None,
 ) -> list[Image.Image]:
-    """Draw the picture of every case; that of case n from ``seed + n``."""
+    """Draw the image of every case; that of case n from ``seed + n``."""
     images: list[Image.Image] = []
     for start in range(0, len(cases), batch):
         part = cases[start : start + batch]
@@ -195,7 +195,7 @@ def draw(
 def score_all(
     cases: Sequence[Case], images: Sequence[Image.Image], score: Score, read: Read
 ) -> list[Scores]:
-    """Score pictures, each against its case."""
+    """Score images, each against its case."""
     return [score(case, reading) for case, reading in zip(cases, read(images), strict=True)]
 
 
@@ -217,8 +217,8 @@ def evaluate_row(
         generate: Its model.
         read: The probe.
         prompts: Number of prompts.
-        seed: Decides prompts, input pictures and noise.
-        batch: Pictures drawn at once.
+        seed: Decides prompts, input images and noise.
+        batch: Images drawn at once.
         compared: The result of a row with the same prompts, for the ratio to it.
         progress: Called after each batch.
     """

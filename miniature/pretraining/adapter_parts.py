@@ -1,4 +1,4 @@
-"""Train a LoRA or a ControlNet for a decoder that is there, on captioned pictures."""
+"""Train a LoRA or a ControlNet for a decoder that is there, on captioned images."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ from kosmosg.training.starting_weights import load_decoder, load_text_encoder
 from kosmosg.utils.fingerprint import fingerprint
 from kosmosg.utils.processes import find_processes
 from miniature.pretraining.adapters import ControlNetStage, LoraStage
-from miniature.pretraining.latents import LatentStream, MapMaker, encode_pictures
+from miniature.pretraining.latents import LatentStream, MapMaker, encode_images
 from miniature.pretraining.options import AdapterTrainingOptions, ControlNetOptions, LoraOptions
 
 # Kinds whose maps need no network.
@@ -64,7 +64,7 @@ def _train(
     settings: dict[str, Any],
     make_map: MapMaker | None = None,
 ) -> Path:
-    """Encode the pictures, and train what ``build`` puts around the frozen networks."""
+    """Encode the images, and train what ``build`` puts around the frozen networks."""
     decoder, loop = options.decoder, options.loop
     data = TrainingData.of(options.data, loop)
     source = None if (decoder / "clip_tokenizer").is_dir() else str(decoder)
@@ -93,7 +93,7 @@ def _encode(
 ) -> dict[str, Tensor]:
     state = find_processes()
     with state.main_process_first(), torch.inference_mode():  # the others read what it has written
-        return encode_pictures(
+        return encode_images(
             data.shards(),
             vae.to(state.device),
             tokenizer,

@@ -29,7 +29,7 @@ POSITIONS = 0.5  # amplitude of the sines, beside vectors of unit size after the
 
 @dataclass(frozen=True, kw_only=True)
 class PairBatch:
-    """Pictures and their captions."""
+    """Images and their captions."""
 
     pixels: Float[Tensor, "batch 3 size size"]
     ids: Int64[Tensor, "batch length"]
@@ -50,11 +50,11 @@ class PairBatch:
 
 
 class ClipStage(Stage):
-    """Trains a ``CLIPModel`` to tell which caption belongs to which picture of the batch.
+    """Trains a ``CLIPModel`` to tell which caption belongs to which image of the batch.
 
     Every process compares within its own part of a batch only. Batches are small, and few captions
     in them differ in one word alone; so the patches also learn, by a layer that is thrown away,
-    which words stand in the picture's caption. A word is there if one of the patches sees it.
+    which words stand in the image's caption. A word is there if one of the patches sees it.
     """
 
     def __init__(self, clip: CLIPModel, tokenizer: CLIPTokenizer):
@@ -71,7 +71,7 @@ class ClipStage(Stage):
         self.train()
 
     def collate(self, samples: Sequence[SeededSample]) -> PairBatch:
-        """Stack the pictures and pad the captions."""
+        """Stack the images and pad the captions."""
         pixels = torch.from_numpy(np.stack([sample.prepared.pixels[0] for sample in samples]))
         ids, attended = encode_captions(
             self._tokenizer, [sample.prepared.caption for sample in samples]

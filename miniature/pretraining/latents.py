@@ -1,4 +1,4 @@
-"""Pictures and captions, encoded once: a decoder from nothing passes over them many times."""
+"""Images and captions, encoded once: a decoder from nothing passes over them many times."""
 
 import hashlib
 import logging
@@ -33,14 +33,14 @@ from miniature.pretraining.unet import LatentExample
 
 logger = logging.getLogger(__name__)
 
-Picture = tuple[Image.Image, str]  # with its caption
+CaptionedImage = tuple[Image.Image, str]  # with its caption
 MapMaker = Callable[[Image.Image], Image.Image]
 BATCH = 64
 _ORDER, _CHANCE = 1, 2  # so that both kinds of draws have generators of their own
 
 
 @torch.inference_mode()
-def encode_pictures(
+def encode_images(
     shards: Iterable[Shard],
     vae: AutoencoderKL,
     tokenizer: CLIPTokenizer,
@@ -51,7 +51,7 @@ def encode_pictures(
     bfloat16: bool = False,
     make_map: MapMaker | None = None,
 ) -> dict[str, Tensor]:
-    """Encode all captioned pictures, or read what was encoded before of the same ones.
+    """Encode all captioned images, or read what was encoded before of the same ones.
 
     Args:
         shards: Of caption samples.
@@ -59,16 +59,16 @@ def encode_pictures(
         tokenizer: Of CLIP, for the captions.
         file: Where the result is kept, for a run that goes on.
         limit: When bad samples stop it.
-        min_side: By which the shards choose their pictures.
+        min_side: By which the shards choose their images.
         bfloat16: Encode in mixed precision.
-        make_map: Makes the control map of a picture, for a ControlNet.
+        make_map: Makes the control map of an image, for a ControlNet.
 
     Returns:
-        ``mean`` and ``deviation`` ``(pictures, channels, height, width)``, ``ids`` ``(pictures,
-        length)``, and for a ControlNet ``control_map`` ``(pictures, 3, pixels, pixels)``, 0 to 255.
+        ``mean`` and ``deviation`` ``(images, channels, height, width)``, ``ids`` ``(images,
+        length)``, and for a ControlNet ``control_map`` ``(images, 3, pixels, pixels)``, 0 to 255.
 
     Raises:
-        DataError: If there is no usable picture, or too much of the data is bad.
+        DataError: If there is no usable image, or too much of the data is bad.
         TrainingError: If the file cannot be written.
     """
     shards = list(shards)
@@ -79,7 +79,7 @@ def encode_pictures(
     origin = {"origin": _fingerprint(shards, vae, tokenizer, rules)}
     if file.exists() and _read_metadata(file) == origin:
         return load_file(file)
-    log = SkipLog("pictures", limit or BadSampleLimit())
+    log = SkipLog("images", limit or BadSampleLimit())
     with torch.autocast(vae.device.type, torch.bfloat16, enabled=bfloat16):
         parts = _encode(_samples(shards, log), vae, tokenizer, make_map)
     told = f"skipped: {describe(log.skipped) or 'none'}"
@@ -89,14 +89,14 @@ def encode_pictures(
             f"with some{other_remedies(log.skipped)}."
         )
     if log.skipped:
-        logger.warning("%d pictures are encoded; %s", log.good, told)
+        logger.warning("%d images are encoded; %s", log.good, told)
     whole = {name: torch.cat(tensors).contiguous() for name, tensors in parts.items()}
     _write(whole, file, origin)
     return whole
 
 
 def _encode(
-    samples: Iterable[Picture],
+    samples: Iterable[CaptionedImage],
     vae: AutoencoderKL,
     tokenizer: CLIPTokenizer,
     make_map: MapMaker | None,
@@ -105,7 +105,7 @@ def _encode(
     parts: dict[str, list[Tensor]] = {"mean": [], "deviation": [], "ids": []}
     if make_map:
         parts["control_map"] = []
-    for batch in _batches(tqdm(samples, desc="encode", unit=" pictures", mininterval=30)):
+    for batch in _batches(tqdm(samples, desc="encode", unit=" images", mininterval=30)):
         pixels = np.stack([target_pixels(image, side) for image, _ in batch])
         encoded: Any = vae.encode(torch.from_numpy(pixels).to(vae.device, vae.dtype))
         parts["mean"].append(encoded.latent_dist.mean.half().cpu())
@@ -130,7 +130,7 @@ def _write(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> 
 
 
 class LatentStream(Stream):
-    """An endless stream over encoded pictures, shuffled anew in each pass.
+    """An endless stream over encoded images, shuffled anew in each pass.
 
     Like ``data.mixture.Mixture``, a run has one sequence, of which each process reads its part.
     """
@@ -145,13 +145,13 @@ class LatentStream(Stream):
     ):
         self._encoded = encoded
         self._seed, self._world_size = seed, world_size
-        pictures = len(encoded["ids"])
-        self._identity = {"pictures": pictures, "seed": seed, "world_size": world_size}
+        images = len(encoded["ids"])
+        self._identity = {"images": images, "seed": seed, "world_size": world_size}
         self._position = rank
         self._pass, self._order = -1, np.empty(0, dtype=np.int64)
 
     def __next__(self) -> LatentExample:
-        """Give the next picture."""
+        """Give the next image."""
         encoded = self._encoded
         number, place = divmod(self._position, len(encoded["ids"]))
         if number != self._pass:
@@ -176,12 +176,12 @@ class LatentStream(Stream):
         """Go on from a position.
 
         Raises:
-            TrainingError: If it counts other pictures, in another order, or among other processes.
+            TrainingError: If it counts other images, in another order, or among other processes.
         """
         found = {key: state[key] for key in self._identity}
         if found != self._identity:
             raise TrainingError(
-                f"The encoded pictures cannot be resumed: the saved run had {found}, this one has "
+                f"The encoded images cannot be resumed: the saved run had {found}, this one has "
                 f"{self._identity}. Start it with the same data, seed and processes."
             )
         self._position = state["position"]
@@ -212,7 +212,7 @@ def _read_metadata(file: Path) -> dict[str, str] | None:
         return None
 
 
-def _samples(shards: Iterable[Shard], log: SkipLog) -> Iterator[Picture]:
+def _samples(shards: Iterable[Shard], log: SkipLog) -> Iterator[CaptionedImage]:
     """Read all samples of shards once, in order; bad ones are counted, logged and skipped."""
     generator = np.random.default_rng(0)
     for shard in shards:
@@ -228,8 +228,8 @@ def _samples(shards: Iterable[Shard], log: SkipLog) -> Iterator[Picture]:
                 yield sample.image, sample.caption
 
 
-def _batches(samples: Iterable[Picture]) -> Iterator[list[Picture]]:
-    batch: list[Picture] = []
+def _batches(samples: Iterable[CaptionedImage]) -> Iterator[list[CaptionedImage]]:
+    batch: list[CaptionedImage] = []
     for sample in samples:
         batch.append(sample)
         if len(batch) == BATCH:

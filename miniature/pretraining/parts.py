@@ -32,18 +32,18 @@ from kosmosg.utils.fingerprint import fingerprint
 from kosmosg.utils.processes import find_processes
 from miniature.evaluation.probe import Probe
 from miniature.pretraining.clip import ClipStage, begin_with_sines
-from miniature.pretraining.latents import LatentStream, encode_pictures
+from miniature.pretraining.latents import LatentStream, encode_images
 from miniature.pretraining.options import ClipOptions, DecoderOptions, ProbeOptions, VaeOptions
 from miniature.pretraining.perceptual import PerceptualDistance
 from miniature.pretraining.probe import ProbeStage
 from miniature.pretraining.sizes import NetworkSizes
 from miniature.pretraining.unet import DecoderStage
 from miniature.pretraining.vae import VaeStage
-from miniature.world.stream import PictureStream
+from miniature.world.stream import RenderingStream
 
 
 def train_clip(options: ClipOptions) -> Path:
-    """Train a CLIP on captioned pictures.
+    """Train a CLIP on captioned images.
 
     Raises:
         TrainingError: If there is no CLIP of these sizes.
@@ -78,7 +78,7 @@ def train_clip(options: ClipOptions) -> Path:
 
 
 def train_vae(options: VaeOptions) -> Path:
-    """Train a VAE on pictures.
+    """Train a VAE on images.
 
     Raises:
         TrainingError: If the sizes lack ``sample_size``, give no VAE, or are not those of a given
@@ -208,13 +208,13 @@ class DecoderParts:
 def _write_and_encode(
     parts: DecoderParts, source: Path, data: TrainingData, loop: LoopOptions
 ) -> dict[str, Tensor]:
-    """Write what surrounds the U-Net, and encode the pictures."""
+    """Write what surrounds the U-Net, and encode the images."""
     state = find_processes()
     vae: Any = parts.vae
     with state.main_process_first():  # the others read what it has written
         if state.is_main_process:
             parts.save(source)
-        return encode_pictures(
+        return encode_images(
             data.shards(),
             vae.to(state.device),
             parts.tokenizer,
@@ -226,12 +226,12 @@ def _write_and_encode(
 
 
 def train_probe(options: ProbeOptions) -> Path:
-    """Train the probe on pictures that are drawn as it goes."""
+    """Train the probe on images that are drawn as it goes."""
 
     def build() -> Stage:
         return ProbeStage(Probe())
 
     def open_stream(rank: int, processes: int) -> Stream:
-        return PictureStream(options.loop.seed, rank, processes)
+        return RenderingStream(options.loop.seed, rank, processes)
 
     return train(build, open_stream, options.loop)

@@ -1,4 +1,4 @@
-"""How different two pictures are to an eye that knows the world, and not pixel by pixel."""
+"""How different two images are to an eye that knows the world, and not pixel by pixel."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,17 +13,17 @@ from kosmosg.prompts.images import CLIP_MEAN, CLIP_STD
 
 
 class PerceptualDistance(nn.Module):
-    """Compares what the layers of a frozen CLIP image tower make of two pictures.
+    """Compares what the layers of a frozen CLIP image tower make of two images.
 
     As in LPIPS, vectors are brought to unit length and the squared distances averaged, over
-    places and layers. Both pictures are moved by the same few pixels first, by chance: otherwise
+    places and layers. Both images are moved by the same few pixels first, by chance: otherwise
     errors along the edges of CLIP's patches would be seen less than others.
     """
 
     def __init__(self, tower: CLIPVisionModel):
         super().__init__()
         self.tower = tower.eval().requires_grad_(False)
-        sizes: Any = tower.config  # of square pictures and patches
+        sizes: Any = tower.config  # of square images and patches
         self._side, self._patch = sizes.image_size, sizes.patch_size
         self.mean: Tensor
         self.std: Tensor
@@ -40,10 +40,10 @@ class PerceptualDistance(nn.Module):
         others: Float[Tensor, "batch 3 size size"],
         seeds: Sequence[int],
     ) -> Float[Tensor, ""]:
-        """Compute the mean distance, from 0 to 4, of pictures in [-1, 1].
+        """Compute the mean distance, from 0 to 4, of images in [-1, 1].
 
         Args:
-            pixels: Pictures.
+            pixels: Images.
             others: What they are compared with.
             seeds: Decide how far each pair is moved.
         """
@@ -69,5 +69,5 @@ def _move(
 ) -> Float[Tensor, "batch 3 size size"]:
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     shifts = [torch.randint(reach, (2,), generator=each).tolist() for each in generators]
-    moved = [picture.roll(shift, (1, 2)) for picture, shift in zip(pixels, shifts, strict=True)]
+    moved = [image.roll(shift, (1, 2)) for image, shift in zip(pixels, shifts, strict=True)]
     return torch.stack(moved)

@@ -1,4 +1,4 @@
-"""Training the probe that measures the miniature: drawn pictures, and what they show."""
+"""Training the probe that measures the miniature: drawn images, and what they show."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from torch.nn import functional as F
 from kosmosg.training.stage import Stage
 from miniature.evaluation.probe import Probe, to_unit
 from miniature.evaluation.probe_labels import ABSENT, HEADS, to_labels, true_reading
-from miniature.world.stream import StreamedPicture
+from miniature.world.stream import StreamedRendering
 
-# How much a picture may be spoilt at most, so that the probe bears with what a VAE and a U-Net
+# How much an image may be spoilt at most, so that the probe bears with what a VAE and a U-Net
 # leave behind. Values are in [-1, 1].
 NOISE, BLUR, CONTRAST, TINT = 0.1, 0.8, 0.06, 0.04
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeBatch:
-    """Pictures with their labels, and the seeds of what spoils them."""
+    """Images with their labels, and the seeds of what spoils them."""
 
     pixels: UInt8[Tensor, "batch 3 64 64"]
     labels: Int64[Tensor, "batch heads"]
@@ -38,7 +38,7 @@ class ProbeBatch:
 
 
 class ProbeStage(Stage):
-    """Reads every attribute of spoilt pictures, all at once."""
+    """Reads every attribute of spoilt images, all at once."""
 
     def __init__(self, probe: Probe):
         super().__init__()
@@ -48,11 +48,11 @@ class ProbeStage(Stage):
         """Put the probe into training mode."""
         self.probe.train()
 
-    def collate(self, samples: Sequence[StreamedPicture]) -> ProbeBatch:
-        """Stack pictures, and spell out what they show."""
-        pictures = [sample.picture for sample in samples]
-        pixels = torch.stack([torch.from_numpy(picture.image) for picture in pictures])
-        labels = torch.tensor([to_labels(true_reading(picture)) for picture in pictures])
+    def collate(self, samples: Sequence[StreamedRendering]) -> ProbeBatch:
+        """Stack images, and spell out what they show."""
+        renderings = [sample.rendering for sample in samples]
+        pixels = torch.stack([torch.from_numpy(rendering.image) for rendering in renderings])
+        labels = torch.tensor([to_labels(true_reading(rendering)) for rendering in renderings])
         return ProbeBatch(
             pixels=pixels.permute(0, 3, 1, 2).contiguous(),
             labels=labels,
@@ -76,7 +76,7 @@ class ProbeStage(Stage):
 def spoil(
     pixels: Float[Tensor, "batch 3 height width"], seeds: Sequence[int]
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Blur, tint and add noise, each picture by its own seed and to its own degree."""
+    """Blur, tint and add noise, each image by its own seed and to its own degree."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     degrees = torch.stack([torch.rand(8, 1, 1, generator=each) for each in generators]).to(pixels)
     noise = torch.stack([torch.randn(pixels.shape[1:], generator=each) for each in generators])

@@ -18,7 +18,7 @@ from kosmosg.training.stage import Stage
 
 @dataclass(frozen=True, kw_only=True)
 class LatentExample:
-    """A picture's posterior, computed once for the whole run, and its caption.
+    """An image's posterior, computed once for the whole run, and its caption.
 
     Attributes:
         mean: Of the VAE's posterior.
@@ -46,7 +46,7 @@ class LatentBatch:
     control_maps: UInt8[Tensor, "batch 3 pixels pixels"] | None = None
 
     def __len__(self) -> int:
-        """Count the pictures."""
+        """Count the images."""
         return len(self.mean)
 
     def to(self, device: torch.device) -> "LatentBatch":

@@ -22,29 +22,29 @@ from miniature.pretraining.perceptual import PerceptualDistance
 # Latents hardly pay for what they hold: the U-Net is scaled to them afterwards.
 KL_WEIGHT = 1e-6
 SHARPNESS = 0.1  # weight of the absolute distance
-DECODING = ("decoder.", "post_quant_conv.")  # the parts that make pictures of latents
+DECODING = ("decoder.", "post_quant_conv.")  # the parts that make images of latents
 DISTURBANCE = 0.2  # of the latents at most, in their own scale, for a decoder trained alone
 PERCEPTION = 0.2  # weight of the perceptual distance, where there is one
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureBatch:
-    """Pictures in [-1, 1] and the seeds of their noise."""
+class ImageBatch:
+    """Images in [-1, 1] and the seeds of their noise."""
 
     pixels: Float[Tensor, "batch 3 size size"]
     seeds: tuple[int, ...]
 
     def __len__(self) -> int:
-        """Count the pictures."""
+        """Count the images."""
         return len(self.pixels)
 
-    def to(self, device: torch.device) -> "PictureBatch":
-        """Move the pictures."""
+    def to(self, device: torch.device) -> "ImageBatch":
+        """Move the images."""
         return replace(self, pixels=self.pixels.to(device))
 
 
 class VaeStage(Stage):
-    """Trains an ``AutoencoderKL`` to give pictures back.
+    """Trains an ``AutoencoderKL`` to give images back.
 
     The loss is the squared distance of pixels and of their differences to the right and lower
     neighbours, which is where edges and textures are, some absolute distance, and a trace of the
@@ -55,7 +55,7 @@ class VaeStage(Stage):
     Args:
         vae: The networks.
         decoder_only: Leave the encoder, and thus all latents, as they are: what a U-Net has
-            learned of them stays true. Latents are disturbed a little, each picture's by another
+            learned of them stays true. Latents are disturbed a little, each image's by another
             degree, for those of a U-Net are never quite what the encoder would have made.
         perceptual: Another distance to be small.
     """
@@ -75,7 +75,7 @@ class VaeStage(Stage):
         if decoder_only:
             for name, parameter in self.vae.named_parameters():
                 parameter.requires_grad_(name.startswith(DECODING))
-        self._shown: PictureBatch | None = None
+        self._shown: ImageBatch | None = None
         # A running mean over the updates, for the scale that the U-Net works at.
         self.latent_square: Tensor
         self.register_buffer("latent_square", torch.ones(()))
@@ -84,17 +84,17 @@ class VaeStage(Stage):
         """Put the whole autoencoder into training mode, also where a half of it is frozen."""
         self.train()
 
-    def collate(self, samples: Sequence[SeededSample]) -> PictureBatch:
+    def collate(self, samples: Sequence[SeededSample]) -> ImageBatch:
         """Stack the targets."""
         pixels = np.stack([np.asarray(sample.prepared.target) for sample in samples])
-        batch = PictureBatch(
+        batch = ImageBatch(
             pixels=torch.from_numpy(pixels).float(), seeds=tuple(s.seed for s in samples)
         )
         self._shown = self._shown or batch
         return batch
 
-    def losses(self, batch: PictureBatch) -> dict[str, Tensor]:
-        """Compare the reconstruction with the picture."""
+    def losses(self, batch: ImageBatch) -> dict[str, Tensor]:
+        """Compare the reconstruction with the image."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self._decoder_only):
             encoded: Any = self.vae.encode(batch.pixels)
         posterior = encoded.latent_dist
@@ -126,7 +126,7 @@ class VaeStage(Stage):
             self.latent_square.lerp_(torch.tensor(losses["square"]).to(self.latent_square), 0.01)
 
     def _disturbance(self, seeds: Sequence[int]) -> Float[Tensor, "batch 1 1 1"]:
-        """Draw the deviation of each picture's disturbance."""
+        """Draw the deviation of each image's disturbance."""
         draws = [torch.rand(1, generator=torch.Generator().manual_seed(s)) for s in seeds]
         unit = 1.0 / self.vae.config["scaling_factor"]
         return (DISTURBANCE * unit * torch.stack(draws))[..., None, None]

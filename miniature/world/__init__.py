@@ -1,6 +1,6 @@
 """A drawn world, small enough to train a whole KOSMOS-G in (paper, section 3.1, in miniature).
 
-Pictures of 64 × 64 pixels come from descriptions, and with them everything that the paper's data
+Images of 64 × 64 pixels come from descriptions, and with them everything that the paper's data
 pipeline has to extract with other models: captions with the spans of their entities, masks and
 crops of these, edit pairs with instructions, interleaved documents, and the ground truth.
 """
@@ -26,7 +26,7 @@ from miniature.world.description import (
 )
 from miniature.world.documents import Document, sample_document, sample_sentence
 from miniature.world.edits import Edit, sample_edit
-from miniature.world.render import Picture, portrait, render, sample_picture
+from miniature.world.render import Rendering, portrait, render, sample_rendering
 
 __all__ = [
     "ACCESSORIES",
@@ -45,7 +45,7 @@ __all__ = [
     "EntitySpan",
     "Figure",
     "Labels",
-    "Picture",
+    "Rendering",
     "contact_sheet",
     "entity_crops",
     "is_held_out",
@@ -57,7 +57,7 @@ __all__ = [
     "sample_description",
     "sample_document",
     "sample_edit",
-    "sample_picture",
+    "sample_rendering",
     "sample_sentence",
     "write_caption",
 ]

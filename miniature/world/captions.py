@@ -1,11 +1,11 @@
-"""What is said of a picture: a small grammar with several phrasings that never contradict.
+"""What is said of an image: a small grammar with several phrasings that never contradict.
 
     a red striped star wearing a hat on the beach
       ╰────── span ──╯
     in the snow, blue fish above orange dotted cat, as a sketch
 
-A body without a word for its texture is plain, a picture without a word for its scene was taken
-in the studio, and one without a word for its style is an ordinary picture; so every caption can
+A body without a word for its texture is plain, an image without a word for its scene was taken
+in the studio, and one without a word for its style is an ordinary image; so every caption can
 be read back into its description.
 """
 
@@ -85,7 +85,7 @@ class Caption:
 
 
 def write_caption(description: Description, rng: np.random.Generator) -> Caption:
-    """Describe a picture in one of the grammar's ways.
+    """Describe an image in one of the grammar's ways.
 
     Args:
         description: What it shows.

@@ -1,4 +1,4 @@
-"""Cutting entities out of pictures, and laying pictures out on a sheet."""
+"""Cutting entities out of images, and laying images out on a sheet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from kosmosg.data.entities import square_box
-from miniature.world.render import Picture
+from miniature.world.render import Rendering
 from miniature.world.styles import SIDE
 
 MARGIN = 2  # pixels left around a body, as the dilation in the authors' pipeline does
@@ -17,10 +17,10 @@ SHEET_ZOOM = 4
 
 @dataclass(frozen=True, kw_only=True)
 class EntityCrop:
-    """A square around one entity, scaled to the size of a picture (paper, Figure 4).
+    """A square around one entity, scaled to the size of an image (paper, Figure 4).
 
     Attributes:
-        box: Left, top, right and bottom in the picture, in pixels.
+        box: Left, top, right and bottom in the image, in pixels.
         crop: With its background.
         masked: On white.
     """
@@ -30,31 +30,31 @@ class EntityCrop:
     masked: UInt8[np.ndarray, "64 64 3"]
 
 
-def entity_crops(picture: Picture, dressed: bool = False) -> tuple[EntityCrop, ...]:
-    """Cut every entity out of a picture, in the order of the description.
+def entity_crops(rendering: Rendering, dressed: bool = False) -> tuple[EntityCrop, ...]:
+    """Cut every entity out of an image, in the order of the description.
 
     As in the authors' pipeline, the box around the mask grows to a square around its centre and
-    is shifted inside the picture.
+    is shifted inside the image.
 
     Args:
-        picture: Any picture.
+        rendering: Any rendering.
         dressed: Whether an entity keeps what it wears. Without, "a cat wearing a hat" comes with
             the image of a bare cat, and the words alone say what to add.
     """
-    pixels = picture.image if dressed else picture.undressed
-    masks = np.maximum(picture.masks, picture.accessory_masks) if dressed else picture.masks
+    pixels = rendering.image if dressed else rendering.undressed
+    masks = np.maximum(rendering.masks, rendering.accessory_masks) if dressed else rendering.masks
     return tuple(_cut(pixels, mask) for mask in masks)
 
 
 def contact_sheet(
     images: Sequence[UInt8[np.ndarray, "64 64 3"]], columns: int, captions: Sequence[str] = ()
 ) -> Image.Image:
-    """Lay pictures out in rows, four times enlarged, with a line of text under each.
+    """Lay images out in rows, four times enlarged, with a line of text under each.
 
     Args:
         images: At least one.
-        columns: Pictures per row.
-        captions: One per picture, or none at all; cut off where they do not fit.
+        columns: Images per row.
+        captions: One per image, or none at all; cut off where they do not fit.
     """
     cell, line = SIDE * SHEET_ZOOM, 14 if captions else 0
     rows = -(-len(images) // columns)

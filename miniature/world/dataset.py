@@ -1,13 +1,13 @@
 """The world as a data set: folders of shards for every stage of the training.
 
-    pictures       captions and pictures of *all* entities, for what the paper takes from
+    images       captions and images of *all* entities, for what the paper takes from
                    elsewhere and never trains on its subjects: CLIP, VAE and U-Net
-    captions       captions and pictures                               stages 1 and 2
+    captions       captions and images                               stages 1 and 2
     text           sentences                                           stage 1
-    documents      texts with pictures between                         stage 1
-    compositional  captions, entities cut out of pictures, pictures    stage 3 (section 2.3)
-    edits          pictures before and after an instruction            stage 3
-    neon           pictures of one style, which no caption mentions    a LoRA
+    documents      texts with images between                         stage 1
+    compositional  captions, entities cut out of images, images    stage 3 (section 2.3)
+    edits          images before and after an instruction            stage 3
+    neon           images of one style, which no caption mentions    a LoRA
 
 Nothing that is held out is mentioned or shown in any folder but the first and the last. Each shard
 comes from a seed of its own, so that the same files are written whatever the number of processes,
@@ -40,7 +40,7 @@ from miniature.world.crops import entity_crops
 from miniature.world.description import Description, sample_description
 from miniature.world.documents import sample_document, sample_sentence
 from miniature.world.edits import sample_edit
-from miniature.world.render import render, sample_picture
+from miniature.world.render import render, sample_rendering
 
 DRAW_SHARD = 5  # first word of the seeds; those of the data's other parts are smaller
 SETTINGS_FILE = "dataset.json"
@@ -147,14 +147,14 @@ def _write(shard: _Shard) -> _Shard:
     return shard
 
 
-def _draw_picture(rng: np.random.Generator) -> Sample:
+def _draw_image(rng: np.random.Generator) -> Sample:
     return _draw_caption(rng, held_out=None)
 
 
 def _draw_caption(rng: np.random.Generator, held_out: bool | None = False) -> Sample:
-    picture = sample_picture(rng, held_out)
-    caption = write_caption(picture.description, rng).text
-    return CaptionSample(caption=caption, image=Image.fromarray(picture.image))
+    rendering = sample_rendering(rng, held_out)
+    caption = write_caption(rendering.description, rng).text
+    return CaptionSample(caption=caption, image=Image.fromarray(rendering.image))
 
 
 def _draw_text(rng: np.random.Generator) -> Sample:
@@ -170,24 +170,24 @@ def _draw_document(rng: np.random.Generator) -> Sample:
 
 
 def _draw_composition(rng: np.random.Generator) -> Sample:
-    picture = sample_picture(rng)
-    caption = _write_caption_that_begins_with_a_word(picture.description, rng)
+    rendering = sample_rendering(rng)
+    caption = _write_caption_that_begins_with_a_word(rendering.description, rng)
     entities = tuple(
         EntityImages(
             span=(span.start, span.end),
             crop=Image.fromarray(crop.crop),
             masked_crop=Image.fromarray(crop.masked),
         )
-        for span, crop in zip(caption.spans, entity_crops(picture), strict=True)
+        for span, crop in zip(caption.spans, entity_crops(rendering), strict=True)
     )
-    target = Image.fromarray(picture.image)
+    target = Image.fromarray(rendering.image)
     return CompositionalSample(caption=caption.text, entities=entities, target=target)
 
 
 def _write_caption_that_begins_with_a_word(
     description: Description, rng: np.random.Generator
 ) -> Caption:
-    """Describe a picture so that no entity comes first.
+    """Describe an image so that no entity comes first.
 
     Without its words, such a prompt would begin with an image, and is left out in training (see
     ``entities.interleave``).
@@ -210,13 +210,13 @@ def _draw_edit(rng: np.random.Generator) -> Sample:
 
 def _draw_neon(rng: np.random.Generator) -> Sample:
     description = sample_description(rng, held_out=None)
-    picture = render(replace(description, style="neon"), rng)
+    rendering = render(replace(description, style="neon"), rng)
     caption = write_caption(replace(description, style="picture"), rng).text
-    return CaptionSample(caption=caption, image=Image.fromarray(picture.image))
+    return CaptionSample(caption=caption, image=Image.fromarray(rendering.image))
 
 
 FOLDERS: dict[str, Folder] = {
-    "pictures": Folder(samples=40_000, draw=_draw_picture),
+    "images": Folder(samples=40_000, draw=_draw_image),
     "captions": Folder(samples=12_000, draw=_draw_caption),
     "text": Folder(samples=12_000, draw=_draw_text),
     "documents": Folder(samples=6_000, draw=_draw_document),

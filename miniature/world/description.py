@@ -1,6 +1,6 @@
 """What there is in the miniature world, what is set aside for evaluation, and how to sample it.
 
-A picture is described by words alone: one or two figures (an entity and what it wears), how they
+An image is described by words alone: one or two figures (an entity and what it wears), how they
 stand to each other, the scene and the style. Everything else (places, sizes, clouds) is chance
 and belongs to the drawing.
 
@@ -30,7 +30,7 @@ STYLES = ("picture", "sketch", "watercolour", "neon")
 
 HELD_OUT_MODULUS = 7
 
-# How often a sampled picture has two figures, a dressed one (never one of two, which are small),
+# How often a sampled image has two figures, a dressed one (never one of two, which are small),
 # and each style.
 TWO_FIGURES = 0.35
 DRESSED = 0.45
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Entity:
-    """What keeps its identity from picture to picture."""
+    """What keeps its identity from image to image."""
 
     shape: str
     colour: str
@@ -58,13 +58,13 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """All that a caption can say of a picture.
+    """All that a caption can say of an image.
 
     Attributes:
         figures: One or two. Of two, the first stands in ``relation`` to the second.
         relation: One of ``RELATIONS`` if there are two figures, else nothing.
         scene: One of ``SCENES``; ``"studio"`` is a plain pale ground, which captions pass over.
-        style: One of ``STYLES``; ``"picture"`` is the ordinary one.
+        style: One of ``STYLES``; ``"image"`` is the ordinary one.
     """
 
     figures: tuple[Figure, ...]
@@ -79,7 +79,7 @@ class Description:
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """Positions in the tuples of this module: what a probe learns to read from a picture."""
+    """Positions in the tuples of this module: what a probe learns to read from an image."""
 
     shape: int
     colour: int
@@ -90,7 +90,7 @@ class Labels:
 
 
 def labels(description: Description, figure: int = 0) -> Labels:
-    """Give the ground truth for one figure of a picture and for the picture as a whole."""
+    """Give the ground truth for one figure of an image and for the image as a whole."""
     entity = description.figures[figure].entity
     return Labels(
         shape=SHAPES.index(entity.shape),
@@ -149,7 +149,7 @@ def choose(options: Sequence[T], rng: np.random.Generator) -> T:
 def sample_description(
     rng: np.random.Generator, held_out: bool | None = False, figures: int | None = None
 ) -> Description:
-    """Draw what a picture shows.
+    """Draw what an image shows.
 
     Args:
         rng: Source of all chance.

@@ -1,4 +1,4 @@
-"""Reading matter of the world for stage 1: plain sentences, and documents with pictures between.
+"""Reading matter of the world for stage 1: plain sentences, and documents with images between.
 
 Nothing that is held out of training is mentioned or shown.
 """
@@ -18,7 +18,7 @@ from miniature.world.captions import (
 )
 from miniature.world.description import ACCESSORIES, SCENES, choose, entities, sample_description
 from miniature.world.edits import sample_edit
-from miniature.world.render import Picture, portrait, render, sample_picture
+from miniature.world.render import Rendering, portrait, render, sample_rendering
 
 FACTS = (
     "a ball is round",
@@ -45,10 +45,10 @@ FACTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """Text with pictures at its markers.
+    """Text with images at its markers.
 
     Attributes:
-        prompt: The text, cut at the places of the pictures.
+        prompt: The text, cut at the places of the images.
         images: One per place, in order.
     """
 
@@ -80,28 +80,28 @@ def sample_sentence(rng: np.random.Generator) -> str:
 
 
 def sample_document(rng: np.random.Generator) -> Document:
-    """Draw a document of two or three pictures: an album, a change, or an acquaintance."""
-    text, pictures = choose((_album, _change, _acquaintance), rng)(rng)
-    images = tuple(picture.image for picture in pictures)
+    """Draw a document of two or three images: an album, a change, or an acquaintance."""
+    text, renderings = choose((_album, _change, _acquaintance), rng)(rng)
+    images = tuple(rendering.image for rendering in renderings)
     return Document(prompt=parse_prompt(text, len(images)), images=images)
 
 
-def _album(rng: np.random.Generator) -> tuple[str, list[Picture]]:
-    """Unrelated pictures, each with its caption; throughout before it or throughout behind it."""
-    pictures = [sample_picture(rng) for _ in range(rng.integers(2, 4))]
-    captions = [write_caption(picture.description, rng).text for picture in pictures]
+def _album(rng: np.random.Generator) -> tuple[str, list[Rendering]]:
+    """Unrelated images, each with its caption; throughout before it or throughout behind it."""
+    renderings = [sample_rendering(rng) for _ in range(rng.integers(2, 4))]
+    captions = [write_caption(rendering.description, rng).text for rendering in renderings]
     form = choose((f"{{}} {MARKER}", f"{MARKER} {{}}."), rng)
-    return " ".join(form.format(caption) for caption in captions), pictures
+    return " ".join(form.format(caption) for caption in captions), renderings
 
 
-def _change(rng: np.random.Generator) -> tuple[str, list[Picture]]:
-    """A picture, what was done to it, and the outcome."""
+def _change(rng: np.random.Generator) -> tuple[str, list[Rendering]]:
+    """An image, what was done to it, and the outcome."""
     edit = sample_edit(rng)
     text = f"{edit.caption.text} {MARKER} {edit.instruction} {MARKER}"
     return text, [edit.before, edit.after]
 
 
-def _acquaintance(rng: np.random.Generator) -> tuple[str, list[Picture]]:
+def _acquaintance(rng: np.random.Generator) -> tuple[str, list[Rendering]]:
     """An entity in the studio, then the same one elsewhere."""
     description = sample_description(rng, figures=1)
     entity = description.figures[0].entity

@@ -1,6 +1,6 @@
-"""Pairs of pictures and the instruction between them, as InstructPix2Pix has them (section 2.3).
+"""Pairs of images and the instruction between them, as InstructPix2Pix has them (section 2.3).
 
-Both pictures are drawn from the same chance, so all that the instruction does not speak of stays
+Both images are drawn from the same chance, so all that the instruction does not speak of stays
 as it was.
 """
 
@@ -28,7 +28,7 @@ from miniature.world.description import (
     may_be_trained_on,
     sample_description,
 )
-from miniature.world.render import Picture, render
+from miniature.world.render import Rendering, render
 
 KINDS = ("colour", "texture", "shape", "accessory", "scene", "style")
 TAKEN_OFF = 0.3  # share of the edits of an accessory that remove it
@@ -52,8 +52,8 @@ class Edit:
     """An instruction, what it was given and what it should give.
 
     Attributes:
-        kind: One of ``KINDS``: the only thing that differs between the pictures.
-        caption: Says what the picture before shows.
+        kind: One of ``KINDS``: the only thing that differs between the images.
+        caption: Says what the image before shows.
         before: The input.
         instruction: Such as ``"make it blue"``; of two figures it names the one it means.
         after: The target.
@@ -61,9 +61,9 @@ class Edit:
 
     kind: str
     caption: Caption
-    before: Picture
+    before: Rendering
     instruction: str
-    after: Picture
+    after: Rendering
 
 
 def sample_edit(
@@ -73,7 +73,7 @@ def sample_edit(
 
     Args:
         rng: Source of all chance.
-        held_out: False for training, where neither picture shows what is held out; True for
+        held_out: False for training, where neither image shows what is held out; True for
             evaluation, where the target is held out; None for both without distinction.
         kind: One of ``KINDS``; otherwise by chance.
     """
@@ -92,7 +92,7 @@ def sample_edit(
 def _sample_change(
     kind: str, rng: np.random.Generator, held_out: bool | None
 ) -> tuple[Description, Description, int]:
-    """Draw what both pictures show, and which figure changes.
+    """Draw what both images show, and which figure changes.
 
     Starts from the target, and keeps to a single figure where a change would move or crowd
     another one.

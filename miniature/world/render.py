@@ -1,4 +1,4 @@
-"""From a description to a picture: layout, drawing and masks.
+"""From a description to an image: layout, drawing and masks.
 
 Chance is drawn in separate streams for the scene, the layout and the style, so that two
 descriptions rendered from equal generators differ only where the descriptions do. That is what
@@ -28,12 +28,12 @@ SHADOW, SHADOWS = 64, {"sea": 0, "night": 100}  # darkness of the ground under a
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class Rendering:
     """A rendered description.
 
     Attributes:
         description: What it shows.
-        image: The picture.
+        image: The image.
         undressed: The same without accessories.
         masks: How much of each pixel each body covers, from 0 to 255, whatever it wears.
         accessory_masks: The same for what each figure wears.
@@ -46,8 +46,8 @@ class Picture:
     accessory_masks: UInt8[np.ndarray, "figures 64 64"]
 
 
-def render(description: Description, rng: np.random.Generator) -> Picture:
-    """Draw a picture.
+def render(description: Description, rng: np.random.Generator) -> Rendering:
+    """Draw an image.
 
     Args:
         description: What to show.
@@ -68,7 +68,7 @@ def render(description: Description, rng: np.random.Generator) -> Picture:
     undressed = _finish(description.style, canvas, style_seed)
     covers = {index: _dress(canvas, description.figures[index], poses[index]) for index in order}
     dressed = any(figure.accessory != "none" for figure in description.figures)
-    return Picture(
+    return Rendering(
         description=description,
         image=_finish(description.style, canvas, style_seed) if dressed else undressed,
         undressed=undressed,
@@ -77,14 +77,14 @@ def render(description: Description, rng: np.random.Generator) -> Picture:
     )
 
 
-def sample_picture(
+def sample_rendering(
     rng: np.random.Generator, held_out: bool | None = False, figures: int | None = None
-) -> Picture:
-    """Draw a picture of whatever :func:`sample_description` comes up with."""
+) -> Rendering:
+    """Draw an image of whatever :func:`sample_description` comes up with."""
     return render(sample_description(rng, held_out, figures), rng)
 
 
-def portrait(entity: Entity, rng: np.random.Generator) -> Picture:
+def portrait(entity: Entity, rng: np.random.Generator) -> Rendering:
     """Draw an entity alone and undressed on a plain ground: an input image for a prompt."""
     figure = Figure(entity=entity, accessory="none")
     description = Description(figures=(figure,), relation=None, scene="studio", style="picture")
@@ -108,7 +108,7 @@ def _dress(canvas: Image.Image, figure: Figure, pose: Pose) -> Image.Image:
 def _layout(description: Description, rng: np.random.Generator) -> list[Pose]:
     """Place the figures so that each is whole, and two do not hide each other.
 
-    Draws the same chance for any description. The numbers are pixels of the picture.
+    Draws the same chance for any description. The numbers are pixels of the image.
     """
     across, down, apart = rng.uniform(-1, 1, 3)
     tilts = rng.uniform(-TILT, TILT, 2)

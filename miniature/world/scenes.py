@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-CANVAS = 256  # canvas units; the canvas is four times as wide as the picture
+CANVAS = 256  # canvas units; the canvas is four times as wide as the image
 
 Colour = tuple[int, int, int]
 

@@ -1,4 +1,4 @@
-"""An endless stream of drawn pictures, resumable at any of them without drawing those before."""
+"""An endless stream of drawn images, resumable at any of them without drawing those before."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -8,28 +8,28 @@ import numpy as np
 
 from kosmosg.errors import DataError
 from miniature.world.description import STYLES, choose, sample_description
-from miniature.world.render import Picture, render
+from miniature.world.render import Rendering, render
 
-DRAW_PICTURE = 4  # first word of the seeds; those of ``data.walk`` end at 3
+DRAW_IMAGE = 4  # first word of the seeds; those of ``data.walk`` end at 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamedPicture:
-    """A picture and its place in the stream, which is a seed for what is done to it later."""
+class StreamedRendering:
+    """An image and its place in the stream, which is a seed for what is done to it later."""
 
     position: int
-    picture: Picture
+    rendering: Rendering
 
 
-class PictureStream:
-    """One sequence of pictures, whatever the number of processes that share it.
+class RenderingStream:
+    """One sequence of images, whatever the number of processes that share it.
 
     Process ``rank`` draws the positions ``rank``, ``rank + world_size``, …; the generator of a
-    picture comes from the seed and its position alone. Unlike elsewhere in the world, all styles
-    are equally frequent: who learns to read pictures has to know each of them.
+    image comes from the seed and its position alone. Unlike elsewhere in the world, all styles
+    are equally frequent: who learns to read images has to know each of them.
 
     Args:
-        seed: Decides all pictures.
+        seed: Decides all images.
         rank: Number of this process.
         world_size: Number of processes.
 
@@ -46,28 +46,28 @@ class PictureStream:
         self._identity = {"seed": seed, "rank": rank, "world_size": world_size}
         self._position = rank
 
-    def __iter__(self) -> Iterator[StreamedPicture]:
+    def __iter__(self) -> Iterator[StreamedRendering]:
         return self
 
-    def __next__(self) -> StreamedPicture:
+    def __next__(self) -> StreamedRendering:
         position = self._position
-        rng = np.random.default_rng((DRAW_PICTURE, self._identity["seed"], position))
+        rng = np.random.default_rng((DRAW_IMAGE, self._identity["seed"], position))
         description = sample_description(rng, held_out=None)  # all that there is
-        picture = render(replace(description, style=choose(STYLES, rng)), rng)
+        rendering = render(replace(description, style=choose(STYLES, rng)), rng)
         self._position += self._identity["world_size"]
-        return StreamedPicture(position=position, picture=picture)
+        return StreamedRendering(position=position, rendering=rendering)
 
     @property
     def skipped(self) -> dict[str, dict[str, int]]:
-        """Nothing: every picture can be drawn."""
+        """Nothing: every image can be drawn."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the stream stands; ``position`` is that of the next picture."""
+        """Return where the stream stands; ``position`` is that of the next image."""
         return {**self._identity, "position": self._position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where another stream stood, with the same pictures in the same order.
+        """Go on from where another stream stood, with the same images in the same order.
 
         Raises:
             DataError: If that stream was another one.
@@ -75,7 +75,7 @@ class PictureStream:
         found = {key: state.get(key) for key in self._identity}
         if found != self._identity:
             raise DataError(
-                f"The pictures cannot be resumed: the saved run had {found}, this one has "
+                f"The images cannot be resumed: the saved run had {found}, this one has "
                 f"{self._identity}. Start it with the same ones."
             )
         self._position = state["position"]

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
-SIDE = 64  # of a finished picture, in pixels
+SIDE = 64  # of a finished image, in pixels
 
 
 def apply_style(name: str, canvas: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -11,16 +11,16 @@ def apply_style(name: str, canvas: Image.Image, rng: np.random.Generator) -> Ima
 
     Args:
         name: One of ``STYLES``.
-        canvas: RGB drawing, four times as wide as the picture.
+        canvas: RGB drawing, four times as wide as the image.
         rng: Source of the blotches of a watercolour.
 
     Returns:
-        An RGB picture of 64 × 64 pixels.
+        An RGB image of 64 × 64 pixels.
     """
     return _FILTERS[name](canvas, rng)
 
 
-def _picture(canvas: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _image(canvas: Image.Image, rng: np.random.Generator) -> Image.Image:
     return canvas.reduce(canvas.width // SIDE)
 
 
@@ -61,7 +61,7 @@ def _edges(image: Image.Image) -> Image.Image:
 
 
 _FILTERS = {
-    "picture": _picture,
+    "picture": _image,
     "sketch": _sketch,
     "watercolour": _watercolour,
     "neon": _neon,

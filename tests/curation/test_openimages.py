@@ -95,7 +95,7 @@ def test_images_and_masks_are_those_of_the_world(made: OutputFolder) -> None:
             )
             assert abs(crop - np.asarray(true, dtype=float)).mean() < 1, seed
             masked = np.asarray(decode_image(entity.masked_crop), dtype=float)
-            inside = Image.fromarray(np.float32(mask > 0.3)).resize(
+            inside = Image.fromarray(np.asarray(mask > 0.3, dtype=np.float32)).resize(
                 (64, 64), Image.Resampling.BILINEAR, (left, top, right, bottom)
             )
             share = np.asarray(inside)

@@ -14,7 +14,7 @@ from kosmosg.curation.entity_extraction import Answer, Finder
 from kosmosg.curation.options import CompositionalOptions
 from kosmosg.curation.pipelines import Models
 from kosmosg.curation.segmentation import Logits, Segmenter
-from miniature.world import Caption, sample_picture, write_caption
+from miniature.world import Caption, sample_rendering, write_caption
 from tests.miniature.world.test_world import FIGURE
 
 ZOOM = 4  # 64 pixels are too few for curation
@@ -39,7 +39,7 @@ class Known:
 @cache
 def draw(seed: int) -> Known:
     rng = np.random.default_rng(seed)
-    image = sample_picture(rng)
+    image = sample_rendering(rng)
     return Known(
         image=Image.fromarray(enlarge(image.image)),
         caption=write_caption(image.description, rng),

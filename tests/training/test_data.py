@@ -33,7 +33,7 @@ from tests.training.stages.examples import data as data_of
 from tests.training.toy import ToyStream
 
 RNG = np.random.default_rng(0)
-PICTURE = Image.fromarray(RNG.integers(0, 255, (20, 30, 3), dtype=np.uint8))
+IMAGE = Image.fromarray(RNG.integers(0, 255, (20, 30, 3), dtype=np.uint8))
 
 
 def named(*texts: str) -> tuple[NamedData, ...]:
@@ -122,17 +122,17 @@ def test_a_folder_with_a_colon_in_its_name(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
 def test_weights_that_cannot_be(tmp_path: Path, weight: float) -> None:
-    write_shards([CaptionSample(caption="a", image=PICTURE)], tmp_path / "a")
+    write_shards([CaptionSample(caption="a", image=IMAGE)], tmp_path / "a")
     data = NamedData(path=tmp_path / "a", weight=weight)
     options = TrainingData(data=(data,), threads=0)
     with pytest.raises(DataError, match="has the weight"):
         options.mixture(lambda sample, generator: sample, 0, 1)
 
 
-def test_small_pictures_are_left_out_and_not_counted_as_bad(tmp_path: Path) -> None:
-    large = PICTURE.resize((40, 40))
-    pictures = [PICTURE] * 150 + [large]
-    samples = [CaptionSample(caption=str(n), image=each) for n, each in enumerate(pictures)]
+def test_small_images_are_left_out_and_not_counted_as_bad(tmp_path: Path) -> None:
+    large = IMAGE.resize((40, 40))
+    images = [IMAGE] * 150 + [large]
+    samples = [CaptionSample(caption=str(n), image=each) for n, each in enumerate(images)]
     write_shards(samples, tmp_path / "a")
     options = TrainingData(data=named(str(tmp_path / "a")), min_side=32, threads=0)
     stream = options.mixture(lambda sample, generator: getattr(sample, "caption", None), 0, 1)
@@ -140,8 +140,8 @@ def test_small_pictures_are_left_out_and_not_counted_as_bad(tmp_path: Path) -> N
     assert next(iter(stream.skipped.values())) == {"too-small": pytest.approx(450, abs=150)}
 
 
-def test_pictures_that_are_all_too_small_stop_the_run(tmp_path: Path) -> None:
-    samples = [CaptionSample(caption=str(n), image=PICTURE) for n in range(20)]
+def test_images_that_are_all_too_small_stop_the_run(tmp_path: Path) -> None:
+    samples = [CaptionSample(caption=str(n), image=IMAGE) for n in range(20)]
     write_shards(samples, tmp_path / "a")
     options = TrainingData(data=named(str(tmp_path / "a")), threads=0)
     with pytest.raises(DataError, match=r"1000 × too-small.*or choose a smaller --min-side"):
@@ -168,7 +168,7 @@ def test_the_way_a_folder_is_written_does_not_change_the_order(
 
 
 def test_what_is_encoded_once_is_not_weighted(tmp_path: Path) -> None:
-    write_shards([CaptionSample(caption="a", image=PICTURE)], tmp_path / "a")
+    write_shards([CaptionSample(caption="a", image=IMAGE)], tmp_path / "a")
     folder = tmp_path / "a"
     assert len(TrainingData(data=named(str(folder), f"{folder}:1")).shards()) == 2
     with pytest.raises(DataError, match=r"given the weight 2, but .* equally often"):
@@ -177,8 +177,8 @@ def test_what_is_encoded_once_is_not_weighted(tmp_path: Path) -> None:
         TrainingData(data=named("hub:a/b")).shards()
 
 
-def test_stage_2_leaves_pictures_closed(tmp_path: Path) -> None:
-    write_shards([CaptionSample(caption="a", image=PICTURE)], tmp_path / "a")
+def test_stage_2_leaves_images_closed(tmp_path: Path) -> None:
+    write_shards([CaptionSample(caption="a", image=IMAGE)], tmp_path / "a")
     options = TrainingData(data=named(str(tmp_path / "a")), threads=0)
     stream = options.mixture(lambda sample, generator: sample, 0, 1, text_only=True)
     assert next(stream) == CaptionSample(caption="a", image=None)
@@ -219,8 +219,8 @@ def test_nothing_to_read() -> None:
         TrainingData(data=())
 
 
-def test_pictures_for_clip_and_vae() -> None:
-    sample = CaptionSample(caption="a dog", image=PICTURE)
+def test_images_for_clip_and_vae() -> None:
+    sample = CaptionSample(caption="a dog", image=IMAGE)
     found = image_preparer(image_size=14)(sample, RNG)
     assert (found.pixels[0].shape, found.target, found.caption) == ((3, 14, 14), None, "a dog")
     found = image_preparer(target_size=16)(sample, RNG)
@@ -229,7 +229,7 @@ def test_pictures_for_clip_and_vae() -> None:
     assert (found.target.shape, found.target.dtype) == ((3, 16, 16), np.float32)
     for other in (
         CaptionSample(caption="a dog", image=None),
-        EditSample(caption="", instruction="", before=PICTURE, after=PICTURE),
+        EditSample(caption="", instruction="", before=IMAGE, after=IMAGE),
         InterleavedDocument(parts=("a",)),
     ):
         with pytest.raises(BadSample, match="wrong-kind"):
@@ -240,9 +240,9 @@ def test_stage_2_reads_captions_alone(start: StartingWeights) -> None:
     prepare = setup._prepare_captions(start, None)
     sample = CaptionSample(caption="a dog", image=None)
     assert prepare(sample, RNG).caption == "a dog"
-    edit = EditSample(caption="a", instruction="b", before=PICTURE, after=PICTURE)
-    one = EntityImages(span=(0, 1), crop=PICTURE, masked_crop=PICTURE)
-    whole = CompositionalSample(caption="a", entities=(one,), target=PICTURE)
+    edit = EditSample(caption="a", instruction="b", before=IMAGE, after=IMAGE)
+    one = EntityImages(span=(0, 1), crop=IMAGE, masked_crop=IMAGE)
+    whole = CompositionalSample(caption="a", entities=(one,), target=IMAGE)
     for other in (edit, whole, InterleavedDocument(parts=("a",))):
         with pytest.raises(BadSample, match="wrong-kind: stage 2 reads captions, no"):
             prepare(other, RNG)

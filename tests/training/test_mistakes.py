@@ -12,7 +12,7 @@ from kosmosg.data.schema import CaptionSample
 from kosmosg.pipeline import KosmosGPipeline
 from tests.shards import write_shards
 from tests.training.conftest import Trained
-from tests.training.world import PICTURE, World, command, fails
+from tests.training.world import IMAGE, World, command, fails
 
 
 def test_data_that_is_not_there(
@@ -39,7 +39,7 @@ def test_too_much_bad_data(
     world: World, trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     long = "a circle " * 100
-    write_shards([CaptionSample(caption=long, image=PICTURE)] * 150, tmp_path / "data")
+    write_shards([CaptionSample(caption=long, image=IMAGE)] * 150, tmp_path / "data")
     options = ["--weights", trained.lm / "weights", "--output", tmp_path / "run"]
     found = fails(capsys, "align", *options, "--data", tmp_path / "data")
     assert re.search("100 of the last 100 of .* cannot be used.*caption-too-long", found)
@@ -155,7 +155,7 @@ def test_what_only_training_needs_is_missing(
         assert found.endswith("pip install -e '.[train]'.")
 
 
-def test_pictures_of_the_decoder_are_read_by_no_threads(capsys: pytest.CaptureFixture) -> None:
+def test_images_of_the_decoder_are_read_by_no_threads(capsys: pytest.CaptureFixture) -> None:
     required = ["--config", "x", "--clip", "x", "--vae", "x", "--output", "x", "--data", "x"]
     words = ("train", "decoder", *required, "--updates", 1, "--batch-size", 1, "--threads", 0)
     assert command(*words) == 2

@@ -46,9 +46,9 @@ def test_two_processes_lose_what_one_does(
     assert_same_losses(tmp_path / "two", tmp_path / "one")
 
 
-def test_two_processes_share_encoded_pictures(world: World, tmp_path: Path) -> None:
+def test_two_processes_share_encoded_images(world: World, tmp_path: Path) -> None:
     """One encodes them, and the other waits."""
-    arguments = ["--config", world.folder / "sizes.json", *world.data("pictures")]
+    arguments = ["--config", world.folder / "sizes.json", *world.data("images")]
     for part in ("clip", "vae"):
         arguments += [f"--{part}", world.folder / part / "weights"]
     assert run_together(train_by_words, words_of("decoder", tmp_path / "two", *arguments)) == [0, 0]

@@ -1,4 +1,4 @@
-"""The three stages through the command line, from ``kosmosg new`` to a picture."""
+"""The three stages through the command line, from ``kosmosg new`` to an image."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ from kosmosg.pipeline import KosmosGPipeline
 from tests.training.conftest import Trained
 from tests.training.logs import read_log
 from tests.training.toy import times
-from tests.training.world import PICTURE, World, train
+from tests.training.world import IMAGE, World, train
 
 
 def tensors(weights: Path, part: str = "kosmosg") -> dict[str, Tensor]:
@@ -37,7 +37,7 @@ def test_every_result_opens_and_draws(trained: Trained, stage: str) -> None:
     weights = getattr(trained, stage) / "weights"
     pipeline = KosmosGPipeline.from_pretrained(weights)
     assert pipeline.kosmosg.config.stage == stage
-    images = pipeline("<i> in a garden", images=[PICTURE], num_inference_steps=2, seed=0).images
+    images = pipeline("<i> in a garden", images=[IMAGE], num_inference_steps=2, seed=0).images
     assert images[0].size == (64, 64)
 
 

@@ -80,7 +80,7 @@ SIZES: dict[str, Any] = {
     },
 }
 WITHOUT_THREADS = ("probe", "decoder", "lora", "controlnet")
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,11 +153,11 @@ def make_world(folder: Path) -> World:
     sizes.write_text(json.dumps(SIZES))
     assert command("vocabulary", folder / "vocabulary") == 0
     write_dataset(folder / "data", scale=0.002, processes=1, per_shard=20)
-    pictures = ["--config", sizes, *world.data("pictures")]
+    renderings = ["--config", sizes, *world.data("images")]
     words = ["--tokenizer", folder / "vocabulary" / "clip_tokenizer"]
-    clip = train("clip", folder / "clip", *pictures, *words)
-    vae = train("vae", folder / "vae", *pictures, "--sample-every", 2)
-    decoder = train("decoder", folder / "decoder", *pictures, "--clip", clip, "--vae", vae)
+    clip = train("clip", folder / "clip", *renderings, *words)
+    vae = train("vae", folder / "vae", *renderings, "--sample-every", 2)
+    decoder = train("decoder", folder / "decoder", *renderings, "--clip", clip, "--vae", vae)
     new = ["--config", sizes, "--tokenizer", folder / "vocabulary" / "tokenizer"]
     new += ["--stable-diffusion", decoder, "--clip", clip / "clip", "--text-encoder"]
     assert command("new", world.start, *new) == 0

@@ -10,13 +10,13 @@ from PIL import Image
 from kosmosg.errors import WeightsError
 from miniature.evaluation.probe import BATCH, Probe, ProbeConfig
 from miniature.evaluation.probe_labels import HEADS
-from miniature.world.stream import PictureStream
+from miniature.world.stream import RenderingStream
 
 SMALL = ProbeConfig(channels=(8, 16), further=1, hidden=16)
 
 
 def make_probe() -> Probe:
-    """Build a random probe that says something else of every picture."""
+    """Build a random probe that says something else of every image."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         probe = Probe(SMALL)
@@ -25,9 +25,9 @@ def make_probe() -> Probe:
     return probe.eval()
 
 
-def pictures(count: int) -> list[Image.Image]:
-    stream = PictureStream(0)
-    return [Image.fromarray(next(stream).picture.image) for _ in range(count)]
+def renderings(count: int) -> list[Image.Image]:
+    stream = RenderingStream(0)
+    return [Image.fromarray(next(stream).rendering.image) for _ in range(count)]
 
 
 def test_there_are_logits_for_every_head() -> None:
@@ -40,7 +40,7 @@ def test_the_default_is_small() -> None:
 
 
 def test_a_saved_probe_reads_the_same(tmp_path: Path) -> None:
-    probe, images = make_probe(), pictures(12)
+    probe, images = make_probe(), renderings(12)
     probe.save_pretrained(tmp_path / "probe")
     again = Probe.from_pretrained(tmp_path / "probe")
     assert again.config == SMALL
@@ -54,7 +54,7 @@ def test_a_saved_probe_reads_the_same(tmp_path: Path) -> None:
 
 
 def test_reading_does_not_depend_on_batches_modes_or_formats() -> None:
-    probe, images = make_probe(), pictures(6)
+    probe, images = make_probe(), renderings(6)
     expected = probe.read(images)
     assert [probe.read([image])[0] for image in images] == expected
     assert probe.read(images * (BATCH // 6 + 2))[-6:] == expected
@@ -64,8 +64,8 @@ def test_reading_does_not_depend_on_batches_modes_or_formats() -> None:
     assert probe.read([]) == []
 
 
-def test_larger_pictures_are_scaled() -> None:
-    probe, images = make_probe(), pictures(1)
+def test_larger_renderings_are_scaled() -> None:
+    probe, images = make_probe(), renderings(1)
     assert len(probe.read([images[0].resize((96, 128))])) == 1
 
 

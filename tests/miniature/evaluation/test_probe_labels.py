@@ -12,7 +12,7 @@ from miniature.evaluation.probe_labels import (
     to_labels,
     true_reading,
 )
-from miniature.world import Description, Entity, Figure, render, sample_picture
+from miniature.world import Description, Entity, Figure, render, sample_rendering
 
 CAT, STAR = (
     Figure(entity=Entity(shape=shape, colour="blue", texture="plain"), accessory="none")
@@ -23,7 +23,7 @@ CAT, STAR = (
 def test_labels_are_understood_again() -> None:
     rng = np.random.default_rng(0)
     for _ in range(60):
-        reading = true_reading(sample_picture(rng, held_out=None))
+        reading = true_reading(sample_rendering(rng, held_out=None))
         labels = to_labels(reading)
         silent = {head for head, label in zip(HEADS, labels, strict=True) if label == ABSENT}
         assert silent == (
@@ -48,16 +48,16 @@ def test_two_figures_are_read_from_left_to_right_or_from_above(relation: str) ->
     description = Description(figures=(CAT, STAR), relation=relation, scene="snow", style="picture")
     orders = set()
     for seed in range(12):
-        picture = render(description, np.random.default_rng(seed))
-        reading = true_reading(picture)
+        rendering = render(description, np.random.default_rng(seed))
+        reading = true_reading(rendering)
         first = reading.figures.index(CAT)
-        rows, columns = (np.flatnonzero(picture.masks[0].any(axis=axis)) for axis in (1, 0))
+        rows, columns = (np.flatnonzero(rendering.masks[0].any(axis=axis)) for axis in (1, 0))
         if relation == "next to":
             assert reading.arrangement == SIDE_BY_SIDE
             assert (columns.mean() < 32) == (first == 0)
         else:
             assert reading.arrangement == STACKED
             assert first == 0
-            assert rows[0] < np.flatnonzero(picture.masks[1].any(axis=1))[0]
+            assert rows[0] < np.flatnonzero(rendering.masks[1].any(axis=1))[0]
         orders.add(first)
     assert orders == ({0, 1} if relation == "next to" else {0})

@@ -39,7 +39,7 @@ from miniature.world.description import is_held_out_arrangement
 from tests import tiny
 
 MAKERS = (caption_case, scene_case, two_case, change_case)
-WITH_PICTURES = (scene_case, two_case, change_case)
+WITH_IMAGES = (scene_case, two_case, change_case)
 ENTITY_WORDS = re.compile(rf"\b({'|'.join((*COLOURS, *SHAPES, *TEXTURES, 'an'))})\b")
 
 
@@ -71,7 +71,7 @@ def test_the_same_seed_asks_for_the_same(make: CaseMaker) -> None:
 
 
 @pytest.mark.parametrize("make", [scene_case, two_case])
-def test_pictures_alone_tell_the_entities(make: CaseMaker) -> None:
+def test_images_alone_tell_the_entities(make: CaseMaker) -> None:
     for case in make_cases(make, 60, seed=4):
         assert not ENTITY_WORDS.search(case.prompt)
         assert not case.prompt.startswith(MARKER)

@@ -19,7 +19,7 @@ NAMED = re.compile(rf"({'|'.join(COLOURS)}) (?:({'|'.join(TEXTURES)}) )?({'|'.jo
 
 
 def entities_of(example: SkillExample) -> list[Entity]:
-    """Those of the input pictures, or else of the words."""
+    """Those of the input images, or else of the words."""
     if example.inputs:
         return [shown.figures[0].entity for shown in example.inputs]
     return [

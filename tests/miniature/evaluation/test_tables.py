@@ -77,9 +77,9 @@ class Oracle:
             case = self._cases[seed - SEED]
             assert prompt == case.prompt
             assert len(given) == len(case.images)
-            picture = render(self._change(case.wanted), np.random.default_rng(seed))
-            drawn.append(Image.fromarray(picture.image))
-            self._learn(drawn[-1], true_reading(picture))
+            image = render(self._change(case.wanted), np.random.default_rng(seed))
+            drawn.append(Image.fromarray(image.image))
+            self._learn(drawn[-1], true_reading(image))
         return drawn
 
     def read(self, images: Sequence[Image.Image]) -> list[Reading]:
@@ -216,7 +216,7 @@ def test_the_report(tmp_path: Path) -> None:
         "samples": PROMPTS,
         "asked": 0.8,
         "reached": False,
-        "true_pictures": 1.0,
+        "true_images": 1.0,
     }
     assert [p["right"] for p in found["rows"][1]["prompts"]] == [False] * PROMPTS
     for key in ("text-clip", "scene"):
@@ -241,7 +241,7 @@ def test_a_number_that_was_not_measured() -> None:
     assert f"|  |  |  | {RATIO} | not measured | – | ≥ 97% |  |" in table
     assert to_json([result], {}, {})["rows"][0]["measured"][RATIO] == {
         **{"value": None, "low": None, "high": None, "samples": 0},
-        **{"asked": 0.97, "reached": None, "true_pictures": None},
+        **{"asked": 0.97, "reached": None, "true_images": None},
     }
     assert RATIO not in make_table([measure("text-end-to-end")], {}, {})  # nothing is asked
 

@@ -1,4 +1,4 @@
-"""A LoRA and a ControlNet for a decoder, from the command line to a picture."""
+"""A LoRA and a ControlNet for a decoder, from the command line to an image."""
 
 import shutil
 from pathlib import Path
@@ -24,7 +24,7 @@ from kosmosg.training.stage import trainable
 from miniature.pretraining.adapters import ControlNetStage, LoraStage
 from miniature.pretraining.unet import DecoderStage, LatentExample
 from tests.training.logs import read_log
-from tests.training.world import PICTURE, World, fails, train
+from tests.training.world import IMAGE, World, fails, train
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
@@ -111,7 +111,7 @@ def names(unet: UNet2DConditionModel) -> list[str]:
 
 
 def test_a_controlnet_that_the_pipeline_takes(world: World, tmp_path: Path) -> None:
-    result = train("controlnet", tmp_path / "canny", *decoder(world), *world.data("pictures"))
+    result = train("controlnet", tmp_path / "canny", *decoder(world), *world.data("images"))
     weights = tmp_path / "weights"
     shutil.copytree(world.start, weights)
     shutil.copytree(result, weights / "controlnet" / "canny")
@@ -120,13 +120,13 @@ def test_a_controlnet_that_the_pipeline_takes(world: World, tmp_path: Path) -> N
     pipe = KosmosGPipeline.from_pretrained(weights)
     settings: dict[str, Any] = {"num_inference_steps": 2, "seed": 1}
     plain = np.asarray(pipe("a cat", **settings).images[0])
-    control = Control(kind="canny", image=PICTURE, scale=2)
+    control = Control(kind="canny", image=IMAGE, scale=2)
     drawn = np.asarray(pipe("a cat", control=control, **settings).images[0])
     assert plain.shape == drawn.shape
 
 
-def test_maps_are_those_of_the_pictures_that_are_encoded(world: World, tmp_path: Path) -> None:
-    train("controlnet", tmp_path / "canny", *decoder(world), *world.data("pictures"))
+def test_maps_are_those_of_the_images_that_are_encoded(world: World, tmp_path: Path) -> None:
+    train("controlnet", tmp_path / "canny", *decoder(world), *world.data("images"))
     encoded = load_file(tmp_path / "canny" / "latents.safetensors")
     maps = encoded["control_map"]
     assert maps.shape == (len(encoded["ids"]), 3, 64, 64)

@@ -27,7 +27,7 @@ def stage(world: World) -> ClipStage:
 @pytest.fixture(scope="module")
 def batch(stage: ClipStage, world: World) -> Any:
     prepare = with_seed(image_preparer(image_size=32))
-    stream = data(world.folder, "pictures").mixture(prepare, 0, 1)
+    stream = data(world.folder, "images").mixture(prepare, 0, 1)
     return stage.collate([next(stream) for _ in range(6)])
 
 

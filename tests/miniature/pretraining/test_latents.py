@@ -1,4 +1,4 @@
-"""Pictures encoded once, and the stream over them."""
+"""Images encoded once, and the stream over them."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from kosmosg.data.shards import open_shards
 from kosmosg.errors import DataError, TrainingError
 from kosmosg.prompts.images import target_pixels
 from miniature.pretraining import latents
-from miniature.pretraining.latents import LatentStream, encode_pictures
+from miniature.pretraining.latents import LatentStream, encode_images
 from tests import tiny
 from tests.shards import write_shards
 from tests.training.world import SIZES
@@ -34,7 +34,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return tiny.write_clip_tokenizer(tmp_path_factory.mktemp("words"))
 
 
-def picture(number: int) -> Image.Image:
+def image(number: int) -> Image.Image:
     rng = np.random.default_rng(number)
     return Image.fromarray(rng.integers(0, 255, (400, 400, 3), dtype=np.uint8))
 
@@ -45,8 +45,8 @@ def shards(folder: Path, samples: list[Any]) -> Any:
 
 
 def test_what_is_encoded(tmp_path: Path, vae: AutoencoderKL, tokenizer: Any) -> None:
-    samples = [CaptionSample(caption="abc"[: n + 1], image=picture(n)) for n in range(3)]
-    found = encode_pictures(shards(tmp_path / "a", samples), vae, tokenizer, tmp_path / "file")
+    samples = [CaptionSample(caption="abc"[: n + 1], image=image(n)) for n in range(3)]
+    found = encode_images(shards(tmp_path / "a", samples), vae, tokenizer, tmp_path / "file")
     assert found["ids"].shape == (3, 77)
     for row, sample in enumerate(samples):
         assert (
@@ -60,34 +60,34 @@ def test_what_is_encoded(tmp_path: Path, vae: AutoencoderKL, tokenizer: Any) -> 
         torch.testing.assert_close(
             found["deviation"][row].float(), wanted.std[0], atol=2e-3, rtol=0
         )
-    again = encode_pictures(open_shards(tmp_path / "a"), vae, tokenizer, tmp_path / "file")
+    again = encode_images(open_shards(tmp_path / "a"), vae, tokenizer, tmp_path / "file")
     assert all(torch.equal(again[name], found[name]) for name in found)
 
 
-def test_other_pictures_are_encoded_anew(
+def test_other_images_are_encoded_anew(
     tmp_path: Path, vae: AutoencoderKL, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though the shards have the same names."""
     written: list[Any] = []
     save = latents.save_file
     monkeypatch.setattr(latents, "save_file", lambda *each: (written.append(each), save(*each)))
-    samples = [CaptionSample(caption="a", image=picture(0))]
+    samples = [CaptionSample(caption="a", image=image(0))]
     first, second = shards(tmp_path / "a", samples), shards(tmp_path / "b", samples)
     assert [each.name for each in first] == [each.name for each in second]
     file = tmp_path / "file"
     for files, min_side, wanted in ((first, 0, 1), (first, 0, 1), (first, 9, 2), (second, 9, 3)):
-        encode_pictures(files, vae, tokenizer, file, min_side=min_side)
+        encode_images(files, vae, tokenizer, file, min_side=min_side)
         assert len(written) == wanted
     os.utime(second[0].path, ns=(5, 5))
-    encode_pictures(second, vae, tokenizer, file, min_side=9)
+    encode_images(second, vae, tokenizer, file, min_side=9)
     assert len(written) == 4
     # Nor if they would be the same but for their precision or their size.
     for _ in range(2):
-        encode_pictures(second, vae, tokenizer, file, min_side=9, bfloat16=True)
+        encode_images(second, vae, tokenizer, file, min_side=9, bfloat16=True)
         assert len(written) == 5
     larger: Any = AutoencoderKL(**{**SIZES["vae"], "sample_size": 72}).eval()
     larger.load_state_dict(vae.state_dict())  # type: ignore[union-attr]
-    found = encode_pictures(second, larger, tokenizer, file, min_side=9, bfloat16=True)
+    found = encode_images(second, larger, tokenizer, file, min_side=9, bfloat16=True)
     assert len(written) == 6
     assert found["mean"].shape[-1] == 9
 
@@ -95,27 +95,27 @@ def test_other_pictures_are_encoded_anew(
 def test_bad_samples_are_skipped_up_to_a_limit(
     tmp_path: Path, vae: AutoencoderKL, tokenizer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    edit = EditSample(caption="a", instruction="b", before=picture(0), after=picture(1))
-    samples = [CaptionSample(caption="a", image=picture(2)), edit, edit]
-    found = encode_pictures(shards(tmp_path / "a", samples), vae, tokenizer, tmp_path / "one")
+    edit = EditSample(caption="a", instruction="b", before=image(0), after=image(1))
+    samples = [CaptionSample(caption="a", image=image(2)), edit, edit]
+    found = encode_images(shards(tmp_path / "a", samples), vae, tokenizer, tmp_path / "one")
     assert len(found["ids"]) == 1
-    assert "1 pictures are encoded; skipped: 2 × wrong-kind" in caplog.text
+    assert "1 images are encoded; skipped: 2 × wrong-kind" in caplog.text
     limit = BadSampleLimit(share=0.5, window=2, minimum=2)
     with pytest.raises(DataError, match="more than the limit of 50%"):
-        encode_pictures(open_shards(tmp_path / "a"), vae, tokenizer, tmp_path / "two", limit=limit)
+        encode_images(open_shards(tmp_path / "a"), vae, tokenizer, tmp_path / "two", limit=limit)
     with pytest.raises(DataError, match=r"no captioned image .*skipped: 1 × wrong-kind"):
-        encode_pictures(shards(tmp_path / "b", [edit]), vae, tokenizer, tmp_path / "two")
+        encode_images(shards(tmp_path / "b", [edit]), vae, tokenizer, tmp_path / "two")
     write_shards(samples[:1], tmp_path / "c")
     small = open_shards(tmp_path / "c", CaptionRules(min_side=500))
     with pytest.raises(DataError, match=r"1 × too-small.*or choose a smaller --min-side"):
-        encode_pictures(small, vae, tokenizer, tmp_path / "two")
+        encode_images(small, vae, tokenizer, tmp_path / "two")
     assert not (tmp_path / "two").exists()
 
 
 def test_a_full_disk_and_a_damaged_file(
     tmp_path: Path, vae: AutoencoderKL, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = shards(tmp_path / "a", [CaptionSample(caption="a", image=picture(2))])
+    files = shards(tmp_path / "a", [CaptionSample(caption="a", image=image(2))])
     (tmp_path / "file").write_bytes(b"cut off")
     with monkeypatch.context() as patch:
 
@@ -124,8 +124,8 @@ def test_a_full_disk_and_a_damaged_file(
 
         patch.setattr(latents, "save_file", no_space)
         with pytest.raises(TrainingError, match="file could not be written: the disk is full"):
-            encode_pictures(files, vae, tokenizer, tmp_path / "file")
-    assert len(encode_pictures(files, vae, tokenizer, tmp_path / "file")["ids"]) == 1
+            encode_images(files, vae, tokenizer, tmp_path / "file")
+    assert len(encode_images(files, vae, tokenizer, tmp_path / "file")["ids"]) == 1
 
 
 # ------------------------------------------------------------------ the stream

@@ -59,7 +59,7 @@ def test_the_vae_knows_the_scale_of_its_latents(world: World) -> None:
     assert vae.config.scaling_factor == pytest.approx(float(square) ** -0.5, rel=1e-6)
 
 
-def test_the_vae_shows_what_becomes_of_pictures(world: World) -> None:
+def test_the_vae_shows_what_becomes_of_images(world: World) -> None:
     with Image.open(world.folder / "vae" / "samples" / "step-00000002.png") as sheet:
         assert sheet.size == (4 * 64, 2 * 64)
         assert np.asarray(sheet)[:64].std() > 10
@@ -68,7 +68,7 @@ def test_the_vae_shows_what_becomes_of_pictures(world: World) -> None:
 def test_the_decoding_half_of_a_vae_is_trained_alone(world: World, tmp_path: Path) -> None:
     """Its latents, and what a U-Net knows of them, stay."""
     begun, clip = (world.folder / name / "weights" for name in ("vae", "clip"))
-    options = ["--config", world.folder / "sizes.json", *world.data("pictures")]
+    options = ["--config", world.folder / "sizes.json", *world.data("images")]
     result = train("vae", tmp_path / "run", *options, "--vae", begun, "--clip", clip, updates=2)
     log = read_log(tmp_path / "run")
     assert log.keys() == {"loss", "pixel", "edge", "perceptual", "gradient", "rate"}
@@ -86,7 +86,7 @@ def test_the_decoding_half_of_a_vae_is_trained_alone(world: World, tmp_path: Pat
 
 def test_half_precision(world: World, tmp_path: Path) -> None:
     """The scale of the latents is a number, and keeps its digits."""
-    options = ["--config", world.folder / "sizes.json", *world.data("pictures")]
+    options = ["--config", world.folder / "sizes.json", *world.data("images")]
     train("vae", tmp_path / "vae", *options, "--save-dtype", "float16")
     folders = [folder / "weights" / "vae" for folder in (tmp_path / "vae", world.folder / "vae")]
     scales = [
@@ -111,7 +111,7 @@ def test_the_probe(tmp_path: Path, dtype: str) -> None:
 
 
 def test_timesteps_can_be_weighed(world: World, tmp_path: Path) -> None:
-    options = ["--config", world.folder / "sizes.json", *world.data("pictures")]
+    options = ["--config", world.folder / "sizes.json", *world.data("images")]
     for part in ("clip", "vae"):
         options += [f"--{part}", world.folder / part / "weights"]
     train("decoder", tmp_path / "run", *options, "--snr-gamma", 0.5)
@@ -122,7 +122,7 @@ def test_timesteps_can_be_weighed(world: World, tmp_path: Path) -> None:
     assert log["loss"][0][1] < log["noise"][0][1]
 
 
-def test_pictures_are_encoded_once(
+def test_images_are_encoded_once(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """Until the VAE is another one."""
@@ -135,7 +135,7 @@ def test_pictures_are_encoded_once(
     original = latents.save_file
     monkeypatch.setattr(latents, "save_file", save_file)
     shutil.copytree(world.folder / "decoder", run)
-    options = ["--config", world.folder / "sizes.json", *world.data("pictures")]
+    options = ["--config", world.folder / "sizes.json", *world.data("images")]
     options += ["--clip", world.folder / "clip" / "weights", "--vae"]
     begin_anew(run)
     train("decoder", run, *options, world.folder / "vae" / "weights")
@@ -170,7 +170,7 @@ def test_other_sizes_and_beginnings_are_refused(
 ) -> None:
     other = shutil.copytree(world.folder / "vocabulary" / "clip_tokenizer", tmp_path / "words")
     (other / "more.txt").write_text("more")
-    common = [*world.data("pictures"), "--min-side", 64]
+    common = [*world.data("images"), "--min-side", 64]
     clip = ["--output", world.folder / "clip", *common, "--tokenizer", other]
     found = fails(capsys, "clip", *write_sizes(tmp_path, "clip", logit_scale_init_value=2.0), *clip)
     for name in ("config", "tokenizer"):
@@ -187,7 +187,7 @@ def test_a_vae_that_is_trained_further_keeps_its_sizes(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     weights = world.folder / "vae" / "weights"
-    run = ["--output", tmp_path / "run", *world.data("pictures"), "--vae", weights]
+    run = ["--output", tmp_path / "run", *world.data("images"), "--vae", weights]
     found = fails(capsys, "vae", *write_sizes(tmp_path, "vae", sample_size=72), *run)
     assert f"sizes.json has sample_size=72 in 'vae', but the network in {weights} has 64" in found
 
@@ -221,7 +221,7 @@ def test_sizes_of_no_network(
             *("--vae", world.folder / "vae" / "weights"),
         ],
     }
-    run = ["--output", tmp_path / "run", *world.data("pictures"), "--min-side", 64, *more[stage]]
+    run = ["--output", tmp_path / "run", *world.data("images"), "--min-side", 64, *more[stage]]
     found = fails(capsys, stage, *write_sizes(tmp_path, part, **changes), *run)
     assert re.search(rf"sizes\.json: no network can be built of '{part}' \(.+\)\. Correct", found)
 
@@ -232,7 +232,7 @@ def begin_anew(run: Path) -> None:
 
 
 def test_mistakes(world: World, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    run = ["--output", tmp_path / "run", *world.data("pictures")]
+    run = ["--output", tmp_path / "run", *world.data("images")]
     sizes = ["--config", world.folder / "sizes.json"]
     words = ["--tokenizer", world.folder / "vocabulary" / "clip_tokenizer"]
     nothing = tmp_path / "nothing"
@@ -249,11 +249,9 @@ def test_mistakes(world: World, tmp_path: Path, capsys: pytest.CaptureFixture) -
         assert message in fails(capsys, stage, *run, *options)
 
 
-def test_data_without_a_picture(
-    world: World, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_data_without_a_image(world: World, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     parts = ["--clip", world.folder / "clip" / "weights", "--vae", world.folder / "vae" / "weights"]
     run = ["--output", tmp_path / "run", "--config", world.folder / "sizes.json", *parts]
     assert "no captioned image" in fails(capsys, "decoder", *run, *world.data("text"))
-    weighted = world.data("pictures", 2)
+    weighted = world.data("images", 2)
     assert "is given the weight 2, but" in fails(capsys, "decoder", *run, *weighted)

@@ -3,12 +3,12 @@
 import torch
 
 from miniature.pretraining.perceptual import PerceptualDistance
-from tests.training.stages.examples import pictures
+from tests.training.stages.examples import images
 
 
 def test_perceptual_distance_by_hand(distance: PerceptualDistance) -> None:
-    """Of pictures of CLIP's size that are moved by nothing."""
-    a, b = (pictures(1, seed)[..., :32, :32] for seed in (1, 2))
+    """Of images of CLIP's size that are moved by nothing."""
+    a, b = (images(1, seed)[..., :32, :32] for seed in (1, 2))
     still = next(
         seed
         for seed in range(10**4)
@@ -28,8 +28,8 @@ def test_perceptual_distance_by_hand(distance: PerceptualDistance) -> None:
     torch.testing.assert_close(distance(a, b, [still]), wanted.mean())
 
 
-def test_perceptual_distance_is_of_both_pictures_moved_alike(distance: PerceptualDistance) -> None:
-    a, b = pictures(3, 1), pictures(3, 2)
+def test_perceptual_distance_is_of_both_images_moved_alike(distance: PerceptualDistance) -> None:
+    a, b = images(3, 1), images(3, 2)
     assert distance(a, a, [1, 2, 3]) < 1e-6
     assert distance(a, b, [1, 2, 3]) > 1e-3
     assert distance(a, b, [1, 2, 3]) == distance(a, b, [1, 2, 3])

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from miniature.evaluation.probe import Probe, ProbeConfig, to_unit
 from miniature.evaluation.probe_labels import ABSENT, from_labels, true_reading
 from miniature.pretraining.probe import ProbeStage, spoil
-from miniature.world.stream import PictureStream, StreamedPicture
+from miniature.world.stream import RenderingStream, StreamedRendering
 
 
 @pytest.fixture
@@ -21,25 +21,25 @@ def stage() -> ProbeStage:
         return ProbeStage(Probe(ProbeConfig(channels=(8, 16), further=1, hidden=32)))
 
 
-def samples(count: int) -> list[StreamedPicture]:
-    return [*islice(PictureStream(1), count)]
+def samples(count: int) -> list[StreamedRendering]:
+    return [*islice(RenderingStream(1), count)]
 
 
-def test_a_batch_holds_pictures_and_what_they_show(stage: ProbeStage) -> None:
+def test_a_batch_holds_renderings_and_what_they_show(stage: ProbeStage) -> None:
     drawn = samples(8)
     batch = stage.collate(drawn).to("cpu")
     assert len(batch) == 8
     assert batch.seeds == tuple(range(8))
     for row, sample in enumerate(drawn):
-        reading = true_reading(sample.picture)
+        reading = true_reading(sample.rendering)
         labels = batch.labels[row].clamp(min=0).tolist()
         assert from_labels(labels) == reading
         assert (batch.labels[row] == ABSENT).any() == (len(reading.figures) == 1)
-        image = torch.from_numpy(sample.picture.image).permute(2, 0, 1)
+        image = torch.from_numpy(sample.rendering.image).permute(2, 0, 1)
         torch.testing.assert_close(batch.pixels[row], image)
 
 
-def test_the_loss_sums_what_each_picture_has_to_say(
+def test_the_loss_sums_what_each_rendering_has_to_say(
     stage: ProbeStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("miniature.pretraining.probe.spoil", lambda pixels, seeds: pixels)
@@ -62,8 +62,8 @@ def test_parts_of_a_batch_add_up_to_it(stage: ProbeStage) -> None:
     torch.testing.assert_close(sum(losses) / 6, stage(whole)["loss"], rtol=1e-4, atol=1e-5)
 
 
-def test_pictures_are_spoilt_by_their_own_seeds_and_not_much() -> None:
-    pixels = to_unit(torch.stack([torch.from_numpy(s.picture.image) for s in samples(5)]))
+def test_renderings_are_spoilt_by_their_own_seeds_and_not_much() -> None:
+    pixels = to_unit(torch.stack([torch.from_numpy(s.rendering.image) for s in samples(5)]))
     pixels = pixels.permute(0, 3, 1, 2).contiguous()
     spoilt = spoil(pixels, range(5))
     assert spoilt.shape == pixels.shape
@@ -74,7 +74,7 @@ def test_pictures_are_spoilt_by_their_own_seeds_and_not_much() -> None:
     assert not torch.equal(spoil(pixels[2:3], [3]), spoilt[2:3])
 
 
-def test_a_few_pictures_can_be_learned_by_heart(stage: ProbeStage, tmp_path: Path) -> None:
+def test_a_few_renderings_can_be_learned_by_heart(stage: ProbeStage, tmp_path: Path) -> None:
     drawn = samples(6)
     batch = stage.collate(drawn)
     optimizer = torch.optim.AdamW(stage.parameters(), lr=2e-3)
@@ -89,6 +89,6 @@ def test_a_few_pictures_can_be_learned_by_heart(stage: ProbeStage, tmp_path: Pat
     assert loss.item() < first / 20
     stage.save(tmp_path / "probe")
     probe = Probe.from_pretrained(tmp_path / "probe")
-    images = [Image.fromarray(sample.picture.image) for sample in drawn]
-    found = probe.read(images)  # of the pictures as they were before they were spoilt
-    assert sum(a == true_reading(b.picture) for a, b in zip(found, drawn, strict=True)) >= 5
+    images = [Image.fromarray(sample.rendering.image) for sample in drawn]
+    found = probe.read(images)  # of the images as they were before they were spoilt
+    assert sum(a == true_reading(b.rendering) for a, b in zip(found, drawn, strict=True)) >= 5

@@ -15,7 +15,7 @@ from kosmosg.training.loop import train
 from kosmosg.training.stages.common import SeededSample
 from miniature.pretraining.perceptual import PerceptualDistance
 from miniature.pretraining.vae import VaeStage
-from tests.training.stages.examples import pictures
+from tests.training.stages.examples import images
 from tests.training.toy import ToyStream, toy_options
 from tests.training.world import SIZES
 
@@ -79,7 +79,7 @@ def test_latents_are_disturbed_for_a_decoder_trained_alone() -> None:
     assert degrees.min() < 0.02
     assert 0.38 < degrees.max() < 0.4  # a fifth of a deviation of 2
     seen: list[torch.Tensor] = []
-    vae.decode = lambda latents: seen.append(latents) or type("", (), {"sample": pictures(2, 0)})
+    vae.decode = lambda latents: seen.append(latents) or type("", (), {"sample": images(2, 0)})
     stage.losses(stage.collate([example(1), example(2)]))
     mean = vae.encode(stage.collate([example(1), example(2)]).pixels).latent_dist.mean
     offsets = (seen[0] - mean).std(dim=(1, 2, 3))
@@ -124,7 +124,7 @@ def test_the_scale_does_not_depend_on_the_cut_into_micro_batches(tmp_path: Path)
 
 
 class Examples(ToyStream):
-    """Pictures of noise, by their number."""
+    """Images of noise, by their number."""
 
     def __next__(self) -> SeededSample:
         return example(super().__next__())

@@ -1,4 +1,4 @@
-"""What decides a picture, and what a request asks for.
+"""What decides an image, and what a request asks for.
 
 Shares are of few fixed prompts, so their thresholds lie well below the README's table.
 """
@@ -19,7 +19,7 @@ from miniature.evaluation.probe import Probe
 from miniature.evaluation.probe_labels import Reading, true_reading
 from miniature.world import SCENES, Entity, portrait
 from miniature.world.description import entities
-from miniature.world.stream import PictureStream
+from miniature.world.stream import RenderingStream
 from tests.conftest import ROOT
 
 STEPS, GUIDANCE = 20, 5.0
@@ -58,7 +58,7 @@ def pixels(image: Any) -> np.ndarray:
 
 
 def psnr(images: Sequence[Image.Image], others: Sequence[Image.Image]) -> float:
-    """Compare 8-bit pictures, in decibels; infinite if they are the same."""
+    """Compare 8-bit images, in decibels; infinite if they are the same."""
     pairs = zip(images, others, strict=True)
     error = np.mean([np.square(pixels(a) - pixels(b)).mean() for a, b in pairs])
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
@@ -81,8 +81,8 @@ def test_the_tokenizer_is_its_own_and_not_the_real_one(embedded: Path) -> None:
 
 
 def test_the_probe_reads_fresh_renders(probe: Probe) -> None:
-    drawn = [sample.picture for sample in islice(PictureStream(seed=987654), 300)]
-    found = probe.read([Image.fromarray(picture.image) for picture in drawn])
+    drawn = [sample.rendering for sample in islice(RenderingStream(seed=987654), 300)]
+    found = probe.read([Image.fromarray(image.image) for image in drawn])
     pairs = [*zip(found, map(true_reading, drawn), strict=True)]
     figures = [(a, b) for f, t in pairs for a, b in zip(f.figures, t.figures, strict=False)]
     for name in ("shape", "colour", "texture"):
@@ -92,7 +92,7 @@ def test_the_probe_reads_fresh_renders(probe: Probe) -> None:
     assert share([found.scene == true.scene for found, true in pairs]) >= 0.97
 
 
-# ------------------------------------------------------------------ what decides a picture
+# ------------------------------------------------------------------ what decides an image
 
 
 def test_the_text_decides_the_scene(pipeline: KosmosGPipeline, probe: Probe) -> None:
@@ -103,7 +103,7 @@ def test_the_text_decides_the_scene(pipeline: KosmosGPipeline, probe: Probe) -> 
     assert share(hits) >= 0.75
 
 
-def test_the_picture_decides_the_entity(pipeline: KosmosGPipeline, probe: Probe) -> None:
+def test_the_image_decides_the_entity(pipeline: KosmosGPipeline, probe: Probe) -> None:
     shown = entities(True)[::2]
     readings = probe.read(
         draw(pipeline, [PLACES["beach"]] * len(shown), [[show(e)] for e in shown])
@@ -116,9 +116,7 @@ def test_the_picture_decides_the_entity(pipeline: KosmosGPipeline, probe: Probe)
         assert share(hits) >= least, name
 
 
-def test_guidance_makes_pictures_keep_to_the_prompt(
-    pipeline: KosmosGPipeline, probe: Probe
-) -> None:
+def test_guidance_makes_images_keep_to_the_prompt(pipeline: KosmosGPipeline, probe: Probe) -> None:
     shown = entities(True)
     prompts = [prompt for _, prompt in zip(shown, [*PLACES.values()] * 9, strict=False)]
 
@@ -136,7 +134,7 @@ def test_guidance_makes_pictures_keep_to_the_prompt(
 # ------------------------------------------------------------------ what a request asks for
 
 
-def test_the_same_seed_gives_the_same_picture(pipeline: KosmosGPipeline) -> None:
+def test_the_same_seed_gives_the_same_image(pipeline: KosmosGPipeline) -> None:
     first, again, other = (
         draw(pipeline, [PLACES["snow"]], [[show(CAT)]], seed=seed)[0] for seed in (3, 3, 4)
     )
@@ -144,7 +142,7 @@ def test_the_same_seed_gives_the_same_picture(pipeline: KosmosGPipeline) -> None
     assert first.tobytes() != other.tobytes()
 
 
-def test_several_pictures_are_those_of_seeds_that_follow(pipeline: KosmosGPipeline) -> None:
+def test_several_images_are_those_of_seeds_that_follow(pipeline: KosmosGPipeline) -> None:
     together = draw(pipeline, [PLACES["snow"]], [[show(CAT)]], num_images_per_prompt=3, seed=5)
     alone = [draw(pipeline, [PLACES["snow"]], [[show(CAT)]], seed=seed)[0] for seed in (5, 6, 7)]
     assert len({image.tobytes() for image in together}) == 3

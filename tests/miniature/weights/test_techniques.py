@@ -68,11 +68,11 @@ def test_the_controlnet_says_where_the_entity_is(
         ).images
         found[scale] = overlap(image, layout.masks[0])
     assert found[1.0] > 0.8 > found[0.0]
-    # The entity still is that of the input picture, not that of the layout.
+    # The entity still is that of the input image, not that of the layout.
     assert probe.read([image])[0].figures[0].entity.colour == "yellow"
 
 
-def test_inpainting_puts_the_entity_into_the_picture(
+def test_inpainting_puts_the_entity_into_the_image(
     pipeline: KosmosGPipeline, probe: Probe, street: Image.Image
 ) -> None:
     mask = draw_mask(draw_street())
@@ -84,7 +84,7 @@ def test_inpainting_puts_the_entity_into_the_picture(
     assert colours.count("yellow") >= 3
 
 
-def test_the_pictures_of_the_requests_are_what_the_world_draws(street: Image.Image) -> None:
+def test_the_images_of_the_requests_are_what_the_world_draws(street: Image.Image) -> None:
     drawn = {
         "red-cat": street,
         "red-cat-left": to_image(draw_layout("left").image),

@@ -17,6 +17,7 @@ from kosmosg.data.schema import (
     EditSample,
     InterleavedDocument,
     Sample,
+    SubjectSample,
     decode_image,
 )
 from kosmosg.data.shards import open_shards
@@ -24,7 +25,7 @@ from kosmosg.errors import DataError
 from kosmosg.prompts.tokenizer import UNK_ID, KosmosGTokenizer
 from kosmosg.utils.files import LOCK
 from miniature import __main__ as cli
-from miniature.world import Description, Picture, is_held_out, may_be_trained_on
+from miniature.world import Description, Rendering, is_held_out, may_be_trained_on
 from miniature.world.dataset import FOLDERS, SETTINGS_FILE, write_dataset
 from miniature.world.vocabulary import write_tokenizer
 from tests.miniature.world.test_world import read_caption, read_figures
@@ -33,7 +34,7 @@ PACKAGE = "miniature.world"
 SCALE, PER_SHARD = 0.001, 9
 RULES = CaptionRules(min_side=64)
 KINDS = {
-    "pictures": CaptionSample,
+    "images": CaptionSample,
     "captions": CaptionSample,
     "text": InterleavedDocument,
     "documents": InterleavedDocument,
@@ -42,7 +43,7 @@ KINDS = {
     "neon": CaptionSample,
 }
 DRAWERS = ("render", "edits", "documents", "dataset")
-SHOWN_TO_THE_DECODER = ("pictures", "neon")
+SHOWN_TO_THE_DECODER = ("images", "neon")
 SHOWN_IN_STAGE_1 = ("captions", "text", "documents")
 SHOWN_IN_STAGE_3 = ("captions", "compositional", "edits")
 
@@ -88,13 +89,13 @@ def test_every_folder_has_its_samples(directory: Path):
 
 
 def test_no_sample_stands_there_twice(directory: Path):
-    pictures = Counter(
+    renderings = Counter(
         sample.image.tobytes()
-        for name in ("pictures", "captions")
+        for name in ("images", "captions")
         for sample in read(directory / name)
         if isinstance(sample, CaptionSample) and sample.image is not None
     )
-    assert len(pictures) == 52
+    assert len(renderings) == 52
 
 
 def test_the_files_do_not_depend_on_the_number_of_processes(directory: Path, tmp_path: Path):
@@ -157,6 +158,7 @@ def test_nothing_held_out_is_written_about(directory: Path):
                 texts = [part for part in sample.parts if isinstance(part, str)]
                 assert not any(is_held_out(f.entity) for t in texts for f in read_figures(t))
             elif name not in SHOWN_TO_THE_DECODER:
+                assert not isinstance(sample, SubjectSample)
                 assert may_be_trained_on(read_caption(sample.caption))
 
 
@@ -165,7 +167,7 @@ def test_nothing_held_out_is_shown(monkeypatch: pytest.MonkeyPatch):
     modules = [import_module(f"{PACKAGE}.{name}") for name in DRAWERS]
     real = modules[0].render
 
-    def render(description: Description, source: np.random.Generator) -> Picture:
+    def render(description: Description, source: np.random.Generator) -> Rendering:
         shown.append(description)
         return real(description, source)
 
@@ -184,7 +186,7 @@ def test_nothing_held_out_is_shown(monkeypatch: pytest.MonkeyPatch):
 def test_every_sample_can_be_prepared(directory: Path, tokenizer: KosmosGTokenizer):
     slots = {"tokenizer": tokenizer, "image_slots": 4, "image_size": 64}
     prompts, documents = PromptPreparer(**slots, target_size=64), DocumentPreparer(**slots)
-    for name in (*SHOWN_IN_STAGE_3, "pictures"):
+    for name in (*SHOWN_IN_STAGE_3, "images"):
         for sample in read(directory / name):
             for seed in range(6):  # what is dropped and cropped differs
                 prepared = prompts(sample, rng(seed))

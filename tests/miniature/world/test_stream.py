@@ -1,4 +1,4 @@
-"""The stream of pictures: one sequence, shared out exactly and resumable."""
+"""The stream of images: one sequence, shared out exactly and resumable."""
 
 import json
 from itertools import islice
@@ -7,42 +7,42 @@ import pytest
 
 from kosmosg.errors import DataError
 from miniature.world import may_be_trained_on
-from miniature.world.stream import PictureStream, StreamedPicture
+from miniature.world.stream import RenderingStream, StreamedRendering
 
 
-def contents(samples: list[StreamedPicture]) -> list[tuple[int, bytes]]:
-    return [(sample.position, sample.picture.image.tobytes()) for sample in samples]
+def contents(samples: list[StreamedRendering]) -> list[tuple[int, bytes]]:
+    return [(sample.position, sample.rendering.image.tobytes()) for sample in samples]
 
 
 def test_processes_share_one_sequence() -> None:
-    alone = contents([*islice(PictureStream(3), 6)])
+    alone = contents([*islice(RenderingStream(3), 6)])
     assert [position for position, _ in alone] == [*range(6)]
     assert len({image for _, image in alone}) == 6
     for rank in range(2):
-        assert contents([*islice(PictureStream(3, rank, 2), 3)]) == alone[rank::2]
-    assert contents([*islice(PictureStream(4), 6)]) != alone
+        assert contents([*islice(RenderingStream(3, rank, 2), 3)]) == alone[rank::2]
+    assert contents([*islice(RenderingStream(4), 6)]) != alone
 
 
 def test_a_resumed_stream_goes_on_where_it_stood() -> None:
-    stream = PictureStream(3, 1, 2)
+    stream = RenderingStream(3, 1, 2)
     next(stream)
     state = json.loads(json.dumps(stream.state_dict()))
     assert state["position"] == 3
-    resumed = PictureStream(3, 1, 2)
+    resumed = RenderingStream(3, 1, 2)
     resumed.load_state_dict(state)
     assert contents([*islice(resumed, 3)]) == contents([*islice(stream, 3)])
 
 
-@pytest.mark.parametrize("other", [PictureStream(4), PictureStream(3, 0, 2)])
-def test_another_stream_is_not_resumed(other: PictureStream) -> None:
+@pytest.mark.parametrize("other", [RenderingStream(4), RenderingStream(3, 0, 2)])
+def test_another_stream_is_not_resumed(other: RenderingStream) -> None:
     with pytest.raises(DataError, match="Start it with the same"):
-        other.load_state_dict(PictureStream(3).state_dict())
+        other.load_state_dict(RenderingStream(3).state_dict())
 
 
 def test_everything_is_shown() -> None:
     """Also what the stages of KOSMOS-G do not see: the probe has to read it."""
     seen = [
-        may_be_trained_on(sample.picture.description) for sample in islice(PictureStream(0), 40)
+        may_be_trained_on(sample.rendering.description) for sample in islice(RenderingStream(0), 40)
     ]
     assert {*seen} == {True, False}
 
@@ -50,4 +50,4 @@ def test_everything_is_shown() -> None:
 @pytest.mark.parametrize(("seed", "rank", "world_size"), [(-1, 0, 1), (0, 1, 1), (0, -1, 2)])
 def test_numbers_that_do_not_fit(seed: int, rank: int, world_size: int) -> None:
     with pytest.raises(DataError, match="rank"):
-        PictureStream(seed, rank, world_size)
+        RenderingStream(seed, rank, world_size)

@@ -19,7 +19,7 @@ from miniature.world import (
     Description,
     Entity,
     Figure,
-    Picture,
+    Rendering,
     contact_sheet,
     entity_crops,
     is_held_out,
@@ -31,7 +31,7 @@ from miniature.world import (
     sample_description,
     sample_document,
     sample_edit,
-    sample_picture,
+    sample_rendering,
     sample_sentence,
     write_caption,
 )
@@ -92,16 +92,16 @@ def read_caption(text: str) -> Description:
     )
 
 
-def differs(one: Picture, other: Picture) -> np.ndarray:
+def differs(one: Rendering, other: Rendering) -> np.ndarray:
     return (one.image != other.image).any(axis=2)
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
-    one, other = sample_picture(rng(3)), sample_picture(rng(3))
+    one, other = sample_rendering(rng(3)), sample_rendering(rng(3))
     assert one.description == other.description
     assert one.image.tobytes() == other.image.tobytes()
     assert one.masks.tobytes() == other.masks.tobytes()
-    assert one.image.tobytes() != sample_picture(rng(4)).image.tobytes()
+    assert one.image.tobytes() != sample_rendering(rng(4)).image.tobytes()
     edit, again = sample_edit(rng(3)), sample_edit(rng(3))
     assert edit.instruction == again.instruction
     assert edit.after.image.tobytes() == again.after.image.tobytes()
@@ -125,11 +125,11 @@ def test_every_shape_and_accessory_can_be_drawn_everywhere(scene: str, style: st
         if number % len(STYLES) != STYLES.index(style):
             continue
         description = replace(describe(shape, accessory=accessory), scene=scene, style=style)
-        picture = render(description, rng(number))
-        assert picture.image.shape == (64, 64, 3)
-        assert picture.image.dtype == np.uint8
-        assert picture.image.std() > 10
-        assert bool((picture.image != picture.undressed).any()) == (accessory != "none")
+        rendering = render(description, rng(number))
+        assert rendering.image.shape == (64, 64, 3)
+        assert rendering.image.dtype == np.uint8
+        assert rendering.image.std() > 10
+        assert bool((rendering.image != rendering.undressed).any()) == (accessory != "none")
 
 
 def test_all_entities_look_different() -> None:
@@ -140,13 +140,13 @@ def test_all_entities_look_different() -> None:
 def test_figures_are_whole_and_apart() -> None:
     source = rng(5)
     for _ in range(150):
-        picture = sample_picture(source, held_out=None)
-        for mask in picture.masks:
+        rendering = sample_rendering(source, held_out=None)
+        for mask in rendering.masks:
             assert 200 < (mask > 127).sum() < 1300
             assert not mask[[0, -1]].any()
             assert not mask[:, [0, -1]].any()
-        assert picture.masks.sum(axis=0, dtype=int).max() <= 256  # rounding where two touch
-        assert not picture.accessory_masks[:, [0, -1]].any()
+        assert rendering.masks.sum(axis=0, dtype=int).max() <= 256  # rounding where two touch
+        assert not rendering.accessory_masks[:, [0, -1]].any()
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
@@ -166,15 +166,15 @@ def test_figures_stand_as_the_relation_says(relation: str) -> None:
 
 @pytest.mark.parametrize("colour", COLOURS)
 def test_a_mask_covers_the_body_and_nothing_else(colour: str) -> None:
-    picture = render(describe(colour=colour, accessory="hat"), rng(2))
+    rendering = render(describe(colour=colour, accessory="hat"), rng(2))
     other = render(
         describe(colour="green" if colour != "green" else "red", accessory="hat"), rng(2)
     )
-    mask, hat = picture.masks[0], picture.accessory_masks[0]
-    changed = differs(picture, other)
+    mask, hat = rendering.masks[0], rendering.accessory_masks[0]
+    changed = differs(rendering, other)
     assert not changed[mask == 0].any()
     assert changed[(mask == 255) & (hat == 0)].all()
-    seen = picture.undressed[mask == 255].astype(int)
+    seen = rendering.undressed[mask == 255].astype(int)
     of_its_colour = (np.abs(seen - BODY[colour]).max(axis=1) < 12).mean()
     assert of_its_colour > 0.8  # the rest is the outline
 
@@ -182,18 +182,18 @@ def test_a_mask_covers_the_body_and_nothing_else(colour: str) -> None:
 def test_an_accessory_changes_only_what_its_mask_covers() -> None:
     for accessory in ACCESSORIES[1:]:
         for shape in SHAPES:
-            picture = render(describe(shape, accessory=accessory), rng(6))
-            changed = (picture.image != picture.undressed).any(axis=2)
+            rendering = render(describe(shape, accessory=accessory), rng(6))
+            changed = (rendering.image != rendering.undressed).any(axis=2)
             assert changed.sum() > 40
-            assert not changed[picture.accessory_masks[0] == 0].any()
-            assert np.array_equal(picture.undressed, render(describe(shape), rng(6)).image)
+            assert not changed[rendering.accessory_masks[0] == 0].any()
+            assert np.array_equal(rendering.undressed, render(describe(shape), rng(6)).image)
 
 
 def test_crops_are_square_and_hold_the_entity() -> None:
     source = rng(7)
     for _ in range(60):
-        picture = sample_picture(source)
-        for mask, crop in zip(picture.masks, entity_crops(picture), strict=True):
+        rendering = sample_rendering(source)
+        for mask, crop in zip(rendering.masks, entity_crops(rendering), strict=True):
             left, top, right, bottom = crop.box
             assert right - left == bottom - top <= 64
             assert min(crop.box) >= 0
@@ -205,8 +205,8 @@ def test_crops_are_square_and_hold_the_entity() -> None:
 
 
 def test_a_masked_crop_is_the_entity_on_white() -> None:
-    picture = render(replace(describe("heart", "blue", "striped"), scene="forest"), rng(1))
-    crop = entity_crops(picture)[0]
+    rendering = render(replace(describe("heart", "blue", "striped"), scene="forest"), rng(1))
+    crop = entity_crops(rendering)[0]
     assert (crop.masked[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()
     assert (crop.crop[[0, 0, -1, -1], [0, -1, 0, -1]] != 255).any()
     assert np.array_equal(crop.crop[32, 32], crop.masked[32, 32])
@@ -386,8 +386,8 @@ def test_labels_are_positions_in_the_lists_of_words() -> None:
     assert (SCENES[truth.scene], STYLES[truth.style]) == ("sea", "neon")
 
 
-def test_a_contact_sheet_has_a_cell_for_every_picture() -> None:
-    images = [sample_picture(rng(seed)).image for seed in range(5)]
+def test_a_contact_sheet_has_a_cell_for_every_rendering() -> None:
+    images = [sample_rendering(rng(seed)).image for seed in range(5)]
     assert contact_sheet(images, columns=3).size == (768, 512)
     captioned = contact_sheet(images, columns=3, captions=["a caption"] * 5)
     assert captioned.size == (768, 540)

@@ -68,6 +68,6 @@ def instruct_stage(start: StartingWeights, **options: Any) -> InstructStage:
     return InstructStage(start.kosmosg(), *decoder, config, start.directory, **options)
 
 
-def pictures(count: int, seed: int) -> torch.Tensor:
+def images(count: int, seed: int) -> torch.Tensor:
     """Draw noise in [-1, 1]."""
     return torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) * 2 - 1
