@@ -217,7 +217,7 @@ def _lay_out_settings(page: Page) -> None:
                 1, MOST_GUIDANCE, DEFAULTS["text_guidance_scale"], step=0.1, label="Guidance"
             )
             inputs["guidance_end"] = gr.Slider(
-                0, 1, DEFAULTS["guidance_end"], step=0.05, label="Guidance for this share of steps"
+                0, 1, DEFAULTS["guidance_end"], step=0.05, label="Guidance until"
             )
         with gr.Row():
             inputs["seed"] = gr.Number(None, label="Seed", placeholder="random", elem_id="seed")
