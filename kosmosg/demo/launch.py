@@ -119,7 +119,7 @@ def open_page(
 def _launch(page: "Blocks", host: str, port: int, password: str | None) -> None:
     from starlette.middleware import Middleware
 
-    from kosmosg.demo.layout import make_theme, read_text
+    from kosmosg.demo.look import make_theme, read_text
 
     def ask(_: str, given: str) -> bool:
         return hmac.compare_digest(given.encode(), (password or "").encode())
