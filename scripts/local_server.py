@@ -154,6 +154,21 @@ def server_environment(weights: str | Path, port: int) -> dict[str, str]:
     }
 
 
+def check_weights(weights: Path) -> None:
+    """Check that there is a weights folder, before a server is started on it.
+
+    A server whose setup fails stays, for probes to ask; who starts one by hand would wait for it.
+
+    Raises:
+        ServerError: If there is none.
+    """
+    if not weights.is_dir():
+        raise ServerError(
+            f"there are no weights in {weights}. Convert a checkpoint (python -m kosmosg "
+            "convert), or name the miniature (WEIGHTS=weights/miniature)."
+        )
+
+
 def free_port() -> int:
     """Find a port that nobody listens on."""
     with socket.socket() as probe:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from kosmosg.serving.request_file import read_data_url, read_request
-from scripts.local_server import ROOT, LocalServer, ServerError
+from scripts.local_server import ROOT, LocalServer, ServerError, check_weights
 
 
 def main() -> int:
@@ -24,6 +24,7 @@ def main() -> int:
     arguments.outputs.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     try:
+        check_weights(arguments.weights)
         with LocalServer(arguments.weights, log=arguments.outputs / "server.log") as server:
             ready = time.perf_counter()
             print(f"server ready after {ready - start:.1f} s")

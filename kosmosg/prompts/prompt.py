@@ -53,7 +53,10 @@ def parse_prompt(text: str, image_count: int) -> Prompt:
         )
         if image_count == 0:
             # A server drops inputs whose names it does not know, without a word.
-            message += " Images are taken from image1 to image4 and images, and from no other name."
+            message += (
+                " Images are taken from image1 to image4 and images (on the command line "
+                "--image), and from no other name."
+            )
         raise PromptError(message)
     return prompt
 
