@@ -68,6 +68,9 @@ class Estimate:
             check_number("--price", self.price, 0, 1e6)
         if self.micro_batch_size is not None:
             check_integer("--micro-batch-size", self.micro_batch_size, 1, 1_000_000)
+        for name, value, least in (("--tokens", self.tokens, 1), ("--images", self.images, 0)):
+            if value is not None:
+                check_integer(name, value, least, 1_000_000)
         if self.stage is None and not (self.tokens is None and self.images is None):
             raise SettingError("--tokens and --images are those of one stage. Give --stage, too.")
         if self.stage is not None and self.stage not in PRESETS[self.preset]:

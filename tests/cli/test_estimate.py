@@ -52,6 +52,9 @@ def test_what_does_not_fit(weights: Path, capsys: pytest.CaptureFixture[str]) ->
     [
         (["--share", "2"], "--share is 2.0; it must be from 0.001 to 1"),
         (["--gpus", "0"], "--gpus is 0"),
+        (["--stage", "align", "--tokens", "0"], "--tokens is 0; it must be from 1"),
+        (["--stage", "align", "--tokens", "-5"], "--tokens is -5; it must be from 1"),
+        (["--stage", "align", "--images", "-1"], "--images is -1; it must be from 0"),
         (["--tokens", "100"], "Give --stage, too"),
         (["--stage", "lm"], "Give --preset published"),
         (["--precision", "no"], "With --precision no, give --peak"),
