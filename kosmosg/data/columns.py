@@ -240,14 +240,14 @@ def _parse(text: str, source: str) -> dict[str, Columns]:
     """
     try:
         entries = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:  # the latter if deeply nested
         raise DataError(f"{source} is no TOML ({error}). Mend it.") from error
     return {name: _parse_entry(name, entry, source) for name, entry in entries.items()}
 
 
 def _parse_entry(name: str, entry: Any, source: str) -> Columns:
     kind = entry.get("kind") if isinstance(entry, dict) else None
-    if kind not in FIELDS:
+    if not isinstance(kind, str) or kind not in FIELDS:
         raise DataError(
             f"{source}: {name} has the kind {kind!r}. Write [{name}] and below it kind = one of "
             f"{_list(FIELDS)}."
@@ -270,7 +270,10 @@ def _parse_entry(name: str, entry: Any, source: str) -> Columns:
         if len(columns) > 1 and key != "images":
             raise DataError(f"{source}: {name} has several columns for {key}. Name one.")
         fields[key] = tuple(columns)
-    return Columns(name=name, kind=kind, fields=fields, sets=tuple(entry.get("sets", ())))
+    sets = entry.get("sets", [])
+    if not isinstance(sets, list) or not all(isinstance(each, str) for each in sets):
+        raise DataError(f"{source}: {name} has sets = {sets!r}. Write a list of repositories.")
+    return Columns(name=name, kind=kind, fields=fields, sets=tuple(sets))
 
 
 def _check_fit(data: NamedData, columns: Columns, there: Collection[str]) -> Columns:
