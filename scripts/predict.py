@@ -22,6 +22,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     arguments.outputs.mkdir(parents=True, exist_ok=True)
+    print("starting the server; this can take half a minute, and minutes at full size", flush=True)
     start = time.perf_counter()
     try:
         check_weights(arguments.weights)

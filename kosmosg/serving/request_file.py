@@ -24,7 +24,14 @@ def read_inputs(file: Path) -> dict[str, Any]:
     """
     try:
         inputs = dict(json.loads(file.read_text(encoding="utf-8"))["input"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file} is not text. Name a request file, such as samples/yellow-cat.json; images "
+            "are named in it."
+        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f'{file} is not a request, {{"input": {{…}}}}: {error!r}') from error
     return {name: _find(value, file.parent) for name, value in inputs.items()}
 

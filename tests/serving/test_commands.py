@@ -40,3 +40,18 @@ def test_no_such_port(tmp_path: Path) -> None:
     done = run("scripts.serve", "--weights", str(tmp_path), "--port", "99999")
     assert done.returncode == 1
     assert "not from 0 to 65535" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("request_file", "message"),
+    [
+        ("samples/nowhere.json", "samples/nowhere.json cannot be read (No such file or directory)"),
+        ("samples", "samples cannot be read (Is a directory)"),
+        ("samples/cat.jpg", "samples/cat.jpg is not text. Name a request file"),
+    ],
+)
+def test_what_is_no_request(request_file: str, message: str, tmp_path: Path) -> None:
+    done = run("scripts.predict", request_file, "--weights", str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
