@@ -70,13 +70,14 @@ class Service:
 
         Raises:
             WeightsError: If they are missing, damaged, or lack the safety checker without leave.
-            SettingError: If there is no such device, or no such precision as the environment asks
-                for.
+            SettingError: If there is no such device, or the environment asks for a precision that
+                there is not, or is unclear.
         """
         start = time.perf_counter()
         dtype = dtype or read_dtype()
+        offload, compiled, unchecked = map(read_switch, (OFFLOAD, COMPILE, ALLOW_NO_CHECKER))
         directory = find_weights(weights)
-        if os.environ.get(OFFLOAD) == "1":
+        if offload:
             pipeline = open_offloaded(directory, device, dtype)
         else:
             pipeline = KosmosGPipeline.from_pretrained(directory, torch_dtype=dtype, device=device)
@@ -84,7 +85,7 @@ class Service:
         if (
             pipeline.safety_checker is None
             and pipeline.default_size > FULL_SIZE_PIXELS
-            and os.environ.get(ALLOW_NO_CHECKER) != "1"
+            and not unchecked
         ):
             raise WeightsError(
                 f"{directory} has no safety checker. Convert again with --stable-diffusion naming "
@@ -92,7 +93,7 @@ class Service:
             )
         pipeline.encoder.null_condition()
         arrange(pipeline)
-        if os.environ.get(COMPILE) == "1":
+        if compiled:
             warm_compiled(pipeline)
         model, seconds = pipeline.kosmosg, time.perf_counter() - start
         print(f"weights: {directory} on {model.device}, {model.dtype}, in {seconds:.1f} s")
@@ -179,6 +180,18 @@ def read_dtype() -> torch.dtype | None:
     if name and name not in DTYPES:
         raise SettingError(f"{DTYPE} is {name!r}. Choose one of {', '.join(DTYPES)}.")
     return getattr(torch, name) if name else None
+
+
+def read_switch(name: str) -> bool:
+    """Read from the environment whether something is asked for; nothing is no.
+
+    Raises:
+        SettingError: If that is neither ``1`` nor ``0``: it was meant, and would be lost.
+    """
+    value = os.environ.get(name, "")
+    if value not in ("", "0", "1"):
+        raise SettingError(f"{name} is {value!r}. Set it to 1, or to 0 or nothing for no.")
+    return value == "1"
 
 
 def arrange(pipeline: KosmosGPipeline) -> None:

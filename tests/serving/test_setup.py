@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from kosmosg.diffusion.request import GenerationRequest
 from kosmosg.errors import SettingError, WeightsError
-from kosmosg.serving.service import ALLOW_NO_CHECKER, DTYPE, OFFLOAD, Service
+from kosmosg.serving.service import ALLOW_NO_CHECKER, COMPILE, DTYPE, OFFLOAD, Service
 from scripts.local_server import ServerError
 from tests import tiny
 from tests.serving.client import Server, files
@@ -305,6 +305,16 @@ def test_start_of_a_server(copy: Path, tmp_path: Path) -> None:
         assert Image.open(io.BytesIO(content)).size == (128, 128)
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("name", [ALLOW_NO_CHECKER, COMPILE, OFFLOAD])
+@pytest.mark.parametrize("value", ["yes", "true", "2", " 1"])
+def test_switches_are_one_or_zero(
+    complete: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingError, match=f"{name} is '{value}'. Set it to 1, or to 0"):
+        Service.open(complete)
 
 
 def test_offload_needs_a_gpu(complete: Path, monkeypatch: pytest.MonkeyPatch) -> None:
