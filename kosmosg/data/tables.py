@@ -158,8 +158,9 @@ def identify_table(data: NamedData) -> str:
     Raises:
         DataError: If a file cannot be read.
     """
+    columns = _identify_columns(data.columns)
     if data.repository:
-        return f"{data.repository}@{data.revision}/{data.config}/{data.split}/{data.columns}"
+        return f"{data.repository}@{data.revision}/{data.config}/{data.split}/{columns}"
     assert data.path is not None
     try:
         paths = find_tables(data.path)
@@ -167,7 +168,14 @@ def identify_table(data: NamedData) -> str:
         chosen = [fingerprint(each) for each in paths[:: -(-len(paths) // _SAMPLED) or 1]]
     except OSError as error:
         raise DataError(f"A table cannot be read: {error}. Mend the data.") from error
-    return fingerprint_of([sizes, chosen, data.split, data.columns])
+    return fingerprint_of([sizes, chosen, data.split, columns])
+
+
+def _identify_columns(named: str | None) -> str | None:
+    """Tell apart mappings: one in a file by what stands there, wherever that is."""
+    if named is None or not named.endswith(".toml") or not Path(named).is_file():
+        return named
+    return fingerprint(Path(named))
 
 
 @lru_cache(8)  # the streams of a process share them

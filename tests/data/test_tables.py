@@ -112,6 +112,26 @@ def test_a_set_is_known_by_what_is_in_it(folder: Path, tmp_path: Path) -> None:
     assert shards[0].scan().entries[0].row() == {"caption": "a 0"}, "images are not even read"
 
 
+def columns_of(data: NamedData) -> set[str]:
+    (first, *_) = open_data(data, RULES)
+    assert isinstance(first, TableShard)
+    return set(first.columns.fields)
+
+
+def test_a_mapping_in_a_file_is_known_by_what_stands_there(folder: Path, tmp_path: Path) -> None:
+    """A run that goes on with other columns would mix what they hold without a word."""
+    files = [tmp_path / "a.toml", tmp_path / "b.toml"]
+    for file in files:
+        file.write_text('[mine]\nkind = "caption"\ncaption = "caption"\n')
+    first, second = (NamedData(path=folder, columns=str(file)) for file in files)
+    known = identify_data(first)
+    assert identify_data(second) == known
+    assert columns_of(first) == {"caption"}
+    files[0].write_text(files[0].read_text() + 'image = "image"\n')
+    assert identify_data(first) != known
+    assert columns_of(first) == {"caption", "image"}
+
+
 def test_splits(tmp_path: Path) -> None:
     files = {"train-00000-of-00001": captions(3), "test-00000-of-00001": captions(2)}
     for name, rows in files.items():
