@@ -12,6 +12,19 @@ from tests.demo.driving import draw, give, images, prompt, set_number, status
 from tests.serving.client import encode, photo
 
 LONG = 250  # steps
+SLOW = 384  # pixels
+NOTE_STEP = """
+() => document.querySelector("#cancel").addEventListener("click", () => {
+  window.stepAtCancel = document.querySelector("#progress [role=status]").textContent;
+}, true)
+"""
+
+
+def step_of(told: str) -> int:
+    """The step that a status tells of."""
+    found = re.search(r"step (\d+)", told, re.IGNORECASE)
+    assert found, told
+    return int(found[1])
 
 
 def begin(page: Page) -> None:
@@ -23,12 +36,19 @@ def begin(page: Page) -> None:
 
 
 def test_steps_are_shown_and_cancelling_stops_them(page: Page) -> None:
+    for side in ("Width", "Height"):  # a step takes longer than it takes to be shown
+        set_number(page, side, SLOW)
     begin(page)
     expect(status(page)).to_have_text(re.compile(rf"Step \d+ of {LONG}"))
     expect(page.locator(".previews img")).to_have_count(8)
     expect(page.locator("#draw")).to_be_disabled()
+    page.evaluate(NOTE_STEP)
     page.locator("#cancel").click()
     expect(status(page)).to_have_text(re.compile(rf"Cancelled after step \d+ of {LONG}\."))
+    shown, stopped = page.evaluate("window.stepAtCancel"), status(page).inner_text()
+    assert step_of(shown) <= step_of(stopped) <= step_of(shown) + 2
+    for side in ("Width", "Height"):
+        set_number(page, side, "")
     expect(page.locator("#cancel")).to_be_disabled()
     set_number(page, "Images", 1)
     assert len(draw(page)) == 1
