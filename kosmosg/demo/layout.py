@@ -1,18 +1,24 @@
 """What stands on the page, and where."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import gradio as gr
 
 from kosmosg.demo import show
 from kosmosg.demo.form import DEFAULTS
+from kosmosg.demo.mask import PAINT
 from kosmosg.diffusion.settings import CONTROL_TYPES, FEWEST_FRAMES, SAMPLER_NAMES
 
 MOST_STEPS, MOST_IMAGES, MOST_GUIDANCE, MOST_MIXED = 250, 8, 20, 16
 FORMATS = ("webp", "jpg", "png")
-BRUSH = gr.Brush(colors=["#e11d48"], default_size="auto", color_mode="fixed")
+BRUSH = gr.Brush(colors=[PAINT], default_size=20, color_mode="fixed")
+# By the browser alone: a component that is changed from here loses its own `preprocess`.
+FIT_BRUSH = (
+    "() => ({ __type__: 'update', brush: { ...%s, default_size: window.kosmosg.brushSize() } })"
+)
 
 
 @dataclass
@@ -103,6 +109,9 @@ def _lay_out_prompt(page: Page, examples: Sequence[str]) -> None:
     parts["hint"] = gr.HTML(visible=False, elem_classes="hint")
     page.errors["prompt"] = _error()
     parts["cursor"] = gr.Number(value=0, visible=False)
+    # Pressed by the page itself, when a folder is dropped.
+    parts["folder"] = gr.Button(visible="hidden", elem_id="folder-dropped")
+    parts["folder_name"] = gr.Textbox(visible=False)
     with gr.Row():
         parts["draw"] = gr.Button("Draw", variant="primary", elem_id="draw")
         parts["cancel"] = gr.Button("Cancel", interactive=False, elem_id="cancel")
@@ -251,6 +260,7 @@ def _lay_out_adapters(page: Page) -> None:
             elem_id="init",
         )
         editor.preprocess = _painted_files
+        editor.upload(None, None, editor, js=FIT_BRUSH % json.dumps(asdict(BRUSH)))
         parts["init"] = editor
         inputs["prompt_strength"] = gr.Slider(
             0, 1, DEFAULTS["prompt_strength"], step=0.05, label="How far to move from the image"

@@ -1,4 +1,4 @@
-"""What was painted on an image → the image, and a mask that is white there."""
+"""An image with paint on it ↔ the image, and a mask that is white there."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +10,7 @@ from PIL import Image
 from kosmosg.prompts.images import open_image
 
 PAINTED = 128  # from here on, of 255, paint is no soft edge
+PAINT = "#e11d48"
 
 
 def split(painted: Mapping[str, Any] | None, folder: Path) -> dict[str, Path]:
@@ -40,8 +41,35 @@ def split(painted: Mapping[str, Any] | None, folder: Path) -> dict[str, Path]:
             if layer.shape == mask.shape:
                 mask = np.maximum(mask, layer)
         found["init_mask"] = folder / "init-mask.png"
-        Image.fromarray(np.where(mask >= PAINTED, 255, 0).astype(np.uint8)).save(found["init_mask"])
+        _all_or_nothing(mask).save(found["init_mask"])
     return found
+
+
+def join(image: Path, mask: Path | None) -> dict[str, Any]:
+    """Make what the editor shows: paint where the mask is white.
+
+    Args:
+        image: The initial image.
+        mask: Its mask, which is stretched to its size.
+
+    Returns:
+        Value of the editor.
+
+    Raises:
+        ImageError: If one cannot be opened.
+    """
+    background = open_image(image, "init_image").convert("RGBA")
+    layers = []
+    if mask is not None:
+        white = open_image(mask, "init_mask").convert("L").resize(background.size)
+        layers = [Image.new("RGBA", background.size, PAINT)]
+        layers[0].putalpha(_all_or_nothing(np.asarray(white)))
+    return {"background": background, "layers": layers, "composite": None}
+
+
+def _all_or_nothing(values: np.ndarray) -> Image.Image:
+    """Make an image of 255 where there is paint, and of 0 elsewhere."""
+    return Image.fromarray(np.where(values >= PAINTED, 255, 0).astype(np.uint8))
 
 
 def _blank(file: Path) -> bool:

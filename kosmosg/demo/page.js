@@ -17,6 +17,9 @@
       length = text.length;
       return cursor;
     },
+    folder: "",
+    // Half the width of a stroke, twelve of which fill the shorter side of the image.
+    brushSize: () => Math.max(1, Math.round(Math.min(window.editor.width, window.editor.height) / 24)),
   };
   for (const name of ["keyup", "click", "input", "focusout", "select"]) {
     document.addEventListener(name, note, true);
@@ -44,7 +47,11 @@
     if (!within(event) || !event.dataTransfer?.files.length) return;
     event.preventDefault();
     event.stopPropagation();
-    give(event.dataTransfer.files);
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry());
+    const folder = entries.find((entry) => entry?.isDirectory);
+    if (!folder) return give(event.dataTransfer.files);
+    window.kosmosg.folder = folder.name;
+    document.querySelector("#folder-dropped").click();
   }, true);
   document.addEventListener("paste", (event) => {
     if (!within(event) || !event.clipboardData?.files.length) return;

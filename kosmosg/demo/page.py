@@ -9,6 +9,7 @@ import gradio as gr
 
 from kosmosg.demo.drawing import Studio
 from kosmosg.demo.events import connect_drawing, connect_results
+from kosmosg.demo.example_events import connect_examples
 from kosmosg.demo.layout import lay_out
 from kosmosg.demo.prompt_events import AT_ONCE, connect_prompt
 from kosmosg.serving.request_file import read_inputs
@@ -33,6 +34,7 @@ def make_page(studio: Studio, samples: Path) -> gr.Blocks:
         page = lay_out(studio.generator.title, list(examples), mixes=mixes)
         page.parts |= {"blocks": blocks, "filled": list(examples.values())}
         connect_prompt(page, studio)
+        connect_examples(page)
         connect_drawing(page, studio)
         connect_results(page, studio)
         # A number that begins as nothing is shown as 0, which would be sent.

@@ -105,8 +105,10 @@ def test_a_mask_is_painted_and_only_that_part_changes(page: Page) -> None:
     drawn = Image.open(io.BytesIO(answer.body())).convert("RGB")
     assert drawn.size == (64, 64)
     assert (results(page).first.get_attribute("src") or "").endswith(".png")
-    same = [drawn.getpixel(place) == image.getpixel(place) for place in ((1, 1), (62, 62))]
-    assert same == [True, True]
+    same = [
+        drawn.getpixel(place) == image.getpixel(place) for place in ((1, 1), (32, 12), (62, 62))
+    ]
+    assert same == [True, True, True]  # the brush is as small as the image
     assert drawn.getpixel((32, 32)) != image.getpixel((32, 32))
 
 

@@ -3,6 +3,7 @@
 import re
 import struct
 import zlib
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -116,6 +117,7 @@ def test_the_hint_and_the_error_say_what_the_model_says(page: Page) -> None:
     [
         ("drawing.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is not an image that can"),
         ("empty.png", b"", "is an empty file"),
+        ("renamed.png", b"%PDF-1.7 no image at all", "is not an image that can"),
         ("large.png", large_header(100_000), "too large to open safely"),
     ],
 )
@@ -125,6 +127,24 @@ def test_what_is_no_image_is_refused_where_it_was_dropped(
     prompt(page).fill("a cat")
     give(page, content, name)
     expect(page.locator("#write [role=alert]")).to_contain_text(message)
+    expect(prompt(page)).to_have_value("a cat")
+    expect(images(page)).to_have_count(0)
+
+
+def test_a_folder_is_refused_where_it_was_dropped(page: Page, tmp_path: Path) -> None:
+    folder = tmp_path / "my images"
+    folder.mkdir()
+    (folder / "photo.png").write_bytes(encode(photo(1)))
+    prompt(page).fill("a cat")
+    box = prompt(page).bounding_box()
+    assert box
+    place = {"x": box["x"] + 20, "y": box["y"] + 20}
+    devtools = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        devtools.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+    alert = page.locator("#write [role=alert]")
+    expect(alert).to_have_text("my images is a folder. Open it and drop the images that are in it.")
     expect(prompt(page)).to_have_value("a cat")
     expect(images(page)).to_have_count(0)
 
