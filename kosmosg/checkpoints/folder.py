@@ -104,7 +104,7 @@ def fetch_weights(
     if argument is None or not is_on_hub(argument):
         return find_weights(argument)
     directory = locate_weights(str(argument), training=training, revision=revision)
-    check_layout(directory)
+    check_layout(directory, name=argument)
     return directory
 
 
@@ -131,18 +131,25 @@ def locate_weights(source: str | Path, *, training: bool = False, **options: Any
     return fetch_repository(str(source), patterns, **options)
 
 
-def check_layout(directory: Path, without: Container[str] = ()) -> None:
+def check_layout(
+    directory: Path, without: Container[str] = (), *, name: str | Path | None = None
+) -> None:
     """Check that a folder has every component, but for those that are not needed.
+
+    Args:
+        directory: The folder.
+        without: Components that are not needed.
+        name: What to call the folder in errors, such as the repository that it came from.
 
     Raises:
         WeightsError: Naming what is missing.
     """
-    wanted = [name for name in COMPONENTS if name not in without]
-    missing = [name for name in wanted if not (directory / name).is_dir()]
+    wanted = [part for part in COMPONENTS if part not in without]
+    missing = [part for part in wanted if not (directory / part).is_dir()]
     if missing:
         raise WeightsError(
-            f"{directory} is not a weights directory: it lacks {', '.join(missing)}. A checkpoint "
-            "of the authors must be converted first (python -m kosmosg convert)."
+            f"{name or directory} is not a weights directory: it lacks {', '.join(missing)}. A "
+            "checkpoint of the authors must be converted first (python -m kosmosg convert)."
         )
 
 

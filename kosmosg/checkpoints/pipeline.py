@@ -78,7 +78,7 @@ class PretrainedPipeline(DiffusionPipeline):
             local_files_only=local_files_only,
             force_download=force_download,
         )
-        check_layout(folder, without=components)
+        check_layout(folder, without=components, name=source)
         device = choose_device(device)
         precisions = torch_dtype or dtype
         pipeline = cls(**_open_others(folder, components, precisions, device))

@@ -16,6 +16,7 @@ from huggingface_hub import constants
 from PIL import Image
 
 from kosmosg import KosmosGPipeline, KosmosGTokenizer
+from kosmosg.checkpoints.folder import fetch_weights
 from kosmosg.errors import WeightsError
 from kosmosg.utils.hub import is_repository_id
 from tests.hub import TOKEN, Fault, Hub, connect, environment, running
@@ -37,6 +38,16 @@ def pixels(pipe: KosmosGPipeline) -> np.ndarray:
 
 
 # ------------------------------------------------------------------ opening
+
+
+@pytest.mark.parametrize("open_weights", [KosmosGPipeline.from_pretrained, fetch_weights])
+def test_a_repository_of_pickles(hub: Hub, open_weights: Any) -> None:
+    hub.add(NAME, {"pytorch_model.bin": b"pickle", "unet/diffusion_pytorch_model.bin": b"pickle"})
+    with pytest.raises(
+        WeightsError, match=rf"^{NAME} is not a weights directory: it lacks kosmosg"
+    ):
+        open_weights(NAME)
+    assert not hub.downloads()
 
 
 def test_opening_and_what_is_fetched(hub: Hub, tiny_weights: Path, tmp_path: Path) -> None:
