@@ -27,6 +27,7 @@ from kosmosg.diffusion.settings import DEFAULT_STEPS
 
 REGIONS = "repeated blocks and VAE decoder compiled, channels-last"
 MODES = {"torch.compile": "default", "CUDA graphs": "reduce-overhead", "autotuning": "max-autotune"}
+WORTH_COMPILING = 256  # pixels
 MATRIX = {"cuda": 8192, "cpu": 2048}  # sides that keep a device busy, and no longer than needed
 
 
@@ -39,6 +40,10 @@ def measure_decoder(bench: Inference) -> Iterator[Row]:
     for title in (*plainer, REGIONS, *MODES):
         if title in MODES and not bench.on_gpu:
             yield Row(title=title, baseline=PLAIN, missing="no CUDA device")
+            continue
+        if title == REGIONS and not bench.on_gpu and pipeline.default_size < WORTH_COMPILING:
+            missing = "compiling takes a minute, an image of this size milliseconds"
+            yield Row(title=title, baseline=PLAIN, missing=missing)
             continue
         variant = change_decoder(plain, title)
         trials = {
