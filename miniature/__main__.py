@@ -1,4 +1,4 @@
-"""``python -m miniature``: data and vocabulary of a drawn world, training, the paper's tables."""
+"""``python -m miniature``: the data of a world of artwork, training, the paper's tables."""
 
 import sys
 from collections.abc import Sequence
@@ -35,18 +35,21 @@ class WriteData:
         directory: Folder to write; a stopped run is continued.
         seed: Decides all samples.
         scale: Share of the samples.
-        processes: Processes that draw.
+        processes: Processes that write.
+        art: Folder of transparent PNGs named by nouns; else the public art, fetched once.
     """
 
     directory: Positional[Path]
     seed: int = 0
     scale: float = 1.0
     processes: int = 2
+    art: Path | None = None
 
     def run(self) -> None:
         """Write the data set."""
         from tqdm import tqdm
 
+        from miniature.world.art import open_art
         from miniature.world.dataset import write_dataset
 
         with tqdm(desc="draw", unit="sample") as bar:
@@ -59,6 +62,7 @@ class WriteData:
 
             write_dataset(
                 self.directory,
+                open_art(self.art),
                 seed=self.seed,
                 scale=self.scale,
                 processes=self.processes,
@@ -73,17 +77,22 @@ class WriteVocabulary:
 
     Attributes:
         directory: Where to write the folders tokenizer and clip_tokenizer.
+        art: As for the data.
     """
 
     directory: Positional[Path]
+    art: Path | None = None
 
     def run(self) -> None:
         """Write both tokenizers."""
+        from miniature.world.art import open_art
         from miniature.world.vocabulary import write_clip_tokenizer, write_tokenizer
+        from miniature.world.world import World
 
+        world = World.open(open_art(self.art))
         folders = (self.directory / "tokenizer", self.directory / "clip_tokenizer")
         for folder, write in zip(folders, (write_tokenizer, write_clip_tokenizer), strict=True):
-            print(f"{folder}: {len(write(folder))} tokens")
+            print(f"{folder}: {len(write(world, folder))} tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +125,10 @@ class TrainPart(TrainCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class FillTables:
-    """Fill the paper's tables.
+    """Print the paper's tables, or show examples; with a folder and an image file, do both.
 
     Attributes:
-        weights: Weights folder after stage 3; else KOSMOSG_WEIGHTS, else weights/kosmos-g.
+        weights: Weights folder after stage 3.
         after_align: Weights folder after stage 2, for its rows.
         end_to_end: Weights folder trained without stage 2.
         probe: Folder of what reads images; else probe in the weights folder.
@@ -129,11 +138,12 @@ class FillTables:
         seed: Of prompts and images, 0 to 4294967295.
         batch: Images generated at once.
         device: Such as cpu or cuda:1; else cuda if there is one, else cpu.
-        output: Folder of results, table and sheets.
+        output: Folder for results, table and sheets.
         sheet: Image file that shows examples of each skill.
+        art: Folder of art that the weights were trained on; else the public art, fetched once.
     """
 
-    weights: str | None = None
+    weights: Path = Path("weights/miniature")
     after_align: Path | None = None
     end_to_end: Path | None = None
     probe: Path | None = None
@@ -145,10 +155,9 @@ class FillTables:
     device: str | None = None
     output: Path | None = None
     sheet: Path | None = None
+    art: Path | None = None
 
     def __post_init__(self) -> None:
-        if not self.output and not self.sheet:
-            raise SettingError("Nothing to do: name --output for the table, --sheet, or both.")
         check_integer("--prompts", self.prompts, 1, 100_000)
         check_integer("--batch", self.batch, 1, 10_000)
         check_integer("--steps", self.steps, 1, 999)
@@ -156,7 +165,7 @@ class FillTables:
         check_number("--guidance-scale", self.guidance_scale, 1, 1000)
 
     def run(self) -> None:
-        """Fill the table, show the examples, or both."""
+        """Fill the tables, show the examples, or both."""
         from kosmosg.checkpoints.folder import find_weights
         from kosmosg.evaluation.models import Sampling
         from kosmosg.serving.metadata import check_format
@@ -167,21 +176,30 @@ class FillTables:
         for folder in filter(None, (self.after_align, self.end_to_end)):
             find_weights(folder)
         sampling = Sampling(steps=self.steps, guidance_scale=self.guidance_scale)
-        if self.output:
-            self._measure(weights, sampling, self.output)
+        if self.output or not self.sheet:
+            self._measure(weights, sampling)
         if self.sheet:
             self._show_skills(weights, sampling, self.sheet)
 
-    def _measure(self, weights: Path, sampling: "Sampling", output: Path) -> None:
+    def _measure(self, weights: Path, sampling: "Sampling") -> None:
         from tqdm import tqdm
 
         from kosmosg.utils.devices import choose_device
         from miniature.evaluation.probe import Probe
-        from miniature.evaluation.report import write_report
-        from miniature.evaluation.tables import FIRST_ROW, RATIO, ROWS, RowEvaluator
+        from miniature.evaluation.probe_labels import make_heads
+        from miniature.evaluation.report import make_table, write_report
+        from miniature.evaluation.tables import FIRST_ROW, RATIO, ROWS, evaluate_row
+        from miniature.world.art import open_art
+        from miniature.world.world import World
 
         device = choose_device(self.device)
         probe = Probe.from_pretrained(self.probe or weights / "probe").to(device)
+        world = World.open(open_art(self.art))
+        if probe.config.heads != make_heads(world):
+            raise SettingError(
+                f"The probe in {self.probe or weights / 'probe'} reads another world. Give the art "
+                "that it was trained on by --art, or its own probe by --probe."
+            )
         results: dict[str, RowResult] = {}
         left_out: dict[str, str] = {}
         models: dict[str, Generate | str] = {}
@@ -198,26 +216,29 @@ class FillTables:
                 def progress(done: int, total: int, bar: tqdm = bar) -> None:
                     bar.update(done - bar.n)
 
-                evaluator = RowEvaluator(
-                    row=row,
-                    read=probe.read,
+                results[row.key] = evaluate_row(
+                    *(row, world, generate, probe.read),
                     prompts=self.prompts,
                     seed=self.seed,
                     batch=self.batch,
                     compared=compared,
                     progress=progress,
                 )
-                results[row.key] = evaluator.measure(generate)
         settings = self._settings(weights, sampling, str(device))
-        print(write_report([*results.values()], left_out, settings, output), end="")
+        found = [*results.values()]
+        if self.output:
+            write_report(found, left_out, settings, self.output)
+        print(make_table(found, left_out, settings), end="")
 
     def _show_skills(self, weights: Path, sampling: "Sampling", sheet: Path) -> None:
         from miniature.evaluation.skills import draw_skills
         from miniature.evaluation.tables import FINAL
+        from miniature.world.art import open_art
+        from miniature.world.world import World
 
         generate: Any = self._open(FINAL, weights, sampling)
         sheet.parent.mkdir(parents=True, exist_ok=True)
-        draw_skills(generate, seed=self.seed).save(sheet)
+        draw_skills(World.open(open_art(self.art)), generate, seed=self.seed).save(sheet)
         print(sheet)
 
     def _open(self, model: str, weights: Path, sampling: "Sampling") -> "Generate | str":
@@ -263,7 +284,7 @@ class FillTables:
 
 @dataclass(frozen=True, kw_only=True)
 class MiniatureProgram(Program):
-    """A small KOSMOS-G in a drawn world: its data, what it takes from others, its tables."""
+    """A small KOSMOS-G in a world of artwork: its data, what it takes from others, its tables."""
 
     command: (
         Annotated[WriteData, subcommand("data")]

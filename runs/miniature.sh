@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The miniature, from nothing to weights/miniature: a world, its CLIP, VAE and U-Net, then KOSMOS-G
-# in its three stages, and the tables of the paper.
+# The miniature, from nothing to weights/miniature: a world of artwork, its CLIP, VAE and U-Net, then
+# KOSMOS-G in its three stages, and the tables of the paper.
 #
 #   command    runs/miniature.sh [FOLDER]           default folder: outputs/miniature
-#   hardware   2 CPU cores with bfloat16, 6 GB of memory, 3 GB of disk; a GPU is used if there is one
-#   duration   about 4 hours, the sum of its parts: U-Net 70 minutes, the VAE and CLIP 30 each,
-#              stage 1 10, stage 2 20, stage 3 30, the VAE's decoder and the probe 15 each, all else 15
-#   expected   the table in README.md; at its end stage 1 has a loss of 0.75, stage 2 of 0.06
-#              and stage 3 of 0.10
+#              ART=FOLDER: transparent PNGs named by nouns, instead of the public art that npm fetches;
+#              SIZES=FILE: other sizes than runs/miniature.json
+#   hardware   2 CPU cores with bfloat16, 8 GB of memory, 6 GB of disk; a GPU is used if there is one
+#   duration   NOT MEASURED YET
+#   expected   NOT MEASURED YET
 #
 # Everything is seeded. The same command continues a run that was stopped: a part that is finished is
 # not done again, one that was interrupted goes on from its last checkpoint, and one whose settings
@@ -17,7 +17,8 @@ cd "$(dirname "$0")/.."
 
 run=${1:-outputs/miniature}
 python=${PYTHON:-.venv/bin/python}
-sizes=runs/miniature.json
+sizes=${SIZES:-runs/miniature.json}
+art=(${ART:+--art "$ART"})
 data=$run/data
 mkdir -p "$run"
 
@@ -49,33 +50,32 @@ make_folder() { # make_folder NAME COMMAND…: the command writes NAME.part, whi
 }
 
 echo "== world ($(date +%H:%M:%S))"
-make_folder vocabulary "$python" -m miniature vocabulary "$run/vocabulary.part"
-"$python" -m miniature data "$data"
+make_folder vocabulary "$python" -m miniature vocabulary "$run/vocabulary.part" "${art[@]}"
+"$python" -m miniature data "$data" "${art[@]}"
 
-# What the paper takes from others: CLIP, a VAE, a U-Net. They see all of the world.
-scaffold=(--config "$sizes" --data "$data/images" --min-side 64 --precision bf16
+# What the paper takes from others: CLIP, a VAE, a U-Net. They see all of the world. Where a part is
+# of one process, two of them share the cores: CLIP compares what is in its own batch, and the probe's
+# BatchNorm is to see a batch, not the half of it.
+scaffold=(--config "$sizes" --data "$data/pictures" --min-side 64 --precision bf16
   --save-dtype float16)
-train clip clip 6000 "${scaffold[@]}" --threads 0 --tokenizer "$run/vocabulary/clip_tokenizer" \
-  --batch-size 64 --learning-rate 1e-3 --warmup-updates 200 --weight-decay 0.1 --clip-norm 1
-vae=(--threads 0 --batch-size 8 --warmup-updates 100 --betas 0.9 0.99 --weight-decay 0 --clip-norm 1
-  --sample-every 500)
-# In two parts, because the committed one was: at the end of the first, PSNR still rose. The second
-# begins with 0.43 of the peak, which is a warm restart of the learning rate, and then has the first
-# one's result beside its own.
-[ -d "$run/vae/weights-step-00008000" ] ||
-  train vae vae 8000 "${scaffold[@]}" "${vae[@]}" --learning-rate 1e-3
-train vae vae 14000 "${scaffold[@]}" "${vae[@]}" --learning-rate 1e-3
-train decoder decoder 12000 "${scaffold[@]}" --clip "$run/clip/weights" --vae "$run/vae/weights" \
+vae=(--threads 0 --warmup-updates 100 --betas 0.9 0.99 --weight-decay 0 --clip-norm 1
+  --sample-every 200)
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+launch=("${one[@]}")
+train clip clip 5000 "${scaffold[@]}" --threads 0 --tokenizer "$run/vocabulary/clip_tokenizer" \
+  --batch-size 64 --learning-rate 1e-3 --warmup-updates 200 --weight-decay 0.1 --clip-norm 1 &
+train vae vae 6000 "${scaffold[@]}" "${vae[@]}" --batch-size 16 --crop 64 --learning-rate 1e-3
+wait $!
+# The latents stay as they are; what they become is made better, on whole images and with CLIP's eye.
+train vae vae-decoder 3000 "${scaffold[@]}" "${vae[@]}" --batch-size 8 --learning-rate 5e-4 \
+  --vae "$run/vae/weights" --clip "$run/clip/weights" &
+train probe probe 6000 --batch-size 16 --learning-rate 1.5e-3 --warmup-updates 600 --clip-norm 2 \
+  --save-dtype float16 "${art[@]}"
+wait $!
+launch=("${all[@]}")
+train decoder decoder 15000 "${scaffold[@]}" --clip "$run/clip/weights" --vae "$run/vae/weights" \
   --batch-size 64 --snr-gamma 5 --learning-rate 1e-3 --warmup-updates 200 --betas 0.9 0.99 \
   --clip-norm 1 --ema-decay 0.999
-# The U-Net knows the latents; what they become is made better, with CLIP's eye.
-train vae vae-decoder 5000 "${scaffold[@]}" "${vae[@]}" --learning-rate 5e-4 \
-  --vae "$run/vae/weights" --clip "$run/clip/weights"
-# In one process: BatchNorm is to see a batch, not the half of it.
-launch=("${one[@]}")
-train probe probe 6000 --batch-size 16 --learning-rate 1.5e-3 --warmup-updates 600 --clip-norm 2 \
-  --save-dtype float16
-launch=("${all[@]}")
 
 # KOSMOS-G: the language model from nothing, its eye from CLIP, the decoder as it is.
 assemble() {
@@ -108,7 +108,7 @@ make_result() {
   cp -r "$run/probe/weights" "$result.part/probe"
 }
 make_folder miniature make_result
-"$python" -m miniature evaluate --weights "$result" --after-align "$run/align/weights" \
+"$python" -m miniature evaluate "${art[@]}" --weights "$result" --after-align "$run/align/weights" \
   --end-to-end "$run/end-to-end/weights" --output "$run/tables" --sheet "$run/skills.png"
 # A ControlNet is trained for one U-Net: runs/miniature_techniques.sh makes another one for this.
 rm -rf weights/miniature

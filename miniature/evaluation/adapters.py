@@ -18,15 +18,25 @@ from kosmosg.diffusion.lora import LoRA
 from kosmosg.pipeline import KosmosGPipeline
 from miniature.evaluation.image_grids import Cell, lay_out
 from miniature.evaluation.prompts import to_image
-from miniature.world import Description, Entity, Figure, Rendering, portrait, render
+from miniature.world import (
+    NATURAL,
+    NOTHING,
+    Description,
+    Entity,
+    Figure,
+    Picture,
+    World,
+    portrait,
+    render,
+)
 from miniature.world.crops import entity_crops
 
 EXAMPLES = 3  # of each technique
 STEPS, GUIDANCE, SEED, SAMPLER = 30, 5.0, 1, "DPMSolverMultistep"
-CAT = Entity(shape="cat", colour="yellow", texture="dotted")
-RED_CAT = Entity(shape="cat", colour="red", texture="plain")
-LAYOUTS = {"left": 1, "right": 39}  # seeds of images with a figure there
-HOUSE = Entity(shape="house", colour="pink", texture="plain")
+PENGUIN = Entity(noun="penguin", colour=NATURAL, art="clay")
+OWL = Entity(noun="owl", colour=NATURAL, art="flat")
+DOG = Entity(noun="dog", colour=NATURAL, art="clay")  # whom others take the place of
+LAYOUTS = {"left": 1, "right": 53}  # seeds of images with a figure there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,49 +58,50 @@ class AdapterCase:
     note: str = ""
 
 
-def draw_techniques(pipeline: KosmosGPipeline, lora: Path) -> Image.Image:
+def draw_techniques(world: World, pipeline: KosmosGPipeline, lora: Path) -> Image.Image:
     """Draw three examples of each technique, one row per technique.
 
     Args:
+        world: Has the input images.
         pipeline: The miniature, with a ControlNet for edges.
         lora: File of a LoRA for its U-Net.
 
     Raises:
         KosmosGError: If a network is missing or does not fit.
     """
-    rows = make_examples(lora)
+    rows = make_examples(world, lora)
     cells = [_draw(pipeline, example) for row in rows.values() for example in row]
-    cells += _mixtures(pipeline, _portrait(CAT), _portrait(HOUSE))
+    cells += _mixtures(pipeline, _portrait(world, PENGUIN), _portrait(world, OWL))
     return lay_out(cells, EXAMPLES, titles=(*rows, "Mixing"))
 
 
-def make_examples(lora: Path) -> dict[str, list[AdapterCase]]:
+def make_examples(world: World, lora: Path) -> dict[str, list[AdapterCase]]:
     """Examples of all techniques but mixing, by technique."""
-    cat, house, rendering = _portrait(CAT), _portrait(HOUSE), draw_street()
-    street, mask = to_image(rendering.image), draw_mask(rendering)
+    penguin, owl, picture = _portrait(world, PENGUIN), _portrait(world, OWL), draw_street(world)
+    street, mask = to_image(picture.image), draw_mask(picture)
     there = "a <i> on a city street"
 
     def styled(scale: float) -> AdapterCase:
         technique = {"lora": LoRA(file=lora, scale=scale)}
         return AdapterCase(
             prompt="a <i> on the beach",
-            images=[cat],
+            images=[penguin],
             technique=technique,
             note=f"LoRA at {scale:g}",
         )
 
     def controlled(prompt: str, side: str) -> AdapterCase:
-        layout = to_image(draw_layout(side).image)
+        layout = to_image(draw_layout(world, side).image)
         technique = {"control": Control(kind="canny", image=layout)}
         return AdapterCase(
-            prompt=prompt, images=[cat], technique=technique, shown=[layout], note="edges"
+            prompt=prompt, images=[penguin], technique=technique, shown=[layout], note="edges"
         )
 
     def begun(strength: float) -> AdapterCase:
         technique = {"init": InitImage(image=street, strength=strength)}
         note = f"strength {strength:g}"
         return AdapterCase(
-            prompt=there, images=[cat], technique=technique, shown=[street], note=note
+            prompt=there, images=[penguin], technique=technique, shown=[street], note=note
         )
 
     def painted(prompt: str, image: Image.Image) -> AdapterCase:
@@ -106,23 +117,23 @@ def make_examples(lora: Path) -> dict[str, list[AdapterCase]]:
         ],
         "Image to image": [begun(strength) for strength in (0.5, 0.7, 0.9)],
         "Inpainting": [
-            painted(there, cat),
-            painted(there, house),
-            painted("a <i> wearing a hat on a city street", cat),
+            painted(there, penguin),
+            painted(there, owl),
+            painted("a <i> wearing a hat on a city street", penguin),
         ],
     }
 
 
-def draw_layout(side: str) -> Rendering:
-    """Draw a cat far to the ``left`` or the ``right``: where others are to be."""
-    return portrait(RED_CAT, np.random.default_rng(LAYOUTS[side]))
+def draw_layout(world: World, side: str) -> Picture:
+    """Show a dog far to the ``left`` or the ``right``: where others are to be."""
+    return portrait(world, DOG, np.random.default_rng(LAYOUTS[side]))
 
 
-def draw_street() -> Rendering:
-    """Draw a cat on a street: the image that others start from."""
-    figure = Figure(entity=RED_CAT, accessory="none")
+def draw_street(world: World) -> Picture:
+    """Show a dog on a street: the image that others start from."""
+    figure = Figure(entity=DOG, accessory=NOTHING)
     description = Description(figures=(figure,), relation=None, scene="city", style="picture")
-    return render(description, np.random.default_rng(3))
+    return render(world, description, np.random.default_rng(3))
 
 
 def draw_mask(rendering: Rendering) -> Image.Image:
@@ -132,8 +143,8 @@ def draw_mask(rendering: Rendering) -> Image.Image:
     return mask
 
 
-def _portrait(entity: Entity) -> Image.Image:
-    return to_image(portrait(entity, np.random.default_rng(1)).image)
+def _portrait(world: World, entity: Entity) -> Image.Image:
+    return to_image(portrait(world, entity, np.random.default_rng(1)).image)
 
 
 def _draw(pipeline: KosmosGPipeline, example: AdapterCase) -> Cell:

@@ -1,4 +1,4 @@
-"""A small classifier that reads images of the drawn world.
+"""A small classifier that reads images of the miniature world.
 
 It stands where the paper has CLIP and DINO scores (section 4.1): in a world of known words, what a
 image shows can be read instead of guessed from a similarity.
@@ -21,30 +21,28 @@ from kosmosg.checkpoints.loading import REMEDY, check_config, load_module, save_
 from kosmosg.errors import WeightsError
 from kosmosg.prompts.colours import to_rgb
 from kosmosg.prompts.images import resize_and_crop
-from miniature.evaluation.probe_labels import FIGURE_ATTRIBUTES, HEADS, SLOTS, Reading, from_labels
+from miniature.evaluation.probe_labels import SLOTS, Reading, from_labels
 
-SIDE = 64  # of an image of the world, in pixels
+SIDE = 128  # of an image of the world, in pixels
 CONFIG_FILE = "config.json"
 BATCH = 64  # images read at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """Sizes of a probe.
+    """What a probe reads, and its sizes.
 
     Attributes:
+        heads: What there is to choose from (see ``probe_labels.make_heads``).
         channels: Of the convolutions that halve the sides.
         further: Number of convolutions after these, which keep them.
         hidden: Width of the layers before the heads.
     """
 
-    channels: tuple[int, ...]
-    further: int
-    hidden: int
-
-
-PROBE_SIZES = ProbeConfig(channels=(32, 64, 96), further=2, hidden=96)
-IMAGE_HEADS = {head: names for head, names in HEADS.items() if not head.startswith(SLOTS)}
+    heads: dict[str, tuple[str, ...]]
+    channels: tuple[int, ...] = (32, 64, 96, 128)
+    further: int = 2
+    hidden: int = 128
 
 
 class Probe(nn.Module):
@@ -55,11 +53,13 @@ class Probe(nn.Module):
     wherever it stands.
     """
 
-    def __init__(self, config: ProbeConfig = PROBE_SIZES):
+    def __init__(self, config: ProbeConfig):
         super().__init__()
         self.config = config
         width, hidden = config.channels[-1], config.hidden
         places = (SIDE >> len(config.channels)) ** 2
+        sizes = {head: len(names) for head, names in config.heads.items()}
+        of_figures = sum(size for head, size in sizes.items() if head.startswith(SLOTS))
         halving = zip((3, *config.channels), config.channels, strict=False)
         self.trunk = nn.Sequential(
             *(_block(ins, outs, stride=2) for ins, outs in halving),
@@ -73,17 +73,17 @@ class Probe(nn.Module):
         )
         self.places = nn.Linear(hidden, len(SLOTS) * places)
         self.salience = nn.Conv2d(width, len(SLOTS), kernel_size=1)
-        self.picture_heads = nn.Linear(hidden + width, sum(map(len, IMAGE_HEADS.values())))
+        self.picture_heads = nn.Linear(hidden + width, sum(sizes.values()) - of_figures)
         self.figure_heads = nn.Sequential(
             nn.Linear(width, hidden),
             nn.ReLU(),
-            nn.Linear(hidden, sum(map(len, FIGURE_ATTRIBUTES.values()))),
+            nn.Linear(hidden, of_figures // len(SLOTS)),
         )
 
     def forward(
-        self, pixels: Float[Tensor, "batch 3 64 64"]
+        self, pixels: Float[Tensor, "batch 3 128 128"]
     ) -> tuple[Float[Tensor, "batch _"], ...]:
-        """Compute the logits of every head, in the order of ``HEADS``, from pixels in [-1, 1]."""
+        """Compute the logits of every head of ``config.heads``, from pixels in [-1, 1]."""
         features = self.trunk(pixels)
         summary = self.summary(features)
         gaze = rearrange(self.places(summary), "b (slot p) -> b slot p", slot=len(SLOTS))
@@ -92,19 +92,19 @@ class Probe(nn.Module):
         seen = gaze.softmax(dim=-1) @ features  # (b, slot, c)
         image = self.picture_heads(torch.cat([summary, features.mean(dim=1)], dim=1))
         figures = rearrange(self.figure_heads(seen), "b slot logits -> b (slot logits)")
-        logits = torch.cat([image, figures], dim=1)
-        return logits.split([len(names) for names in HEADS.values()], dim=1)
+        logits = torch.cat([picture, figures], dim=1)
+        return logits.split([len(names) for names in self.config.heads.values()], dim=1)
 
     @torch.inference_mode()
     def read(self, images: Sequence[Image.Image]) -> list[Reading]:
-        """Read images; those of another size are scaled to 64 pixels, and cut to a square."""
+        """Read images; those of another size are scaled to 128 pixels, and cut to a square."""
         training = self.training
         self.eval()
         labels = [
             self._choose(images[start : start + BATCH]) for start in range(0, len(images), BATCH)
         ]
         self.train(training)
-        return [from_labels(row) for batch in labels for row in batch.tolist()]
+        return [from_labels(row, self.config.heads) for batch in labels for row in batch.tolist()]
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write ``config.json`` and safetensors, in the precision that the probe has."""
@@ -124,8 +124,10 @@ class Probe(nn.Module):
         file = directory / CONFIG_FILE
         sizes = check_config(file, "probe")
         try:
-            probe = cls(ProbeConfig(**{**sizes, "channels": tuple(sizes["channels"])}))
-        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            heads = {head: tuple(names) for head, names in sizes["heads"].items()}
+            channels = tuple(sizes["channels"])
+            probe = cls(ProbeConfig(**{**sizes, "heads": heads, "channels": channels}))
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise WeightsError(f"probe: {file} is not of a probe ({error!r}). {REMEDY}") from error
         return load_module(probe, directory, dtype=torch.float32).eval().requires_grad_(False)
 
@@ -135,7 +137,7 @@ class Probe(nn.Module):
         return torch.stack([head.argmax(dim=1) for head in logits], dim=1)
 
 
-def to_tensor(image: Image.Image) -> UInt8[Tensor, "3 64 64"]:
+def to_tensor(image: Image.Image) -> UInt8[Tensor, "3 128 128"]:
     """Bring an image to the probe's size."""
     image = to_rgb(image)
     if image.size != (SIDE, SIDE):

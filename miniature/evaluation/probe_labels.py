@@ -1,44 +1,21 @@
-"""What can be read from an image of the drawn world, and how a classifier's heads spell it."""
+"""What can be read from an image of the world, and how a classifier's heads spell it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from miniature.world import (
-    ACCESSORIES,
-    COLOURS,
-    SCENES,
-    SHAPES,
-    STYLES,
-    TEXTURES,
-    Entity,
-    Figure,
-    Rendering,
-)
+from miniature.world import COLOURS, SCENES, STYLES, Entity, Figure, Picture, World
 
 SIDE_BY_SIDE, STACKED = "side by side", "stacked"
 ARRANGEMENTS = (SIDE_BY_SIDE, STACKED)
 SLOTS = ("first", "second")
-FIGURE_ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "shape": SHAPES,
-    "colour": COLOURS,
-    "texture": TEXTURES,
-    "accessory": ACCESSORIES,
-}
-# One classifier each: what there is to choose from, in the order of its outputs.
-HEADS: dict[str, tuple[str, ...]] = {
-    "figures": ("one", "two"),
-    "arrangement": ARRANGEMENTS,
-    "scene": SCENES,
-    "style": STYLES,
-    **{
-        f"{slot} {attribute}": names
-        for slot in SLOTS
-        for attribute, names in FIGURE_ATTRIBUTES.items()
-    },
-}
+ENTITY = ("noun", "colour", "art")  # what makes an entity, in the order of importance
+FIGURE = (*ENTITY, "accessory")
 ABSENT = -100  # the label of a head that has nothing to say; cross-entropy passes over it
+
+# One classifier each: what there is to choose from, in the order of its outputs.
+Heads = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +35,26 @@ class Reading:
     style: str
 
 
-def true_reading(rendering: Rendering) -> Reading:
-    """Tell what should be read from a drawn image."""
-    description = rendering.description
+def make_heads(world: World) -> dict[str, tuple[str, ...]]:
+    """List all that can be told apart in images of a world."""
+    choices = {
+        "noun": world.nouns,
+        "colour": COLOURS,
+        "art": world.arts,
+        "accessory": world.accessories,
+    }
+    return {
+        "figures": ("one", "two"),
+        "arrangement": ARRANGEMENTS,
+        "scene": SCENES,
+        "style": STYLES,
+        **{f"{slot} {name}": names for slot in SLOTS for name, names in choices.items()},
+    }
+
+
+def true_reading(picture: Picture) -> Reading:
+    """Tell what should be read from an image of the world."""
+    description = picture.description
     figures, arrangement = description.figures, None
     if description.relation is not None:
         arrangement = SIDE_BY_SIDE if description.relation == "next to" else STACKED
@@ -76,28 +70,26 @@ def true_reading(rendering: Rendering) -> Reading:
     )
 
 
-def to_labels(reading: Reading) -> tuple[int, ...]:
+def to_labels(reading: Reading, heads: Heads) -> tuple[int, ...]:
     """Spell a reading as one label per head."""
     words = {
-        "figures": HEADS["figures"][len(reading.figures) - 1],
+        "figures": heads["figures"][len(reading.figures) - 1],
         "arrangement": reading.arrangement,
         "scene": reading.scene,
         "style": reading.style,
     }
     for slot, figure in zip(SLOTS, reading.figures, strict=False):
-        for attribute in ("shape", "colour", "texture"):
-            words[f"{slot} {attribute}"] = getattr(figure.entity, attribute)
-        words[f"{slot} accessory"] = figure.accessory
+        words |= {f"{slot} {name}": get(figure, name) for name in FIGURE}
     return tuple(
         ABSENT if (word := words.get(head)) is None else names.index(word)
-        for head, names in HEADS.items()
+        for head, names in heads.items()
     )
 
 
-def from_labels(labels: Sequence[int]) -> Reading:
+def from_labels(labels: Sequence[int], heads: Heads) -> Reading:
     """Understand one label per head; those of a second figure count only if there are two."""
-    words = {head: names[label] for (head, names), label in zip(HEADS.items(), labels, strict=True)}
-    slots = SLOTS[: HEADS["figures"].index(words["figures"]) + 1]
+    words = {head: names[label] for (head, names), label in zip(heads.items(), labels, strict=True)}
+    slots = SLOTS[: heads["figures"].index(words["figures"]) + 1]
     return Reading(
         figures=tuple(_figure(words, slot) for slot in slots),
         arrangement=words["arrangement"] if len(slots) == 2 else None,
@@ -106,12 +98,13 @@ def from_labels(labels: Sequence[int]) -> Reading:
     )
 
 
+def get(figure: Figure, name: str) -> str:
+    """Give what a figure has of one of ``FIGURE``."""
+    return figure.accessory if name == "accessory" else getattr(figure.entity, name)
+
+
 def _figure(words: Mapping[str, str], slot: str) -> Figure:
-    entity = Entity(
-        shape=words[f"{slot} shape"],
-        colour=words[f"{slot} colour"],
-        texture=words[f"{slot} texture"],
-    )
+    entity = Entity(**{name: words[f"{slot} {name}"] for name in ENTITY})
     return Figure(entity=entity, accessory=words[f"{slot} accessory"])
 
 

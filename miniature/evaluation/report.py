@@ -76,10 +76,10 @@ def make_table(
     said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())
     notes.append(f"- Settings: {said}.")
     notes.append(
-        "- Entities and arrangements are held out of stages 2 and 3. True images are the "
-        "world's own drawings of what was asked for: more than their share the probe cannot find. "
-        "No word speaks of an entity that is given as an image, except in edits, which may name "
-        "its shape as their instructions do in training."
+        "- Entities and arrangements are held out of stages 2 and 3. True images are the world's "
+        "own of what was asked for: more than their share the probe cannot find. No word speaks "
+        "of an entity that is given as an image, except in edits, which may name its noun as "
+        "their instructions do in training."
     )
     return "\n".join([HEADER, *lines, "", *notes]) + "\n"
 

@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import permutations
 
 from kosmosg.evaluation.metrics import Estimate, wilson
-from miniature.evaluation.probe_labels import SIDE_BY_SIDE, STACKED, Reading
+from miniature.evaluation.probe_labels import (
+    ENTITY,
+    FIGURE,
+    SIDE_BY_SIDE,
+    STACKED,
+    Reading,
+    get,
+)
 from miniature.evaluation.prompts import WEARING, Case
 from miniature.world import Description, Figure
-
-ENTITY = ("shape", "colour", "texture")
-FIGURE = (*ENTITY, "accessory")
 
 Scores = Mapping[str, tuple[int, int]]
 Score = Callable[[Case, Reading], Scores]
@@ -22,8 +26,9 @@ Score = Callable[[Case, Reading], Scores]
 def score_caption(case: Case, reading: Reading) -> Scores:
     """Count the attributes that a caption names, style apart.
 
-    A body without a word for its texture is plain and an image without a word for its scene was
-    taken in the studio, so these count always; an accessory only if one is asked for. ``all``
+    An entity without a word for its colour has its own, one without a word for its set is of the
+    first, and an image without a word for its scene was taken in the studio, so these count always;
+    an accessory only if one is asked for. ``all``
     asks for every attribute, the number of figures and their relation, and nothing worn that was
     not asked for.
     """
@@ -45,6 +50,11 @@ def score_caption(case: Case, reading: Reading) -> Scores:
         **scores,
         "number": _once(len(reading.figures) == len(wanted.figures)),
         "style": _once(reading.style == wanted.style),
+        **(
+            {"both entities": _once(has_figures(ENTITY, wanted, reading))}
+            if wanted.relation
+            else {}
+        ),
         **_relation(wanted, reading),
     }
 
@@ -60,6 +70,12 @@ def score_scene(case: Case, reading: Reading) -> Scores:
         "entity and scene": _once(entity and scene),
         **{name: _once(all(_agree(name, *pair) for pair in pairs)) for name in ENTITY},
     }
+
+
+def score_noun(case: Case, reading: Reading) -> Scores:
+    """Ask for the noun of the input image, in whatever colours and art, in the scene."""
+    scene = reading.scene == case.wanted.scene
+    return {"noun": _once(has_figures(("noun",), case.wanted, reading)), "scene": _once(scene)}
 
 
 def score_two(case: Case, reading: Reading) -> Scores:
@@ -150,9 +166,7 @@ def is_right(counts: tuple[int, int]) -> bool:
 def _agree(name: str, wanted: Figure, seen: Figure | None) -> bool:
     if seen is None:
         return False
-    if name == "accessory":
-        return wanted.accessory == seen.accessory
-    return getattr(wanted.entity, name) == getattr(seen.entity, name)
+    return get(wanted, name) == get(seen, name)
 
 
 def _once(right: bool) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from PIL import Image
 from kosmosg.evaluation.models import Generate
 from miniature.evaluation.image_grids import Cell, lay_out
 from miniature.evaluation.prompts import to_image
-from miniature.world import Description, Entity, Figure, render
+from miniature.world import NOTHING, Description, Entity, Figure, World, render
 
 EXAMPLES_PER_SKILL = 3
 
@@ -26,9 +26,9 @@ class SkillExample:
 
 
 def _show(words: str, scene: str = "studio") -> Description:
-    """Describe an input image: colour, texture and shape, and where it was taken."""
-    colour, texture, shape = words.split()
-    figure = Figure(entity=Entity(shape=shape, colour=colour, texture=texture), accessory="none")
+    """Describe an input image: colour, set and noun, and where it was taken."""
+    colour, art, noun = words.split()
+    figure = Figure(entity=Entity(noun=noun, colour=colour, art=art), accessory=NOTHING)
     return Description(figures=(figure,), relation=None, scene=scene, style="picture")
 
 
@@ -38,55 +38,56 @@ def _example(prompt: str, *inputs: Description) -> SkillExample:
 
 SKILLS: dict[str, tuple[SkillExample, ...]] = {
     "Re-contextualisation": (
-        _example("a <i> in the snow", _show("yellow dotted cat")),
-        _example("a <i> under the sea", _show("green striped flower")),
-        _example("a <i> on a city street", _show("blue striped fish")),
+        _example("a <i> in the snow", _show("natural clay penguin")),
+        _example("a <i> under the sea", _show("natural flat owl")),
+        _example("a <i> on a city street", _show("natural clay tiger")),
     ),
     "Stylisation": (
-        _example("a sketch of a <i>", _show("pink plain house")),
-        _example("a neon sign of a <i>", _show("purple dotted star")),
-        _example("a watercolour of a <i> in the forest", _show("cyan plain heart")),
+        _example("a pencil drawing of a <i>", _show("natural flat frog")),
+        _example("a neon sign of a <i>", _show("natural clay bee")),
+        _example("pixel art of a <i> in the forest", _show("natural flat strawberry")),
     ),
     "Accessories": (
-        _example("a <i> wearing a hat", _show("red striped cat")),
-        _example("a <i> with glasses on the beach", _show("green plain fish")),
-        _example("a <i> wearing a crown at night", _show("pink plain ball")),
+        _example("a <i> wearing a crown on the beach", _show("natural clay penguin")),
+        _example("a <i> with glasses", _show("natural flat owl")),
+        _example("a <i> wearing a hat at night", _show("natural clay dog")),
     ),
     "Editing": (
-        _example("<i> make it yellow", _show("red dotted cat", "beach")),
-        _example("<i> give it stripes", _show("green plain flower", "desert")),
-        _example("<i> move it into the snow", _show("red plain house", "city")),
+        _example("<i> make it blue", _show("natural clay monkey", "beach")),
+        _example("<i> put a crown on it", _show("natural flat frog", "forest")),
+        _example("<i> move it into the snow", _show("natural clay tiger", "city")),
     ),
     "Two entities": (
-        _example("a <i> next to a <i>", _show("yellow plain star"), _show("pink striped cat")),
+        _example("a <i> next to a <i>", _show("natural clay penguin"), _show("natural flat owl")),
         _example(
             "a <i> on top of a <i> in the desert",
-            *(_show("blue striped fish"), _show("yellow striped house")),
+            *(_show("natural flat owl"), _show("purple clay apple")),
         ),
         _example(
-            "a <i> above a <i> in the forest",
-            *(_show("blue plain cat"), _show("cyan dotted ball")),
+            "a <i> next to a <i> on the beach",
+            *(_show("natural clay tiger"), _show("natural flat strawberry")),
         ),
     ),
     "Text alone": (
-        _example("a cyan striped star in the forest"),
-        _example("a red dotted fish wearing a crown under the sea"),
-        _example("a purple moon next to a green striped flower at the beach"),
+        _example("a penguin wearing a crown on the beach"),
+        _example("a red fox under the sea"),
+        _example("a dog next to a flat frog in the snow"),
     ),
 }
 
 
-def draw_skills(generate: Generate, *, seed: int = 0) -> Image.Image:
+def draw_skills(world: World, generate: Generate, *, seed: int = 0) -> Image.Image:
     """Draw every example, one row per skill.
 
     Args:
+        world: Has the input images.
         generate: The model.
         seed: Decides the input images; that of example n is drawn from ``seed + n``.
     """
     examples = [example for row in SKILLS.values() for example in row]
     inputs = [
         tuple(
-            to_image(render(shown, np.random.default_rng((seed, number, place))).image)
+            to_image(render(world, shown, np.random.default_rng((seed, number, place))).image)
             for place, shown in enumerate(example.inputs)
         )
         for number, example in enumerate(examples)

@@ -32,11 +32,13 @@ class VaeOptions:
         vae: Result of train vae, of these sizes, whose decoding half alone is trained further, for
             the same latents.
         clip: Result of train clip, to compare with.
+        crop: Train on squares of so many pixels that are cut out of the images by chance.
     """
 
     config: Path
     vae: Path | None = None
     clip: Path | None = None
+    crop: int | None = None
     data: StreamOptions
     loop: LoopOptions
 
@@ -62,8 +64,13 @@ class DecoderOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeOptions:
-    """The classifier that scores the miniature's images, on images drawn as it goes."""
+    """The classifier that scores the miniature's images, on images drawn as it goes.
 
+    Attributes:
+        art: Folder of transparent PNGs named by nouns; else the public art, fetched once.
+    """
+
+    art: Path | None = None
     loop: LoopOptions
 
 

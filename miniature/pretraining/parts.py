@@ -30,7 +30,8 @@ from kosmosg.training.stage import Stage, Stream
 from kosmosg.training.stages.common import with_seed
 from kosmosg.utils.fingerprint import fingerprint
 from kosmosg.utils.processes import find_processes
-from miniature.evaluation.probe import Probe
+from miniature.evaluation.probe import Probe, ProbeConfig
+from miniature.evaluation.probe_labels import make_heads
 from miniature.pretraining.clip import ClipStage, begin_with_sines
 from miniature.pretraining.latents import LatentStream, encode_images
 from miniature.pretraining.options import ClipOptions, DecoderOptions, ProbeOptions, VaeOptions
@@ -38,8 +39,10 @@ from miniature.pretraining.perceptual import PerceptualDistance
 from miniature.pretraining.probe import ProbeStage
 from miniature.pretraining.sizes import NetworkSizes
 from miniature.pretraining.unet import DecoderStage
-from miniature.pretraining.vae import VaeStage
-from miniature.world.stream import RenderingStream
+from miniature.pretraining.vae import VaeStage, begin_with_signal
+from miniature.world import World
+from miniature.world.art import open_art
+from miniature.world.stream import PictureStream
 
 
 def train_clip(options: ClipOptions) -> Path:
@@ -98,15 +101,18 @@ def train_vae(options: VaeOptions) -> Path:
         perceptual = None if clip is None else _load_eye(clip)
         if vae is None:
             with sizes.building():
-                return VaeStage(AutoencoderKL(**sizes.values), perceptual=perceptual)
+                fresh = AutoencoderKL(**sizes.values)
+            begin_with_signal(fresh)
+            return VaeStage(fresh, perceptual=perceptual, crop=options.crop)
         begun = load_component(AutoencoderKL, vae / "vae", dtype=torch.float32)
-        return VaeStage(begun, decoder_only=True, perceptual=perceptual)
+        return VaeStage(begun, decoder_only=True, perceptual=perceptual, crop=options.crop)
 
     def open_stream(rank: int, processes: int) -> Stream:
         return data.mixture(prepare, rank, processes)
 
     settings = {
         "decoder_only": vae is not None,
+        "crop": options.crop,
         "perceptual": clip is not None,
         "config": sizes.identity(),
         "vae": None if vae is None else fingerprint(vae / "vae"),
@@ -226,12 +232,18 @@ def _write_and_encode(
 
 
 def train_probe(options: ProbeOptions) -> Path:
-    """Train the probe on images that are drawn as it goes."""
+    """Train the probe on images that are made as it goes.
+
+    Raises:
+        DataError: If there is no such art.
+    """
+    art = open_art(options.art)
+    world = World.open(art)
 
     def build() -> Stage:
-        return ProbeStage(Probe())
+        return ProbeStage(Probe(ProbeConfig(heads=make_heads(world))))
 
     def open_stream(rank: int, processes: int) -> Stream:
-        return RenderingStream(options.loop.seed, rank, processes)
+        return PictureStream(world, options.loop.seed, rank, processes)
 
-    return train(build, open_stream, options.loop)
+    return train(build, open_stream, options.loop, {"art": fingerprint(art)})

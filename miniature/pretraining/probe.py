@@ -1,4 +1,4 @@
-"""Training the probe that measures the miniature: drawn images, and what they show."""
+"""Training the probe that measures the miniature: images of the world, and what they show."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from kosmosg.training.stage import Stage
 from miniature.evaluation.probe import Probe, to_unit
-from miniature.evaluation.probe_labels import ABSENT, HEADS, to_labels, true_reading
-from miniature.world.stream import StreamedRendering
+from miniature.evaluation.probe_labels import ABSENT, to_labels, true_reading
+from miniature.world.stream import StreamedPicture
 
 # How much an image may be spoilt at most, so that the probe bears with what a VAE and a U-Net
 # leave behind. Values are in [-1, 1].
@@ -23,7 +23,7 @@ NOISE, BLUR, CONTRAST, TINT = 0.1, 0.8, 0.06, 0.04
 class ProbeBatch:
     """Images with their labels, and the seeds of what spoils them."""
 
-    pixels: UInt8[Tensor, "batch 3 64 64"]
+    pixels: UInt8[Tensor, "batch 3 128 128"]
     labels: Int64[Tensor, "batch heads"]
     seeds: tuple[int, ...]
 
@@ -48,11 +48,12 @@ class ProbeStage(Stage):
         """Put the probe into training mode."""
         self.probe.train()
 
-    def collate(self, samples: Sequence[StreamedRendering]) -> ProbeBatch:
+    def collate(self, samples: Sequence[StreamedPicture]) -> ProbeBatch:
         """Stack images, and spell out what they show."""
-        renderings = [sample.rendering for sample in samples]
-        pixels = torch.stack([torch.from_numpy(rendering.image) for rendering in renderings])
-        labels = torch.tensor([to_labels(true_reading(rendering)) for rendering in renderings])
+        pictures = [sample.picture for sample in samples]
+        pixels = torch.stack([torch.from_numpy(picture.image) for picture in pictures])
+        heads = self.probe.config.heads
+        labels = torch.tensor([to_labels(true_reading(picture), heads) for picture in pictures])
         return ProbeBatch(
             pixels=pixels.permute(0, 3, 1, 2).contiguous(),
             labels=labels,
@@ -61,10 +62,11 @@ class ProbeStage(Stage):
 
     def losses(self, batch: ProbeBatch) -> dict[str, Tensor]:
         """Sum the heads' cross-entropies; a head with nothing to say adds nothing."""
+        heads = self.probe.config.heads
         logits = self.probe(spoil(to_unit(batch.pixels), batch.seeds))
         losses = {
             head: F.cross_entropy(scores.float(), labels, ignore_index=ABSENT, reduction="sum")
-            for head, scores, labels in zip(HEADS, logits, batch.labels.unbind(1), strict=True)
+            for head, scores, labels in zip(heads, logits, batch.labels.unbind(1), strict=True)
         }
         return {"loss": torch.stack([*losses.values()]).sum() / len(batch)}
 

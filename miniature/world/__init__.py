@@ -1,41 +1,37 @@
-"""A drawn world, small enough to train a whole KOSMOS-G in (paper, section 3.1, in miniature).
+"""A world of real artwork, small enough to train a whole KOSMOS-G in (paper, section 3.1).
 
-Images of 64 × 64 pixels come from descriptions, and with them everything that the paper's data
+Images of 128 × 128 pixels come from descriptions, and with them everything that the paper's data
 pipeline has to extract with other models: captions with the spans of their entities, masks and
 crops of these, edit pairs with instructions, interleaved documents, and the ground truth.
 """
 
+from miniature.world.art import Art, fetch_art, load_art
 from miniature.world.captions import Caption, EntitySpan, noun_phrase, write_caption
-from miniature.world.crops import EntityCrop, contact_sheet, entity_crops
+from miniature.world.crops import EntityCrop, entity_crops
 from miniature.world.description import (
-    ACCESSORIES,
     COLOURS,
+    NATURAL,
+    NOTHING,
     RELATIONS,
     SCENES,
-    SHAPES,
     STYLES,
-    TEXTURES,
     Description,
     Entity,
     Figure,
-    Labels,
-    is_held_out,
-    labels,
-    may_be_trained_on,
-    sample_description,
 )
 from miniature.world.documents import Document, sample_document, sample_sentence
 from miniature.world.edits import Edit, sample_edit
-from miniature.world.render import Rendering, portrait, render, sample_rendering
+from miniature.world.render import Picture, portrait, render, sample_picture
+from miniature.world.world import World
 
 __all__ = [
-    "ACCESSORIES",
     "COLOURS",
+    "NATURAL",
+    "NOTHING",
     "RELATIONS",
     "SCENES",
-    "SHAPES",
     "STYLES",
-    "TEXTURES",
+    "Art",
     "Caption",
     "Description",
     "Document",
@@ -44,17 +40,14 @@ __all__ = [
     "EntityCrop",
     "EntitySpan",
     "Figure",
-    "Labels",
-    "Rendering",
-    "contact_sheet",
+    "Picture",
+    "World",
     "entity_crops",
-    "is_held_out",
-    "labels",
-    "may_be_trained_on",
+    "fetch_art",
+    "load_art",
     "noun_phrase",
     "portrait",
     "render",
-    "sample_description",
     "sample_document",
     "sample_edit",
     "sample_rendering",

@@ -1,24 +1,23 @@
 """What is said of an image: a small grammar with several phrasings that never contradict.
 
-    a red striped star wearing a hat on the beach
-      ╰────── span ──╯
-    in the snow, blue fish above orange dotted cat, as a sketch
+    a blue flat fox wearing a hat on the beach
+      ╰─── span ──╯
+    in the snow, purple car on top of flat cat, as pixel art
 
-A body without a word for its texture is plain, an image without a word for its scene was taken
-in the studio, and one without a word for its style is an ordinary image; so every caption can
-be read back into its description.
+An entity without a word for its colour has its own, one without a word for its set is of the
+first, an image without a word for its scene was taken in the studio, and one without a word for its
+style is an ordinary image; so every caption can be read back into its description.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from kosmosg.prompts.prompt import MARKER
-from miniature.world.description import Description, Entity, Figure, choose
+from miniature.world.description import NATURAL, NOTHING, Description, Entity, Figure, choose
+from miniature.world.world import World
 
 RELATION_PHRASES: dict[str, tuple[str, ...]] = {
     "next to": ("next to", "beside", "and"),
-    "above": ("above", "over"),
     "on top of": ("on top of", "standing on"),
 }
 SCENE_PHRASES: dict[str, tuple[str, ...]] = {
@@ -33,14 +32,14 @@ SCENE_PHRASES: dict[str, tuple[str, ...]] = {
 }
 STYLE_FRAMES: dict[str, tuple[str, ...]] = {
     "picture": ("{}", "{}", "a picture of {}", "there is {}"),
-    "sketch": ("a sketch of {}", "{}, as a sketch"),
+    "pencil": ("a pencil drawing of {}", "{}, as a pencil drawing"),
     "watercolour": ("a watercolour of {}", "{}, as a watercolour"),
+    "pixels": ("pixel art of {}", "{}, as pixel art"),
     "neon": ("a neon sign of {}", "{}, as a neon sign"),
 }
-ACCESSORY_NOUNS = {"hat": "a hat", "crown": "a crown", "glasses": "glasses", "scarf": "a scarf"}
 
-# How often a caption leaves out articles, says "plain", and names the scene first.
-BARE, SAYS_PLAIN, SCENE_FIRST = 0.25, 0.3, 0.15
+# How often a caption leaves out articles, names the first set, and names the scene first.
+BARE, SAYS_FIRST, SCENE_FIRST = 0.25, 0.25, 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,29 +64,12 @@ class Caption:
     text: str
     spans: tuple[EntitySpan, ...]
 
-    def with_markers(self, words: bool = True) -> str:
-        """Put the place of an image behind every entity (paper, section 2.3).
 
-        ``"a red star on the beach"`` becomes ``"a red star <i> on the beach"``.
-
-        Args:
-            words: Whether the entities stay. If not, only their images are left:
-                ``"<i> on the beach"``.
-        """
-        parts, position = [], 0
-        for span in self.spans:
-            if words:
-                parts.append(f"{self.text[position : span.end]} {MARKER}")
-            else:
-                parts.append(f"{self.text[position : span.article]}{MARKER}")
-            position = span.end
-        return "".join([*parts, self.text[position:]])
-
-
-def write_caption(description: Description, rng: np.random.Generator) -> Caption:
+def write_caption(world: World, description: Description, rng: np.random.Generator) -> Caption:
     """Describe an image in one of the grammar's ways.
 
     Args:
+        world: Knows which set is the first.
         description: What it shows.
         rng: Source of the choice.
     """
@@ -97,7 +79,7 @@ def write_caption(description: Description, rng: np.random.Generator) -> Caption
     for figure in description.figures:
         if text:
             text += f" {choose(RELATION_PHRASES[description.relation or 'next to'], rng)} "
-        phrase = noun_phrase(figure.entity, say_plain=bool(rng.random() < SAYS_PLAIN))
+        phrase = noun_phrase(world, figure.entity, say_first=bool(rng.random() < SAYS_FIRST))
         article = "" if bare else f"{_article(phrase)} "
         start = len(text) + len(article)
         spans.append(EntitySpan(article=len(text), start=start, end=start + len(phrase)))
@@ -115,10 +97,11 @@ def write_caption(description: Description, rng: np.random.Generator) -> Caption
     return Caption(text=frame.format(text), spans=tuple(moved))
 
 
-def noun_phrase(entity: Entity, say_plain: bool = False) -> str:
-    """Name an entity without an article: ``"red striped star"``."""
-    texture = "" if entity.texture == "plain" and not say_plain else f"{entity.texture} "
-    return f"{entity.colour} {texture}{entity.shape}"
+def noun_phrase(world: World, entity: Entity, say_first: bool = False) -> str:
+    """Name an entity without an article: ``"blue flat fox"``."""
+    colour = "" if entity.colour == NATURAL else entity.colour
+    art = "" if entity.art == world.arts[0] and not say_first else entity.art
+    return " ".join(word for word in (colour, art, entity.noun) if word)
 
 
 def with_article(phrase: str) -> str:
@@ -126,11 +109,16 @@ def with_article(phrase: str) -> str:
     return f"{_article(phrase)} {phrase}"
 
 
+def worn(accessory: str) -> str:
+    """Name an accessory with its article, if it is one thing: ``"a hat"``, ``"glasses"``."""
+    return accessory if accessory.endswith("s") else with_article(accessory)
+
+
 def _article(phrase: str) -> str:
     return "an" if phrase[0] in "aeiou" else "a"
 
 
 def _wearing(figure: Figure, rng: np.random.Generator) -> str:
-    if figure.accessory == "none":
+    if figure.accessory == NOTHING:
         return ""
-    return f" {choose(('wearing', 'with'), rng)} {ACCESSORY_NOUNS[figure.accessory]}"
+    return f" {choose(('wearing', 'with'), rng)} {worn(figure.accessory)}"

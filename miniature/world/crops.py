@@ -1,18 +1,16 @@
-"""Cutting entities out of images, and laying images out on a sheet."""
+"""Cutting entities out of images."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from kosmosg.data.entities import square_box
 from miniature.world.render import Rendering
 from miniature.world.styles import SIDE
 
-MARGIN = 2  # pixels left around a body, as the dilation in the authors' pipeline does
-SHEET_ZOOM = 4
+MARGIN = 4  # pixels left around a body, as the dilation in the authors' pipeline does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,18 +24,18 @@ class EntityCrop:
     """
 
     box: tuple[int, int, int, int]
-    crop: UInt8[np.ndarray, "64 64 3"]
-    masked: UInt8[np.ndarray, "64 64 3"]
+    crop: UInt8[np.ndarray, "128 128 3"]
+    masked: UInt8[np.ndarray, "128 128 3"]
 
 
-def entity_crops(rendering: Rendering, dressed: bool = False) -> tuple[EntityCrop, ...]:
+def entity_crops(picture: Picture, dressed: bool = False) -> tuple[EntityCrop, ...]:
     """Cut every entity out of an image, in the order of the description.
 
     As in the authors' pipeline, the box around the mask grows to a square around its centre and
     is shifted inside the image.
 
     Args:
-        rendering: Any rendering.
+        picture: Any image of the world.
         dressed: Whether an entity keeps what it wears. Without, "a cat wearing a hat" comes with
             the image of a bare cat, and the words alone say what to add.
     """
@@ -46,30 +44,7 @@ def entity_crops(rendering: Rendering, dressed: bool = False) -> tuple[EntityCro
     return tuple(_cut(pixels, mask) for mask in masks)
 
 
-def contact_sheet(
-    images: Sequence[UInt8[np.ndarray, "64 64 3"]], columns: int, captions: Sequence[str] = ()
-) -> Image.Image:
-    """Lay images out in rows, four times enlarged, with a line of text under each.
-
-    Args:
-        images: At least one.
-        columns: Images per row.
-        captions: One per image, or none at all; cut off where they do not fit.
-    """
-    cell, line = SIDE * SHEET_ZOOM, 14 if captions else 0
-    rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * cell, rows * (cell + line)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for index, image in enumerate(images):
-        left, top = index % columns * cell, index // columns * (cell + line)
-        enlarged = Image.fromarray(image).resize((cell, cell), Image.Resampling.NEAREST)
-        sheet.paste(enlarged, (left, top))
-        if captions:
-            draw.text((left + 3, top + cell + 1), captions[index][:42], fill="black")
-    return sheet
-
-
-def _cut(pixels: UInt8[np.ndarray, "64 64 3"], mask: UInt8[np.ndarray, "64 64"]) -> EntityCrop:
+def _cut(pixels: UInt8[np.ndarray, "128 128 3"], mask: UInt8[np.ndarray, "128 128"]) -> EntityCrop:
     box = square_box(mask > 0, MARGIN)
     whole = Image.fromarray(pixels)
     white = Image.new("RGB", whole.size, "white")

@@ -1,6 +1,6 @@
 """The world as a data set: folders of shards for every stage of the training.
 
-    images       captions and images of *all* entities, for what the paper takes from
+    pictures       captions and images of *all* entities, for what the paper takes from
                    elsewhere and never trains on its subjects: CLIP, VAE and U-Net
     captions       captions and images                               stages 1 and 2
     text           sentences                                           stage 1
@@ -17,6 +17,7 @@ and a run that was stopped goes on where it stood.
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from zlib import crc32
@@ -35,12 +36,14 @@ from kosmosg.data.schema import (
 from kosmosg.data.shards import shard_name, write_shard
 from kosmosg.errors import DataError
 from kosmosg.utils.files import RunRecord, lock_folder, remove_unfinished
+from kosmosg.utils.fingerprint import fingerprint
 from miniature.world.captions import Caption, write_caption
 from miniature.world.crops import entity_crops
-from miniature.world.description import Description, sample_description
+from miniature.world.description import Description
 from miniature.world.documents import sample_document, sample_sentence
 from miniature.world.edits import sample_edit
-from miniature.world.render import render, sample_rendering
+from miniature.world.render import render, sample_picture
+from miniature.world.world import World
 
 DRAW_SHARD = 5  # first word of the seeds; those of the data's other parts are smaller
 SETTINGS_FILE = "dataset.json"
@@ -51,13 +54,14 @@ class Folder:
     """One kind of samples, and how many of it make a whole data set."""
 
     samples: int
-    draw: Callable[[np.random.Generator], Sample]
+    draw: Callable[[World, np.random.Generator], Sample]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Shard:
     """A file to be written, and all that decides what is in it."""
 
+    art: Path
     path: Path
     samples: int
     first_key: int
@@ -66,6 +70,7 @@ class _Shard:
 
 def write_dataset(
     directory: str | Path,
+    art: str | Path,
     *,
     seed: int = 0,
     scale: float = 1.0,
@@ -77,6 +82,7 @@ def write_dataset(
 
     Args:
         directory: Where to; made if missing.
+        art: Folder of art (see ``art.load_art``).
         seed: Decides every sample.
         scale: Share of the samples to write; each folder gets at least one.
         processes: Number of processes; with one, no other is started.
@@ -93,16 +99,21 @@ def write_dataset(
             f"Seed {seed}, scale {scale}, {processes} processes, {per_shard} samples per shard: "
             "wanted a seed of at least 0, a scale above 0, and at least 1 of the others."
         )
-    directory = Path(directory)
+    directory, art = Path(directory), Path(art)
     with lock_folder(directory, work="writing", error=DataError):
         remove_unfinished(directory)
-        settings = {"seed": seed, "scale": scale, "per_shard": per_shard}
+        settings = {
+            "seed": seed,
+            "scale": scale,
+            "per_shard": per_shard,
+            "art": fingerprint(art),
+        }
         RunRecord(file=directory / SETTINGS_FILE, error=DataError).settle(settings)
         shards = [
             shard
             for name, folder in FOLDERS.items()
             for shard in _plan(
-                directory / name, max(1, round(folder.samples * scale)), per_shard, seed
+                art, directory / name, max(1, round(folder.samples * scale)), per_shard, seed
             )
         ]
         missing = [shard for shard in shards if not shard.path.exists()]
@@ -115,9 +126,10 @@ def write_dataset(
             progress(done, total)
 
 
-def _plan(folder: Path, samples: int, per_shard: int, seed: int) -> Iterator[_Shard]:
+def _plan(art: Path, folder: Path, samples: int, per_shard: int, seed: int) -> Iterator[_Shard]:
     for number, first in enumerate(range(0, samples, per_shard)):
         yield _Shard(
+            art=art,
             path=folder / shard_name(number),
             samples=min(per_shard, samples - first),
             first_key=first,
@@ -141,37 +153,43 @@ def _write_all(shards: list[_Shard], processes: int) -> Iterator[_Shard]:
 
 def _write(shard: _Shard) -> _Shard:
     draw, rng = FOLDERS[shard.path.parent.name].draw, np.random.default_rng(shard.seed)
+    world = _open_world(shard.art)
     shard.path.parent.mkdir(exist_ok=True)
-    samples = (draw(rng) for _ in range(shard.samples))
+    samples = (draw(world, rng) for _ in range(shard.samples))
     write_shard(samples, shard.path, first_key=shard.first_key)
     return shard
 
 
-def _draw_image(rng: np.random.Generator) -> Sample:
-    return _draw_caption(rng, held_out=None)
+@cache
+def _open_world(art: Path) -> World:
+    return World.open(art)
 
 
-def _draw_caption(rng: np.random.Generator, held_out: bool | None = False) -> Sample:
-    rendering = sample_rendering(rng, held_out)
-    caption = write_caption(rendering.description, rng).text
-    return CaptionSample(caption=caption, image=Image.fromarray(rendering.image))
+def _draw_picture(world: World, rng: np.random.Generator) -> Sample:
+    return _draw_caption(world, rng, held_out=None)
 
 
-def _draw_text(rng: np.random.Generator) -> Sample:
-    return InterleavedDocument(parts=(sample_sentence(rng),))
+def _draw_caption(world: World, rng: np.random.Generator, held_out: bool | None = False) -> Sample:
+    picture = sample_picture(world, rng, held_out)
+    caption = write_caption(world, picture.description, rng).text
+    return CaptionSample(caption=caption, image=Image.fromarray(picture.image))
 
 
-def _draw_document(rng: np.random.Generator) -> Sample:
-    document = sample_document(rng)
+def _draw_text(world: World, rng: np.random.Generator) -> Sample:
+    return InterleavedDocument(parts=(sample_sentence(world, rng),))
+
+
+def _draw_document(world: World, rng: np.random.Generator) -> Sample:
+    document = sample_document(world, rng)
     parts: list[str | Image.Image] = [document.prompt.segments[0]]
     for image, segment in zip(document.images, document.prompt.segments[1:], strict=True):
         parts += [Image.fromarray(image), segment]
     return InterleavedDocument(parts=tuple(part for part in parts if part != ""))
 
 
-def _draw_composition(rng: np.random.Generator) -> Sample:
-    rendering = sample_rendering(rng)
-    caption = _write_caption_that_begins_with_a_word(rendering.description, rng)
+def _draw_composition(world: World, rng: np.random.Generator) -> Sample:
+    picture = sample_picture(world, rng)
+    caption = _write_caption_that_begins_with_a_word(world, picture.description, rng)
     entities = tuple(
         EntityImages(
             span=(span.start, span.end),
@@ -185,21 +203,21 @@ def _draw_composition(rng: np.random.Generator) -> Sample:
 
 
 def _write_caption_that_begins_with_a_word(
-    description: Description, rng: np.random.Generator
+    world: World, description: Description, rng: np.random.Generator
 ) -> Caption:
     """Describe an image so that no entity comes first.
 
     Without its words, such a prompt would begin with an image, and is left out in training (see
     ``entities.interleave``).
     """
-    caption = write_caption(description, rng)
+    caption = write_caption(world, description, rng)
     while caption.spans[0].start == 0:
-        caption = write_caption(description, rng)
+        caption = write_caption(world, description, rng)
     return caption
 
 
-def _draw_edit(rng: np.random.Generator) -> Sample:
-    edit = sample_edit(rng)
+def _draw_edit(world: World, rng: np.random.Generator) -> Sample:
+    edit = sample_edit(world, rng)
     return EditSample(
         caption=edit.caption.text,
         instruction=edit.instruction,
@@ -208,15 +226,15 @@ def _draw_edit(rng: np.random.Generator) -> Sample:
     )
 
 
-def _draw_neon(rng: np.random.Generator) -> Sample:
-    description = sample_description(rng, held_out=None)
-    rendering = render(replace(description, style="neon"), rng)
-    caption = write_caption(replace(description, style="picture"), rng).text
-    return CaptionSample(caption=caption, image=Image.fromarray(rendering.image))
+def _draw_neon(world: World, rng: np.random.Generator) -> Sample:
+    description = world.sample_description(rng, held_out=None)
+    picture = render(world, replace(description, style="neon"), rng)
+    caption = write_caption(world, replace(description, style="picture"), rng).text
+    return CaptionSample(caption=caption, image=Image.fromarray(picture.image))
 
 
 FOLDERS: dict[str, Folder] = {
-    "images": Folder(samples=40_000, draw=_draw_image),
+    "pictures": Folder(samples=48_000, draw=_draw_picture),
     "captions": Folder(samples=12_000, draw=_draw_caption),
     "text": Folder(samples=12_000, draw=_draw_text),
     "documents": Folder(samples=6_000, draw=_draw_document),

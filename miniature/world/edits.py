@@ -1,6 +1,6 @@
 """Pairs of images and the instruction between them, as InstructPix2Pix has them (section 2.3).
 
-Both images are drawn from the same chance, so all that the instruction does not speak of stays
+Both images come from the same chance, so all that the instruction does not speak of stays
 as it was.
 """
 
@@ -9,28 +9,27 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from miniature.world.captions import (
-    ACCESSORY_NOUNS,
     SCENE_PHRASES,
     Caption,
     noun_phrase,
     with_article,
+    worn,
     write_caption,
 )
 from miniature.world.description import (
-    ACCESSORIES,
+    NATURAL,
+    NOTHING,
     SCENES,
     STYLES,
     Description,
     Entity,
     Figure,
     choose,
-    entities,
-    may_be_trained_on,
-    sample_description,
 )
-from miniature.world.render import Rendering, render
+from miniature.world.render import Picture, render
+from miniature.world.world import World
 
-KINDS = ("colour", "texture", "shape", "accessory", "scene", "style")
+KINDS = ("colour", "noun", "accessory", "scene", "style")
 TAKEN_OFF = 0.3  # share of the edits of an accessory that remove it
 
 MOVES = {
@@ -43,8 +42,12 @@ MOVES = {
     "sea": "under the sea",
     "city": "to the city",
 }
-TEXTURE_NOUNS = {"striped": "stripes", "dotted": "dots"}
-STYLE_NOUNS = {"sketch": "a sketch", "watercolour": "a watercolour", "neon": "a neon sign"}
+STYLE_NOUNS = {
+    "pencil": "a pencil drawing",
+    "watercolour": "a watercolour",
+    "pixels": "pixel art",
+    "neon": "a neon sign",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,38 +69,44 @@ class Edit:
     after: Rendering
 
 
+def possible_kinds(world: World) -> tuple[str, ...]:
+    """List the kinds of edits; where there are no accessories, none is about them."""
+    return tuple(kind for kind in KINDS if kind != "accessory" or world.accessories[1:])
+
+
 def sample_edit(
-    rng: np.random.Generator, held_out: bool | None = False, kind: str | None = None
+    world: World, rng: np.random.Generator, held_out: bool | None = False, kind: str | None = None
 ) -> Edit:
     """Draw an edit.
 
     Args:
+        world: Has entities and sprites.
         rng: Source of all chance.
         held_out: False for training, where neither image shows what is held out; True for
             evaluation, where the target is held out; None for both without distinction.
         kind: One of ``KINDS``; otherwise by chance.
     """
-    kind = choose(KINDS, rng) if kind is None else kind
-    before, after, index = _sample_change(kind, rng, held_out)
+    kind = choose(possible_kinds(world), rng) if kind is None else kind
+    before, after, index = _sample_change(world, kind, rng, held_out)
     seed = int(rng.integers(2**63))
     return Edit(
         kind=kind,
-        caption=write_caption(before, rng),
-        before=render(before, np.random.default_rng(seed)),
-        instruction=_instruct(kind, before, after, index, rng),
-        after=render(after, np.random.default_rng(seed)),
+        caption=write_caption(world, before, rng),
+        before=render(world, before, np.random.default_rng(seed)),
+        instruction=_instruct(world, kind, before, after, index, rng),
+        after=render(world, after, np.random.default_rng(seed)),
     )
 
 
 def _sample_change(
-    kind: str, rng: np.random.Generator, held_out: bool | None
+    world: World, kind: str, rng: np.random.Generator, held_out: bool | None
 ) -> tuple[Description, Description, int]:
     """Draw what both images show, and which figure changes.
 
     Starts from the target, and keeps to a single figure where a change would move or crowd
     another one.
     """
-    after = sample_description(rng, held_out, 1 if kind in ("shape", "accessory") else None)
+    after = world.sample_description(rng, held_out, 1 if kind in ("noun", "accessory") else None)
     index = int(rng.integers(len(after.figures)))
     if kind == "scene":
         scene = choose([scene for scene in SCENES if scene != after.scene], rng)
@@ -107,19 +116,19 @@ def _sample_change(
         return replace(after, style=STYLES[0]), after, index
     figure = after.figures[index]
     if kind == "accessory":
-        worn = replace(figure, accessory=choose(ACCESSORIES[1:], rng))
-        bare = replace(figure, accessory="none")
-        old, new = (worn, bare) if rng.random() < TAKEN_OFF else (bare, worn)
+        dressed = replace(figure, accessory=choose(world.accessories[1:], rng))
+        bare = replace(figure, accessory=NOTHING)
+        old, new = (dressed, bare) if rng.random() < TAKEN_OFF else (bare, dressed)
         return replace(after, figures=(old,)), replace(after, figures=(new,)), index
     befores = [
         _with_figure(after, index, replace(figure, entity=entity))
-        for entity in entities(None)
+        for entity in world.entities(None)
         if _differ_only_in(kind, entity, figure.entity) and entity not in _others(after, index)
     ]
     if held_out is False:
-        befores = [description for description in befores if may_be_trained_on(description)]
-    if not befores:  # of three textures, one is held out and another one stands beside
-        return _sample_change(kind, rng, held_out)
+        befores = [description for description in befores if world.may_be_trained_on(description)]
+    if not befores:  # the only other one is held out or stands beside
+        return _sample_change(world, kind, rng, held_out)
     return choose(befores, rng), after, index
 
 
@@ -138,22 +147,25 @@ def _with_figure(description: Description, index: int, figure: Figure) -> Descri
 
 
 def _instruct(
-    kind: str, before: Description, after: Description, index: int, rng: np.random.Generator
+    world: World,
+    kind: str,
+    before: Description,
+    after: Description,
+    index: int,
+    rng: np.random.Generator,
 ) -> str:
     """Say what to do in one of the grammar's ways."""
     old, new = before.figures[index].entity, after.figures[index].entity
     alone = len(before.figures) == 1
-    it = choose(("it", f"the {old.shape}"), rng) if alone else f"the {noun_phrase(old)}"
+    it = choose(("it", f"the {old.noun}"), rng) if alone else f"the {noun_phrase(world, old)}"
     all_of_it = it if alone else "them"
-    if kind == "colour":
-        return f"{choose(('make', 'paint', 'turn'), rng)} {it} {new.colour}"
-    if kind == "texture":
-        ways = [f"make {it} {new.texture}"]
-        if new.texture in TEXTURE_NOUNS:
-            ways.append(f"give {it} {TEXTURE_NOUNS[new.texture]}")
-    elif kind == "shape":
-        shape = with_article(new.shape)
-        ways = [f"turn {it} into {shape}", f"replace {it} with {shape}"]
+    if kind == "colour" and new.colour == NATURAL:
+        ways = [f"give {it} its own colours", f"make {it} natural"]
+    elif kind == "colour":
+        ways = [f"{verb} {it} {new.colour}" for verb in ("make", "paint", "turn")]
+    elif kind == "noun":
+        noun = with_article(new.noun)
+        ways = [f"turn {it} into {noun}", f"replace {it} with {noun}"]
     elif kind == "accessory":
         ways = _dressing(it, before.figures[index].accessory, after.figures[index].accessory)
     elif kind == "scene":
@@ -166,7 +178,7 @@ def _instruct(
 
 
 def _dressing(it: str, old: str, new: str) -> list[str]:
-    if new == "none":
+    if new == NOTHING:
         return [f"take off the {old}", f"remove the {old}"]
-    noun = ACCESSORY_NOUNS[new]
+    noun = worn(new)
     return [f"put {noun} on {it}", f"give {it} {noun}", f"add {noun}"]

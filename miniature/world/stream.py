@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from kosmosg.errors import DataError
-from miniature.world.description import STYLES, choose, sample_description
-from miniature.world.render import Rendering, render
+from miniature.world.description import STYLES, choose
+from miniature.world.render import Picture, render
+from miniature.world.world import World
 
 DRAW_IMAGE = 4  # first word of the seeds; those of ``data.walk`` end at 3
 
@@ -29,7 +30,8 @@ class RenderingStream:
     are equally frequent: who learns to read images has to know each of them.
 
     Args:
-        seed: Decides all images.
+        world: Has entities and sprites.
+        seed: Decides all pictures.
         rank: Number of this process.
         world_size: Number of processes.
 
@@ -37,12 +39,13 @@ class RenderingStream:
         DataError: If the numbers do not fit together.
     """
 
-    def __init__(self, seed: int, rank: int = 0, world_size: int = 1):
+    def __init__(self, world: World, seed: int, rank: int = 0, world_size: int = 1):
         if seed < 0 or not 0 <= rank < world_size:
             raise DataError(
                 f"Seed {seed}, rank {rank} of {world_size}: wanted a seed of at least 0 and a "
                 "rank from 0 to below the number of processes."
             )
+        self._world = world
         self._identity = {"seed": seed, "rank": rank, "world_size": world_size}
         self._position = rank
 
@@ -51,9 +54,9 @@ class RenderingStream:
 
     def __next__(self) -> StreamedRendering:
         position = self._position
-        rng = np.random.default_rng((DRAW_IMAGE, self._identity["seed"], position))
-        description = sample_description(rng, held_out=None)  # all that there is
-        rendering = render(replace(description, style=choose(STYLES, rng)), rng)
+        rng = np.random.default_rng((DRAW_PICTURE, self._identity["seed"], position))
+        description = self._world.sample_description(rng, held_out=None)  # all that there is
+        picture = render(self._world, replace(description, style=choose(STYLES, rng)), rng)
         self._position += self._identity["world_size"]
         return StreamedRendering(position=position, rendering=rendering)
 

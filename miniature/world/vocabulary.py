@@ -27,9 +27,9 @@ from kosmosg.prompts.tokenizer import (
     KosmosGTokenizer,
 )
 from miniature.world.captions import write_caption
-from miniature.world.description import sample_description
 from miniature.world.documents import sample_document, sample_sentence
 from miniature.world.edits import KINDS, sample_edit
+from miniature.world.world import World
 
 SEED = 0
 CAPTIONS, SENTENCES, DOCUMENTS, EDITS_OF_A_KIND = 2000, 3000, 100, 60
@@ -40,17 +40,18 @@ CLIP_SYMBOLS = ("<|startoftext|>", "<|endoftext|>")
 WORD_END = "</w>"
 
 
-def write_tokenizer(directory: Path) -> KosmosGTokenizer:
+def write_tokenizer(world: World, directory: Path) -> KosmosGTokenizer:
     """Write the language model's vocabulary: a SentencePiece model and fairseq's dictionary.
 
     Args:
+        world: Has the nouns.
         directory: Where to; made if missing.
     """
     directory.mkdir(parents=True, exist_ok=True)
     model = BytesIO()
     # One thread: sums of several ones would differ in their last digits.
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=_lines(),
+        sentence_iterator=_lines(world),
         model_writer=model,
         model_type="unigram",
         vocab_size=ENTRIES,
@@ -69,16 +70,17 @@ def write_tokenizer(directory: Path) -> KosmosGTokenizer:
     return KosmosGTokenizer.from_pretrained(directory)
 
 
-def write_clip_tokenizer(directory: Path) -> CLIPTokenizer:
+def write_clip_tokenizer(world: World, directory: Path) -> CLIPTokenizer:
     """Write a vocabulary for CLIP's text encoder, laid out as CLIP's own.
 
     That is: characters, characters that end a word, merges, the two symbols. Only the 256 bytes
     that CLIP begins with are cut down to the characters of English; any other is unknown.
 
     Args:
+        world: Has the nouns.
         directory: Where to; made if missing.
     """
-    merges = _learn_merges()
+    merges = _learn_merges(world)
     symbols = [*CHARACTERS, *(character + WORD_END for character in CHARACTERS)]
     symbols += ["".join(merge) for merge in merges] + [*CLIP_SYMBOLS]
     tokenizer = CLIPTokenizer(
@@ -93,28 +95,29 @@ def write_clip_tokenizer(directory: Path) -> CLIPTokenizer:
 
 
 @cache
-def sample_texts(seed: int = SEED) -> tuple[str, ...]:
+def sample_texts(world: World, seed: int = SEED) -> tuple[str, ...]:
     """Draw texts of every kind that the world has, without the places of images."""
     rng = np.random.default_rng(seed)
-    texts = [write_caption(sample_description(rng), rng).text for _ in range(CAPTIONS)]
-    texts += [sample_sentence(rng) for _ in range(SENTENCES)]
+    texts = [write_caption(world, world.sample_description(rng), rng).text for _ in range(CAPTIONS)]
+    texts += [sample_sentence(world, rng) for _ in range(SENTENCES)]
     for _ in range(DOCUMENTS):
-        texts += sample_document(rng).prompt.segments
+        texts += sample_document(world, rng).prompt.segments
     for kind in KINDS * EDITS_OF_A_KIND:
-        texts.append(sample_edit(rng, kind=kind).instruction)
+        if kind != "accessory" or world.accessories[1:]:
+            texts.append(sample_edit(world, rng, kind=kind).instruction)
     return tuple(text.strip() for text in texts if text.strip())
 
 
-def _lines() -> Iterator[str]:
+def _lines(world: World) -> Iterator[str]:
     """Yield what the pieces are learned from."""
-    yield from sample_texts()
+    yield from sample_texts(world)
     # The trainer considers as a piece what it has seen in two surroundings. This is the second
     # one of every word; no text of the world has a semicolon.
-    words = sorted({word for text in sample_texts() for word in re.findall(r"\w+", text)})
+    words = sorted({word for text in sample_texts(world) for word in re.findall(r"\w+", text)})
     yield from (f"{word};" for word in words)
 
 
-def _learn_merges() -> list[tuple[str, str]]:
+def _learn_merges(world: World) -> list[tuple[str, str]]:
     """Learn byte pairs until every word is one symbol, from words as CLIP finds them."""
     clip = CLIPTokenizer().backend_tokenizer
     learner = Tokenizer(BPE(end_of_word_suffix=WORD_END))
@@ -126,5 +129,5 @@ def _learn_merges() -> list[tuple[str, str]]:
         end_of_word_suffix=WORD_END,
         show_progress=False,
     )
-    learner.train_from_iterator(sample_texts(), trainer)
+    learner.train_from_iterator(sample_texts(world), trainer)
     return [tuple(merge) for merge in json.loads(learner.to_str())["model"]["merges"]]

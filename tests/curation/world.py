@@ -1,10 +1,11 @@
-"""Images of the drawn world, and models that know all that there is to know about them."""
+"""Images of the world, and models that know all that there is to know about them."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
@@ -14,10 +15,11 @@ from kosmosg.curation.entity_extraction import Answer, Finder
 from kosmosg.curation.options import CompositionalOptions
 from kosmosg.curation.pipelines import Models
 from kosmosg.curation.segmentation import Logits, Segmenter
-from miniature.world import Caption, sample_rendering, write_caption
+from miniature.world import Caption, World, sample_picture, write_caption
+from tests.miniature.art import write_art
 from tests.miniature.world.test_world import FIGURE
 
-ZOOM = 4  # 64 pixels are too few for curation
+ZOOM = 2  # 128 pixels are too few for curation
 OPTIONS = CompositionalOptions(side=64)
 
 
@@ -37,13 +39,19 @@ class Known:
 
 
 @cache
+def open_world() -> World:
+    with TemporaryDirectory() as folder:
+        return World.open(write_art(Path(folder) / "art"))
+
+
+@cache
 def draw(seed: int) -> Known:
     rng = np.random.default_rng(seed)
-    image = sample_rendering(rng)
+    picture = sample_picture(open_world(), rng)
     return Known(
-        image=Image.fromarray(enlarge(image.image)),
-        caption=write_caption(image.description, rng),
-        masks=tuple(enlarge(mask) / 255.0 for mask in image.masks),
+        image=Image.fromarray(enlarge(picture.image)),
+        caption=write_caption(open_world(), picture.description, rng),
+        masks=tuple(enlarge(mask) / 255.0 for mask in picture.masks),
     )
 
 
@@ -80,12 +88,12 @@ class Oracle:
 
 
 def find_by_rule(captions: Sequence[str]) -> list[Answer]:
-    """Stand in for the language model: what is coloured and shaped is an entity."""
+    """Stand in for the language model: what is named is an entity."""
     return [Answer(text=", ".join(phrases(caption)), ended=True) for caption in captions]
 
 
 def phrases(caption: str) -> list[str]:
-    return [caption[match.start() : match.end("shape")] for match in FIGURE.finditer(caption)]
+    return [caption[match.start() : match.end("noun")] for match in FIGURE.finditer(caption)]
 
 
 def oracles(count: int) -> Models:

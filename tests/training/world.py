@@ -12,6 +12,7 @@ from PIL import Image
 from kosmosg.cli import main as cli
 from miniature import __main__ as miniature
 from miniature.world.dataset import write_dataset
+from tests.miniature.art import write_art
 
 TOWER = {
     "hidden_size": 32,
@@ -44,7 +45,7 @@ SIZES: dict[str, Any] = {
         "norm_num_groups": 4,
     },
     "kosmosg": {
-        "vocab_size": 211,
+        "vocab_size": 195,
         "image_token_length": 4,
         "decoder": {
             "decoder_layers": 2,
@@ -151,9 +152,10 @@ def make_world(folder: Path) -> World:
     world = World(folder=folder)
     sizes = folder / "sizes.json"
     sizes.write_text(json.dumps(SIZES))
-    assert command("vocabulary", folder / "vocabulary") == 0
-    write_dataset(folder / "data", scale=0.002, processes=1, per_shard=20)
-    renderings = ["--config", sizes, *world.data("images")]
+    art = write_art(folder / "art")
+    assert command("vocabulary", folder / "vocabulary", "--art", art) == 0
+    write_dataset(folder / "data", art, scale=0.002, processes=1, per_shard=20)
+    pictures = ["--config", sizes, *world.data("pictures")]
     words = ["--tokenizer", folder / "vocabulary" / "clip_tokenizer"]
     clip = train("clip", folder / "clip", *renderings, *words)
     vae = train("vae", folder / "vae", *renderings, "--sample-every", 2)

@@ -11,6 +11,7 @@ from miniature.evaluation.prompts import WEARING, Case
 from miniature.evaluation.scoring import (
     score_caption,
     score_change,
+    score_noun,
     score_scene,
     score_two,
     summarise,
@@ -19,23 +20,23 @@ from miniature.world import Description, Entity, Figure
 
 
 def figure(words: str, accessory: str = "none") -> Figure:
-    colour, texture, shape = words.split()
-    entity = Entity(shape=shape, colour=colour, texture=texture)
+    colour, art, noun = words.split()
+    entity = Entity(noun=noun, colour=colour, art=art)
     return Figure(entity=entity, accessory=accessory)
 
 
-CAT, STAR = figure("red striped cat"), figure("blue plain star")
+CAT, SUN = figure("red clay cat"), figure("blue flat sun")
 BLANK = Image.new("RGB", (64, 64))
 
 
 def case(*figures: Figure, relation: str | None = None, kind: str = "", **changes: str) -> Case:
-    description = Description(figures=figures, relation=relation, scene="snow", style="sketch")
+    description = Description(figures=figures, relation=relation, scene="snow", style="pencil")
     wanted = replace(description, **changes)
     return Case(prompt="", images=(), wanted=wanted, target=BLANK, kind=kind)
 
 
 def reading(*figures: Figure, arrangement: str | None = None, **changes: str) -> Reading:
-    shown = Reading(figures=figures, arrangement=arrangement, scene="snow", style="sketch")
+    shown = Reading(figures=figures, arrangement=arrangement, scene="snow", style="pencil")
     return replace(shown, **changes)
 
 
@@ -45,11 +46,11 @@ def reading(*figures: Figure, arrangement: str | None = None, **changes: str) ->
         (reading(CAT), 4, 1),
         (reading(CAT, style="neon"), 4, 1),  # style apart
         (reading(CAT, scene="sea"), 3, 0),
-        (reading(figure("red dotted cat")), 3, 0),
-        (reading(figure("blue dotted star"), scene="sea"), 0, 0),
+        (reading(figure("red flat cat")), 3, 0),
+        (reading(figure("blue flat sun"), scene="sea"), 0, 0),
         (reading(replace(CAT, accessory="hat")), 4, 0),  # unasked for
-        (reading(CAT, STAR, arrangement=SIDE_BY_SIDE), 4, 0),  # one too many
-        (reading(STAR, CAT, arrangement=SIDE_BY_SIDE), 4, 0),
+        (reading(CAT, SUN, arrangement=SIDE_BY_SIDE), 4, 0),  # one too many
+        (reading(SUN, CAT, arrangement=SIDE_BY_SIDE), 4, 0),
     ],
 )
 def test_attributes_of_one(seen: Reading, attributes: int, whole: int) -> None:
@@ -57,9 +58,9 @@ def test_attributes_of_one(seen: Reading, attributes: int, whole: int) -> None:
     assert scores["attributes"] == (attributes, 4)
     assert scores["all"] == (whole, 1)
     assert scores["number"] == (int(len(seen.figures) == 1), 1)
-    assert scores["style"] == (int(seen.style == "sketch"), 1)
+    assert scores["style"] == (int(seen.style == "pencil"), 1)
     assert "accessory" not in scores
-    assert "relation" not in scores
+    assert not scores.keys() & {"relation", "both entities"}
 
 
 def test_an_accessory_counts_if_asked_for() -> None:
@@ -72,31 +73,29 @@ def test_an_accessory_counts_if_asked_for() -> None:
 @pytest.mark.parametrize(
     ("relation", "seen", "attributes", "related", "whole"),
     [
-        ("next to", reading(CAT, STAR, arrangement=SIDE_BY_SIDE), 7, 1, 1),
-        ("next to", reading(STAR, CAT, arrangement=SIDE_BY_SIDE), 7, 1, 1),
-        ("next to", reading(CAT, STAR, arrangement=STACKED), 7, 0, 0),
-        ("above", reading(CAT, STAR, arrangement=STACKED), 7, 1, 1),
-        ("on top of", reading(CAT, STAR, arrangement=STACKED), 7, 1, 1),
-        ("above", reading(STAR, CAT, arrangement=STACKED), 7, 0, 0),
-        ("above", reading(CAT, STAR, arrangement=SIDE_BY_SIDE), 7, 0, 0),
+        ("next to", reading(CAT, SUN, arrangement=SIDE_BY_SIDE), 7, 1, 1),
+        ("next to", reading(SUN, CAT, arrangement=SIDE_BY_SIDE), 7, 1, 1),
+        ("next to", reading(CAT, SUN, arrangement=STACKED), 7, 0, 0),
+        ("on top of", reading(CAT, SUN, arrangement=STACKED), 7, 1, 1),
+        ("on top of", reading(SUN, CAT, arrangement=STACKED), 7, 0, 0),
+        ("on top of", reading(CAT, SUN, arrangement=SIDE_BY_SIDE), 7, 0, 0),
         # Colours changed places.
         (
             "next to",
-            reading(
-                *(figure("blue striped cat"), figure("red plain star")), arrangement=SIDE_BY_SIDE
-            ),
+            reading(*(figure("blue clay cat"), figure("red flat sun")), arrangement=SIDE_BY_SIDE),
             *(5, 1, 0),
         ),
         ("next to", reading(CAT), 4, 0, 0),
-        ("next to", reading(STAR), 4, 0, 0),
+        ("next to", reading(SUN), 4, 0, 0),
     ],
 )
 def test_attributes_of_two(
     relation: str, seen: Reading, attributes: int, related: int, whole: int
 ) -> None:
-    scores = score_caption(case(CAT, STAR, relation=relation), seen)
+    scores = score_caption(case(CAT, SUN, relation=relation), seen)
     assert scores["attributes"] == (attributes, 7)
     assert scores["relation"] == (related, 1)
+    assert scores["both entities"] == (int(attributes == 7), 1)
     assert scores["all"] == (whole, 1)
 
 
@@ -106,7 +105,7 @@ def test_attributes_of_two(
         (reading(CAT), 1, 1),
         (reading(replace(CAT, accessory="hat"), style="neon"), 1, 1),
         (reading(CAT, scene="city"), 1, 0),
-        (reading(figure("red plain cat")), 0, 1),
+        (reading(figure("red flat cat")), 0, 1),
         (reading(CAT, CAT, arrangement=SIDE_BY_SIDE), 0, 1),
     ],
 )
@@ -117,18 +116,25 @@ def test_an_entity_in_a_scene(seen: Reading, entity: int, scene: int) -> None:
     assert scores["entity and scene"] == (entity * scene, 1)
 
 
+def test_a_noun_in_whatever_art() -> None:
+    for seen, noun in ((CAT, 1), (figure("blue flat cat"), 1), (figure("red clay dog"), 0)):
+        scores = score_noun(case(CAT), reading(seen, scene="sea"))
+        assert scores == {"noun": (noun, 1), "scene": (0, 1)}
+    assert score_noun(case(CAT), reading(CAT, CAT, arrangement=STACKED))["noun"] == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("seen", "both", "each"),
     [
-        (reading(CAT, STAR, arrangement=SIDE_BY_SIDE), 1, 2),
-        (reading(STAR, CAT, arrangement=STACKED, scene="sea"), 1, 2),
+        (reading(CAT, SUN, arrangement=SIDE_BY_SIDE), 1, 2),
+        (reading(SUN, CAT, arrangement=STACKED, scene="sea"), 1, 2),
         (reading(CAT, CAT, arrangement=STACKED), 0, 1),
-        (reading(STAR), 0, 1),
-        (reading(figure("red plain cat"), STAR, arrangement=STACKED), 0, 1),
+        (reading(SUN), 0, 1),
+        (reading(figure("red flat cat"), SUN, arrangement=STACKED), 0, 1),
     ],
 )
 def test_two_entities(seen: Reading, both: int, each: int) -> None:
-    scores = score_two(case(CAT, STAR, relation="next to"), seen)
+    scores = score_two(case(CAT, SUN, relation="next to"), seen)
     assert scores["both entities"] == (both, 1)
     assert scores["each entity"] == (each, 2)
     assert scores["relation"] == (int(seen.arrangement == SIDE_BY_SIDE), 1)
@@ -143,20 +149,20 @@ HATTED = replace(CAT, accessory="hat")
     [
         (case(HATTED, kind=WEARING), reading(HATTED, scene="sea"), 1, 1),
         (case(HATTED, kind=WEARING), reading(CAT), 0, 1),
-        (case(HATTED, kind=WEARING), reading(replace(STAR, accessory="hat")), 1, 0),
+        (case(HATTED, kind=WEARING), reading(replace(SUN, accessory="hat")), 1, 0),
         (case(HATTED, kind="colour"), reading(HATTED), 1, 1),
         (case(HATTED, kind="colour"), reading(CAT), 1, 0),
-        (case(CAT, kind="shape"), reading(figure("red striped ball")), 0, 1),
-        (case(CAT, kind="texture"), reading(figure("red plain cat"), style="neon"), 0, 1),
+        (case(CAT, kind="noun"), reading(figure("red clay dog")), 0, 1),
+        (case(CAT, kind="colour"), reading(figure("blue clay cat"), style="neon"), 0, 1),
         (case(CAT, kind="scene"), reading(CAT, style="neon"), 1, 1),
         (case(CAT, kind="scene"), reading(CAT, scene="sea"), 0, 1),
         (case(CAT, kind="style"), reading(CAT, scene="sea"), 1, 1),
-        (case(CAT, kind="style"), reading(STAR), 1, 0),
+        (case(CAT, kind="style"), reading(SUN), 1, 0),
         (
-            case(CAT, STAR, relation="above", kind="colour"),
-            *(reading(STAR, CAT, arrangement=STACKED), 1, 1),
+            case(CAT, SUN, relation="on top of", kind="colour"),
+            *(reading(SUN, CAT, arrangement=STACKED), 1, 1),
         ),
-        (case(CAT, STAR, relation="above", kind="colour"), reading(CAT), 0, 0),
+        (case(CAT, SUN, relation="on top of", kind="colour"), reading(CAT), 0, 0),
     ],
 )
 def test_changes(asked: Case, seen: Reading, changed: int, kept: int) -> None:
@@ -167,9 +173,9 @@ def test_changes(asked: Case, seen: Reading, changed: int, kept: int) -> None:
 
 
 def test_a_change_of_the_wrong_one_of_two_is_wrong() -> None:
-    """The colours are there, and so are the shapes, but not in the same figures."""
-    asked = case(CAT, STAR, relation="next to", kind="colour")
-    seen = reading(figure("blue striped cat"), figure("red plain star"), arrangement=SIDE_BY_SIDE)
+    """The colours are there, and so are the nouns, but not in the same figures."""
+    asked = case(CAT, SUN, relation="next to", kind="colour")
+    seen = reading(figure("blue clay cat"), figure("red flat sun"), arrangement=SIDE_BY_SIDE)
     assert {name: right for name, (right, _) in score_change(asked, seen).items()} == {
         "right": 0,
         "changed": 1,

@@ -90,7 +90,7 @@ def test_everything_is_trained_and_the_scale_is_bounded(stage: ClipStage, batch:
 
 def test_captions_are_padded_and_cut(stage: ClipStage) -> None:
     tokenizer = stage._tokenizer
-    ids, attended = encode_captions(tokenizer, ["a red heart", "a heart " * 50])
+    ids, attended = encode_captions(tokenizer, ["a red fox", "a fox " * 50])
     assert ids.shape == attended.shape == (2, 32)
     assert attended.sum(1).tolist() == [5, 32]
     assert ids[:, 0].tolist() == [tokenizer.bos_token_id] * 2

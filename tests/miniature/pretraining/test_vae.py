@@ -1,6 +1,5 @@
-"""The autoencoder's loss by hand."""
+"""The autoencoder's loss by hand, where it begins, and what becomes of its latents."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file
+from torch.nn.functional import avg_pool2d
 
 from kosmosg.data.preprocessing import Prepared
 from kosmosg.prompts.tokenizer import TokenizedPrompt
 from kosmosg.training.loop import train
 from kosmosg.training.stages.common import SeededSample
 from miniature.pretraining.perceptual import PerceptualDistance
-from miniature.pretraining.vae import VaeStage
-from tests.training.stages.examples import images
+from miniature.pretraining.vae import VaeStage, begin_with_signal, normalise_latents
+from tests.training.stages.examples import pictures
 from tests.training.toy import ToyStream, toy_options
 from tests.training.world import SIZES
 
@@ -48,10 +49,12 @@ def test_loss_by_hand(stage: VaeStage) -> None:
         pixel = (error**2).mean() + 0.1 * error.abs().mean()
         edge = (right**2).mean() + (below**2).mean()
         divergence = posterior.kl()[0] / latents.numel()
-        each.append(torch.stack([pixel, edge, divergence]))
-    pixel, edge, divergence = torch.stack(each).mean(0)
-    wanted = {"pixel": pixel, "edge": edge, "divergence": divergence}
-    wanted["loss"] = pixel + edge + 1e-6 * divergence
+        half = vae.decode(avg_pool2d(latents, 2)).sample - avg_pool2d(pixels, 2)
+        coarse = (half**2).mean() + 0.1 * half.abs().mean()
+        each.append(torch.stack([pixel, edge, divergence, coarse]))
+    pixel, edge, divergence, coarse = torch.stack(each).mean(0)
+    wanted = {"pixel": pixel, "edge": edge, "divergence": divergence, "coarse": coarse}
+    wanted["loss"] = pixel + edge + 1e-6 * divergence + 0.25 * coarse
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-5)
 
@@ -62,6 +65,7 @@ def test_the_perceptual_distance_is_part_of_the_loss(distance: PerceptualDistanc
     stage.set_modes()
     losses = stage.losses(stage.collate([example(1), example(2)]))
     wanted = losses["pixel"] + losses["edge"] + 1e-6 * losses["divergence"]
+    wanted = wanted + 0.25 * losses["coarse"]
     torch.testing.assert_close(losses["loss"], wanted + 0.2 * losses["perceptual"])
     losses["perceptual"].backward()
     assert all(weight.grad is None for weight in distance.parameters())
@@ -91,36 +95,46 @@ def test_latents_are_disturbed_for_a_decoder_trained_alone() -> None:
         torch.testing.assert_close(offset, wanted, rtol=1e-3, atol=1e-4)
 
 
-def test_the_square_of_the_latents_is_followed(stage: VaeStage) -> None:
-    losses = stage.losses(stage.collate([example(1)]))
-    assert stage.latent_square == 1  # a micro-batch alone does not change it
-    vae: Any = stage.vae
-    posterior = vae.encode(stage.collate([example(1)]).pixels).latent_dist
-    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    square = (posterior.mean + posterior.std * noise).square().mean().item()
-    assert losses["square"].item() == pytest.approx(square, rel=1e-5)
+def sample_latents(vae: Any, numbers: list[int]) -> torch.Tensor:
+    pixels = torch.stack([torch.from_numpy(example(n).prepared.target).float() for n in numbers])
+    posterior = vae.encode(pixels).latent_dist
+    draws = [torch.Generator().manual_seed(number) for number in numbers]
+    return posterior.mean + posterior.std * torch.stack(
+        [torch.randn(4, 8, 8, generator=draw) for draw in draws]
+    )
+
+
+def test_the_moments_of_the_latents_are_followed_in_training(stage: VaeStage) -> None:
+    with torch.no_grad():
+        stage.losses(stage.collate([example(1)]))
+        latents = sample_latents(stage.vae, [1])
+    stage.after_update({})
+    assert torch.equal(stage.latent_square, torch.ones(4))
+    mean, square = latents.mean(dim=(0, 2, 3)), latents.square().mean(dim=(0, 2, 3))
     for update in (1, 2):
-        stage.after_update({name: loss.item() for name, loss in losses.items()})
-        wanted = 1 + (square - 1) * (1 - 0.99**update)
-        assert stage.latent_square.item() == pytest.approx(wanted, rel=1e-5)
-    assert "latent_square" in stage.state_dict()
+        stage.losses(stage.collate([example(1)]))
+        stage.after_update({})
+        old = 0.99**update
+        torch.testing.assert_close(stage.latent_mean, mean * (1 - old))
+        torch.testing.assert_close(stage.latent_square, old + square * (1 - old))
+    assert {"latent_mean", "latent_square"} <= stage.state_dict().keys()
 
 
-def test_the_scale_does_not_depend_on_the_cut_into_micro_batches(tmp_path: Path) -> None:
+def test_the_moments_do_not_depend_on_the_cut_into_micro_batches(tmp_path: Path) -> None:
     def build() -> VaeStage:
         torch.manual_seed(0)
         return VaeStage(AutoencoderKL(**SIZES["vae"]))
 
-    scales = []
+    written = []
     for size in (4, 1, 3):
         options = toy_options(
             tmp_path / str(size), updates=2, batch_size=4, micro_batch_size=size, learning_rate=1e-3
         )
         folder = train(build, lambda rank, processes: Examples(rank, processes), options)
-        config = json.loads((folder / "vae" / "config.json").read_text())
-        scales.append(config["scaling_factor"])
-    assert scales == pytest.approx([scales[0]] * 3, rel=1e-5)
-    assert scales[0] != 1
+        written.append(load_file(folder / "vae" / "diffusion_pytorch_model.safetensors"))
+    for other in written[1:]:
+        for name, tensor in written[0].items():
+            torch.testing.assert_close(other[name], tensor, atol=1e-4, rtol=1e-4)
 
 
 class Examples(ToyStream):
@@ -128,6 +142,66 @@ class Examples(ToyStream):
 
     def __next__(self) -> SeededSample:
         return example(super().__next__())
+
+
+def test_written_latents_have_mean_0_and_variance_1_and_give_the_same_images(
+    stage: VaeStage, tmp_path: Path
+) -> None:
+    vae: Any = stage.vae
+    with torch.no_grad():
+        vae.quant_conv.weight[:4] *= torch.tensor([0.1, 1.0, 5.0, 20.0])[:, None, None, None]
+        vae.quant_conv.bias[:4] += torch.tensor([3.0, 0.0, -2.0, 7.0])
+    numbers = [*range(6)]
+    latents = sample_latents(vae, numbers)
+    stage.latent_mean.copy_(latents.mean(dim=(0, 2, 3)))
+    stage.latent_square.copy_(latents.square().mean(dim=(0, 2, 3)))
+    wanted = vae.decode(latents).sample
+    stage.save(tmp_path)
+    written: Any = AutoencoderKL.from_pretrained(tmp_path / "vae")
+    assert written.config.scaling_factor == 1.0
+    normal = sample_latents(written, numbers)
+    torch.testing.assert_close(normal.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-3, rtol=0)
+    deviations = normal.std(dim=(0, 2, 3), correction=0)
+    torch.testing.assert_close(deviations, torch.ones(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(written.decode(normal).sample, wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_a_channel_that_never_changes_is_normalised_too() -> None:
+    vae: Any = AutoencoderKL(**SIZES["vae"])
+    normalise_latents(vae, torch.full((4,), 2.0), torch.full((4,), 4.0))
+    assert all(torch.isfinite(weight).all() for weight in vae.state_dict().values())
+
+
+def test_an_untrained_autoencoder_lets_the_image_through() -> None:
+    """Its latents follow the image, and have more signal than noise."""
+    torch.manual_seed(0)
+    plain: Any = AutoencoderKL(**SIZES["vae"])
+    vae: Any = AutoencoderKL(**SIZES["vae"])
+    begin_with_signal(vae)
+    smooth = torch.nn.functional.interpolate(pictures(4, 0)[:, :, ::16, ::16], size=64)
+    with torch.no_grad():
+        ratios = []
+        for each in (plain, vae):
+            posterior = each.encode(smooth).latent_dist
+            ratios.append((posterior.mean.std() / posterior.std.mean()).item())
+        assert ratios[0] < 1 < 5 < ratios[1]
+        decoded = vae.decode(vae.encode(smooth).latent_dist.mean).sample
+    assert 0.2 < decoded.std() < 5
+
+
+def test_squares_are_cut_out_by_the_seed() -> None:
+    stage = VaeStage(AutoencoderKL(**SIZES["vae"]), crop=24)
+    samples = [example(n) for n in range(8)]
+    pixels = stage.collate(samples).pixels
+    assert pixels.shape == (8, 3, 24, 24)
+    assert torch.equal(pixels, stage.collate(samples).pixels)
+    corners = set()
+    for cut, sample in zip(pixels, samples, strict=True):
+        whole = torch.from_numpy(np.asarray(sample.prepared.target)).float()
+        found = (whole.unfold(1, 24, 1).unfold(2, 24, 1) == cut[:, None, None]).all(dim=(0, 3, 4))
+        assert found.sum() == 1
+        corners.add(tuple(found.nonzero()[0].tolist()))
+    assert len(corners) == 8
 
 
 def test_a_decoder_alone_follows_no_latents(distance: PerceptualDistance) -> None:
@@ -139,8 +213,7 @@ def test_a_decoder_alone_follows_no_latents(distance: PerceptualDistance) -> Non
     assert losses.keys() == {"loss", "pixel", "edge", "perceptual"}
     wanted = losses["pixel"] + losses["edge"] + 0.2 * losses["perceptual"]
     torch.testing.assert_close(losses["loss"], wanted)
-    stage.after_update({name: loss.item() for name, loss in losses.items()})
-    assert stage.latent_square == 1
+    assert torch.equal(stage.latent_square, torch.ones(4))
 
 
 def test_sheet(stage: VaeStage) -> None:

@@ -1,4 +1,4 @@
-"""The vocabularies of the drawn world: every word one token, every English prompt readable."""
+"""The vocabularies of the world: every word one token, every English prompt readable."""
 
 import json
 import re
@@ -10,10 +10,11 @@ from transformers import CLIPTokenizer
 
 from kosmosg.prompts.prompt import Prompt
 from kosmosg.prompts.tokenizer import BOS_ID, UNK_ID, KosmosGTokenizer
+from miniature.world import World
 from miniature.world.captions import STYLE_FRAMES
-from miniature.world.description import ACCESSORIES, COLOURS, SCENES, SHAPES, STYLES, TEXTURES
+from miniature.world.description import SCENES, TINTS
 from miniature.world.documents import FACTS
-from miniature.world.edits import MOVES, STYLE_NOUNS, TEXTURE_NOUNS
+from miniature.world.edits import MOVES, STYLE_NOUNS
 from miniature.world.vocabulary import (
     CLIP_TOKENS,
     SEED,
@@ -26,14 +27,14 @@ PROMPTS = ("A robot, 30% oil-painting (by ‘me’): what's up?", string.printab
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> KosmosGTokenizer:
-    return write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+def tokenizer(world: World, tmp_path_factory: pytest.TempPathFactory) -> KosmosGTokenizer:
+    return write_tokenizer(world, tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clip_folder(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
-    write_clip_tokenizer(folder)
+    write_clip_tokenizer(world, folder)
     return folder
 
 
@@ -43,12 +44,12 @@ def clip_tokenizer(clip_folder: Path) -> CLIPTokenizer:
 
 
 @pytest.fixture(scope="module")
-def words() -> list[str]:
+def words(world: World) -> list[str]:
     """All words of the grammar, as other texts than those of the training have them."""
-    lists = (*SHAPES, *COLOURS, *TEXTURES, *ACCESSORIES[1:], *SCENES, *STYLES, *FACTS)
-    phrases = (*MOVES.values(), *TEXTURE_NOUNS.values(), *STYLE_NOUNS.values())
+    lists = (*world.nouns, *TINTS, *world.arts, *world.accessories[1:], *SCENES, *FACTS)
+    phrases = (*MOVES.values(), *STYLE_NOUNS.values())
     frames = (frame.format("") for frames in STYLE_FRAMES.values() for frame in frames)
-    texts = " ".join((*lists, *phrases, *frames, *sample_texts(SEED + 1)))
+    texts = " ".join((*lists, *phrases, *frames, *sample_texts(world, SEED + 1)))
     return sorted(set(re.findall(r"\w+", texts)))
 
 
@@ -67,7 +68,7 @@ def read(tokenizer: CLIPTokenizer, text: str) -> list[int]:
 def test_every_word_is_one_token(
     tokenizer: KosmosGTokenizer, clip_tokenizer: CLIPTokenizer, words: list[str]
 ):
-    assert len(words) > 130
+    assert len(words) > 110
     assert {word: len(encode(tokenizer, word)) for word in words} == dict.fromkeys(words, 1)
     assert {word: len(read(clip_tokenizer, word)) for word in words} == dict.fromkeys(words, 1)
 
@@ -93,34 +94,34 @@ def test_any_english_prompt_can_be_read(
 
 
 def test_capitals_do_not_count(tokenizer: KosmosGTokenizer, clip_tokenizer: CLIPTokenizer):
-    assert encode(tokenizer, "A Red Star") == encode(tokenizer, "a red star")
-    assert read(clip_tokenizer, "A Red Star") == read(clip_tokenizer, "a red star")
+    assert encode(tokenizer, "A Red Fox") == encode(tokenizer, "a red fox")
+    assert read(clip_tokenizer, "A Red Fox") == read(clip_tokenizer, "a red fox")
 
 
-def test_captions_fit_into_clip(clip_tokenizer: CLIPTokenizer):
-    lengths = [len(clip_tokenizer(text)["input_ids"]) for text in sample_texts(SEED + 1)]
+def test_captions_fit_into_clip(world: World, clip_tokenizer: CLIPTokenizer):
+    lengths = [len(clip_tokenizer(text)["input_ids"]) for text in sample_texts(world, SEED + 1)]
     assert max(lengths) <= CLIP_TOKENS == clip_tokenizer.model_max_length
 
 
-def test_the_same_files_each_time(tmp_path: Path, clip_folder: Path):
-    one, other = write_tokenizer(tmp_path / "a"), write_tokenizer(tmp_path / "b")
+def test_the_same_files_each_time(world: World, tmp_path: Path, clip_folder: Path):
+    one, other = write_tokenizer(world, tmp_path / "a"), write_tokenizer(world, tmp_path / "b")
     assert one.symbols == other.symbols
-    write_clip_tokenizer(tmp_path / "a")
+    write_clip_tokenizer(world, tmp_path / "a")
     sample_texts.cache_clear()
-    write_clip_tokenizer(tmp_path / "b")
+    write_clip_tokenizer(world, tmp_path / "b")
     files = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()} == files
 
 
 def test_clip_reads_the_form_of_its_own_vocabulary(
-    clip_folder: Path, clip_tokenizer: CLIPTokenizer, tmp_path: Path
+    world: World, clip_folder: Path, clip_tokenizer: CLIPTokenizer, tmp_path: Path
 ):
     """``vocab.json`` and ``merges.txt`` say the same as ``tokenizer.json``."""
     vocabulary = json.loads((clip_folder / "vocab.json").read_text())
     lines = (clip_folder / "merges.txt").read_text().splitlines()
     merges = [tuple(line.split()) for line in lines if not line.startswith("#version")]
     rebuilt = CLIPTokenizer(vocab=vocabulary, merges=merges)  # type: ignore[arg-type]
-    for text in (*sample_texts(SEED + 1)[:300], *PROMPTS):
+    for text in (*sample_texts(world, SEED + 1)[:300], *PROMPTS):
         assert rebuilt(text)["input_ids"] == clip_tokenizer(text)["input_ids"]
     clip_tokenizer.save_pretrained(tmp_path)
     saved = (tmp_path / "tokenizer.json").read_bytes()
