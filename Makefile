@@ -1,7 +1,6 @@
 PYTHON ?= python3
 PORT ?= 5000
-TARGET ?=
-REQUEST ?= samples/yellow-cat.json
+REQUEST ?= samples/penguin.json
 WEIGHTS ?=
 SIZE ?= full
 BENCH ?=

@@ -19,7 +19,7 @@ The server will answer on http://127.0.0.1:{port} (stop it with Ctrl-C). To call
 
   curl -s http://127.0.0.1:{port}/predictions -H 'Content-Type: application/json' \\
     -d '{{"input": {{"prompt": "a <i> in the snow", "num_images": 1, \
-"image1": "data:image/png;base64,'"$(base64 -w0 samples/yellow-cat.png)"'"}}}}'
+"image1": "data:image/png;base64,'"$(base64 -w0 samples/penguin.png)"'"}}}}'
 """
 
 
