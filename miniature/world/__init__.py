@@ -5,9 +5,9 @@ pipeline has to extract with other models: captions with the spans of their enti
 crops of these, edit pairs with instructions, interleaved documents, and the ground truth.
 """
 
-from miniature.world.art import Art, fetch_art, load_art
-from miniature.world.captions import Caption, EntitySpan, noun_phrase, write_caption
-from miniature.world.crops import EntityCrop, entity_crops
+from miniature.world.art import Art, fetch_art
+from miniature.world.captions import Caption, noun_phrase, write_caption
+from miniature.world.crops import entity_crops
 from miniature.world.description import (
     COLOURS,
     NATURAL,
@@ -19,8 +19,8 @@ from miniature.world.description import (
     Entity,
     Figure,
 )
-from miniature.world.documents import Document, sample_document, sample_sentence
-from miniature.world.edits import Edit, sample_edit
+from miniature.world.documents import sample_document, sample_sentence
+from miniature.world.edits import sample_edit
 from miniature.world.render import Picture, portrait, render, sample_picture
 from miniature.world.world import World
 
@@ -34,17 +34,12 @@ __all__ = [
     "Art",
     "Caption",
     "Description",
-    "Document",
-    "Edit",
     "Entity",
-    "EntityCrop",
-    "EntitySpan",
     "Figure",
     "Picture",
     "World",
     "entity_crops",
     "fetch_art",
-    "load_art",
     "noun_phrase",
     "portrait",
     "render",

@@ -28,20 +28,14 @@ class EntityCrop:
     masked: UInt8[np.ndarray, "128 128 3"]
 
 
-def entity_crops(picture: Picture, dressed: bool = False) -> tuple[EntityCrop, ...]:
+def entity_crops(picture: Picture) -> tuple[EntityCrop, ...]:
     """Cut every entity out of an image, in the order of the description.
 
     As in the authors' pipeline, the box around the mask grows to a square around its centre and
-    is shifted inside the image.
-
-    Args:
-        picture: Any image of the world.
-        dressed: Whether an entity keeps what it wears. Without, "a cat wearing a hat" comes with
-            the image of a bare cat, and the words alone say what to add.
+    is shifted inside the image. An entity comes without what it wears: "a cat wearing a hat" has
+    the image of a bare cat, and the words alone say what to add.
     """
-    pixels = rendering.image if dressed else rendering.undressed
-    masks = np.maximum(rendering.masks, rendering.accessory_masks) if dressed else rendering.masks
-    return tuple(_cut(pixels, mask) for mask in masks)
+    return tuple(_cut(picture.undressed, mask) for mask in picture.masks)
 
 
 def _cut(pixels: UInt8[np.ndarray, "128 128 3"], mask: UInt8[np.ndarray, "128 128"]) -> EntityCrop:
