@@ -179,14 +179,6 @@ def _draw_text(world: World, rng: np.random.Generator) -> Sample:
     return InterleavedDocument(parts=(sample_sentence(world, rng),))
 
 
-def _draw_document(world: World, rng: np.random.Generator) -> Sample:
-    document = sample_document(world, rng)
-    parts: list[str | Image.Image] = [document.prompt.segments[0]]
-    for image, segment in zip(document.images, document.prompt.segments[1:], strict=True):
-        parts += [Image.fromarray(image), segment]
-    return InterleavedDocument(parts=tuple(part for part in parts if part != ""))
-
-
 def _draw_composition(world: World, rng: np.random.Generator) -> Sample:
     picture = sample_picture(world, rng)
     caption = _write_caption_that_begins_with_a_word(world, picture.description, rng)
@@ -237,7 +229,7 @@ FOLDERS: dict[str, Folder] = {
     "pictures": Folder(samples=48_000, draw=_draw_picture),
     "captions": Folder(samples=12_000, draw=_draw_caption),
     "text": Folder(samples=12_000, draw=_draw_text),
-    "documents": Folder(samples=6_000, draw=_draw_document),
+    "documents": Folder(samples=6_000, draw=sample_document),
     "compositional": Folder(samples=24_000, draw=_draw_composition),
     "edits": Folder(samples=20_000, draw=_draw_edit),
     "neon": Folder(samples=2_000, draw=_draw_neon),

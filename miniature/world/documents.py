@@ -3,12 +3,13 @@
 Nothing that is held out of training is mentioned or shown.
 """
 
-from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
-from jaxtyping import UInt8
+from PIL import Image
 
-from kosmosg.prompts.prompt import MARKER, Prompt, parse_prompt
+from kosmosg.data.schema import InterleavedDocument
+from kosmosg.prompts.prompt import MARKER, parse_prompt
 from miniature.world.captions import (
     SCENE_PHRASES,
     noun_phrase,
@@ -37,19 +38,6 @@ FACTS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Document:
-    """Text with images at its markers.
-
-    Attributes:
-        prompt: The text, cut at the places of the images.
-        images: One per place, in order.
-    """
-
-    prompt: Prompt
-    images: tuple[UInt8[np.ndarray, "128 128 3"], ...]
-
-
 def sample_sentence(world: World, rng: np.random.Generator) -> str:
     """Draw a sentence about the world: a caption, a fact, or what follows from a description."""
     if (draw := rng.random()) < 0.4:
@@ -73,11 +61,13 @@ def sample_sentence(world: World, rng: np.random.Generator) -> str:
     return choose(ways, rng)
 
 
-def sample_document(world: World, rng: np.random.Generator) -> Document:
-    """Draw a document of two or three images: an album, a change, or an acquaintance."""
+def sample_document(world: World, rng: np.random.Generator) -> InterleavedDocument:
+    """Make a document with two or three images: an album, a change, or an acquaintance."""
     text, pictures = choose((_album, _change, _acquaintance), rng)(world, rng)
-    images = tuple(picture.image for picture in pictures)
-    return Document(prompt=parse_prompt(text, len(images)), images=images)
+    segments = parse_prompt(text, len(pictures)).segments
+    images = [Image.fromarray(picture.image) for picture in pictures]
+    parts = chain.from_iterable(zip(segments, [*images, ""], strict=True))
+    return InterleavedDocument(parts=tuple(part for part in parts if part != ""))
 
 
 def _album(world: World, rng: np.random.Generator) -> tuple[str, list[Picture]]:

@@ -101,7 +101,7 @@ def sample_texts(world: World, seed: int = SEED) -> tuple[str, ...]:
     texts = [write_caption(world, world.sample_description(rng), rng).text for _ in range(CAPTIONS)]
     texts += [sample_sentence(world, rng) for _ in range(SENTENCES)]
     for _ in range(DOCUMENTS):
-        texts += sample_document(world, rng).prompt.segments
+        texts += [part for part in sample_document(world, rng).parts if isinstance(part, str)]
     for kind in KINDS * EDITS_OF_A_KIND:
         if kind != "accessory" or world.accessories[1:]:
             texts.append(sample_edit(world, rng, kind=kind).instruction)
