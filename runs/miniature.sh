@@ -56,7 +56,7 @@ make_folder vocabulary "$python" -m miniature vocabulary "$run/vocabulary.part" 
 # What the paper takes from others: CLIP, a VAE, a U-Net. They see all of the world. Where a part is
 # of one process, two of them share the cores: CLIP compares what is in its own batch, and the probe's
 # BatchNorm is to see a batch, not the half of it.
-scaffold=(--config "$sizes" --data "$data/pictures" --min-side 64 --precision bf16
+scaffold=(--config "$sizes" --data "$data/images" --min-side 64 --precision bf16
   --save-dtype float16)
 vae=(--threads 0 --warmup-updates 100 --betas 0.9 0.99 --weight-decay 0 --clip-norm 1
   --sample-every 200)

@@ -24,7 +24,7 @@ from miniature.world import (
     Description,
     Entity,
     Figure,
-    Picture,
+    Rendering,
     World,
     portrait,
     render,
@@ -77,8 +77,8 @@ def draw_techniques(world: World, pipeline: KosmosGPipeline, lora: Path) -> Imag
 
 def make_examples(world: World, lora: Path) -> dict[str, list[AdapterCase]]:
     """Examples of all techniques but mixing, by technique."""
-    penguin, owl, picture = _portrait(world, PENGUIN), _portrait(world, OWL), draw_street(world)
-    street, mask = to_image(picture.image), draw_mask(picture)
+    penguin, owl, rendering = _portrait(world, PENGUIN), _portrait(world, OWL), draw_street(world)
+    street, mask = to_image(rendering.image), draw_mask(rendering)
     there = "a <i> on a city street"
 
     def styled(scale: float) -> AdapterCase:
@@ -124,15 +124,15 @@ def make_examples(world: World, lora: Path) -> dict[str, list[AdapterCase]]:
     }
 
 
-def draw_layout(world: World, side: str) -> Picture:
+def draw_layout(world: World, side: str) -> Rendering:
     """Show a dog far to the ``left`` or the ``right``: where others are to be."""
     return portrait(world, DOG, np.random.default_rng(LAYOUTS[side]))
 
 
-def draw_street(world: World) -> Picture:
+def draw_street(world: World) -> Rendering:
     """Show a dog on a street: the image that others start from."""
     figure = Figure(entity=DOG, accessory=NOTHING)
-    description = Description(figures=(figure,), relation=None, scene="city", style="picture")
+    description = Description(figures=(figure,), relation=None, scene="city", style="plain")
     return render(world, description, np.random.default_rng(3))
 
 

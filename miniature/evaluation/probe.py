@@ -73,7 +73,7 @@ class Probe(nn.Module):
         )
         self.places = nn.Linear(hidden, len(SLOTS) * places)
         self.salience = nn.Conv2d(width, len(SLOTS), kernel_size=1)
-        self.picture_heads = nn.Linear(hidden + width, sum(sizes.values()) - of_figures)
+        self.image_heads = nn.Linear(hidden + width, sum(sizes.values()) - of_figures)
         self.figure_heads = nn.Sequential(
             nn.Linear(width, hidden),
             nn.ReLU(),
@@ -90,9 +90,9 @@ class Probe(nn.Module):
         gaze = gaze + rearrange(self.salience(features), "b slot h w -> b slot (h w)")
         features = rearrange(features, "b c h w -> b (h w) c")
         seen = gaze.softmax(dim=-1) @ features  # (b, slot, c)
-        image = self.picture_heads(torch.cat([summary, features.mean(dim=1)], dim=1))
+        rendering = self.image_heads(torch.cat([summary, features.mean(dim=1)], dim=1))
         figures = rearrange(self.figure_heads(seen), "b slot logits -> b (slot logits)")
-        logits = torch.cat([picture, figures], dim=1)
+        logits = torch.cat([rendering, figures], dim=1)
         return logits.split([len(names) for names in self.config.heads.values()], dim=1)
 
     @torch.inference_mode()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miniature.world import COLOURS, SCENES, STYLES, Entity, Figure, Picture, World
+from miniature.world import COLOURS, SCENES, STYLES, Entity, Figure, Rendering, World
 
 SIDE_BY_SIDE, STACKED = "side by side", "stacked"
 ARRANGEMENTS = (SIDE_BY_SIDE, STACKED)
@@ -52,9 +52,9 @@ def make_heads(world: World) -> dict[str, tuple[str, ...]]:
     }
 
 
-def true_reading(picture: Picture) -> Reading:
+def true_reading(rendering: Rendering) -> Reading:
     """Tell what should be read from an image of the world."""
-    description = picture.description
+    description = rendering.description
     figures, arrangement = description.figures, None
     if description.relation is not None:
         arrangement = SIDE_BY_SIDE if description.relation == "next to" else STACKED

@@ -29,7 +29,7 @@ def _show(words: str, scene: str = "studio") -> Description:
     """Describe an input image: colour, set and noun, and where it was taken."""
     colour, art, noun = words.split()
     figure = Figure(entity=Entity(noun=noun, colour=colour, art=art), accessory=NOTHING)
-    return Description(figures=(figure,), relation=None, scene=scene, style="picture")
+    return Description(figures=(figure,), relation=None, scene=scene, style="plain")
 
 
 def _example(prompt: str, *inputs: Description) -> SkillExample:

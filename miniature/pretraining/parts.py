@@ -42,7 +42,7 @@ from miniature.pretraining.unet import DecoderStage
 from miniature.pretraining.vae import VaeStage, begin_with_signal
 from miniature.world import World
 from miniature.world.art import open_art
-from miniature.world.stream import PictureStream
+from miniature.world.stream import RenderingStream
 
 
 def train_clip(options: ClipOptions) -> Path:
@@ -244,6 +244,6 @@ def train_probe(options: ProbeOptions) -> Path:
         return ProbeStage(Probe(ProbeConfig(heads=make_heads(world))))
 
     def open_stream(rank: int, processes: int) -> Stream:
-        return PictureStream(world, options.loop.seed, rank, processes)
+        return RenderingStream(world, options.loop.seed, rank, processes)
 
     return train(build, open_stream, options.loop, {"art": fingerprint(art)})

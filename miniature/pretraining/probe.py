@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from kosmosg.training.stage import Stage
 from miniature.evaluation.probe import Probe, to_unit
 from miniature.evaluation.probe_labels import ABSENT, to_labels, true_reading
-from miniature.world.stream import StreamedPicture
+from miniature.world.stream import StreamedRendering
 
 # How much an image may be spoilt at most, so that the probe bears with what a VAE and a U-Net
 # leave behind. Values are in [-1, 1].
@@ -48,12 +48,14 @@ class ProbeStage(Stage):
         """Put the probe into training mode."""
         self.probe.train()
 
-    def collate(self, samples: Sequence[StreamedPicture]) -> ProbeBatch:
+    def collate(self, samples: Sequence[StreamedRendering]) -> ProbeBatch:
         """Stack images, and spell out what they show."""
-        pictures = [sample.picture for sample in samples]
-        pixels = torch.stack([torch.from_numpy(picture.image) for picture in pictures])
+        renderings = [sample.rendering for sample in samples]
+        pixels = torch.stack([torch.from_numpy(rendering.image) for rendering in renderings])
         heads = self.probe.config.heads
-        labels = torch.tensor([to_labels(true_reading(picture), heads) for picture in pictures])
+        labels = torch.tensor(
+            [to_labels(true_reading(rendering), heads) for rendering in renderings]
+        )
         return ProbeBatch(
             pixels=pixels.permute(0, 3, 1, 2).contiguous(),
             labels=labels,

@@ -85,7 +85,7 @@ class VaeStage(Stage):
         if decoder_only:
             for name, parameter in self.vae.named_parameters():
                 parameter.requires_grad_(name.startswith(DECODING))
-        self._shown: PictureBatch | None = None
+        self._shown: ImageBatch | None = None
         self._crop = crop
         self._seen: list[Tensor] = []  # the latents of this update
         channels = self.vae.config["latent_channels"]
@@ -101,7 +101,7 @@ class VaeStage(Stage):
     def collate(self, samples: Sequence[SeededSample]) -> ImageBatch:
         """Stack the targets."""
         pixels = np.stack([self._cut(sample) for sample in samples])
-        batch = PictureBatch(
+        batch = ImageBatch(
             pixels=torch.from_numpy(pixels).float(), seeds=tuple(s.seed for s in samples)
         )
         self._shown = self._shown or batch

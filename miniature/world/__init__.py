@@ -21,7 +21,7 @@ from miniature.world.description import (
 )
 from miniature.world.documents import sample_document, sample_sentence
 from miniature.world.edits import sample_edit
-from miniature.world.render import Picture, portrait, render, sample_picture
+from miniature.world.render import Rendering, portrait, render, sample_rendering
 from miniature.world.world import World
 
 __all__ = [
@@ -36,7 +36,7 @@ __all__ = [
     "Description",
     "Entity",
     "Figure",
-    "Picture",
+    "Rendering",
     "World",
     "entity_crops",
     "fetch_art",

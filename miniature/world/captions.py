@@ -31,7 +31,7 @@ SCENE_PHRASES: dict[str, tuple[str, ...]] = {
     "city": ("in the city", "on a city street"),
 }
 STYLE_FRAMES: dict[str, tuple[str, ...]] = {
-    "picture": ("{}", "{}", "a picture of {}", "there is {}"),
+    "plain": ("{}", "{}", "a picture of {}", "there is {}"),
     "pencil": ("a pencil drawing of {}", "{}, as a pencil drawing"),
     "watercolour": ("a watercolour of {}", "{}, as a watercolour"),
     "pixels": ("pixel art of {}", "{}, as pixel art"),

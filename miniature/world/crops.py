@@ -28,14 +28,14 @@ class EntityCrop:
     masked: UInt8[np.ndarray, "128 128 3"]
 
 
-def entity_crops(picture: Picture) -> tuple[EntityCrop, ...]:
+def entity_crops(rendering: Rendering) -> tuple[EntityCrop, ...]:
     """Cut every entity out of an image, in the order of the description.
 
     As in the authors' pipeline, the box around the mask grows to a square around its centre and
     is shifted inside the image. An entity comes without what it wears: "a cat wearing a hat" has
     the image of a bare cat, and the words alone say what to add.
     """
-    return tuple(_cut(picture.undressed, mask) for mask in picture.masks)
+    return tuple(_cut(rendering.undressed, mask) for mask in rendering.masks)
 
 
 def _cut(pixels: UInt8[np.ndarray, "128 128 3"], mask: UInt8[np.ndarray, "128 128"]) -> EntityCrop:

@@ -1,6 +1,6 @@
 """The world as a data set: folders of shards for every stage of the training.
 
-    pictures       captions and images of *all* entities, for what the paper takes from
+    images       captions and images of *all* entities, for what the paper takes from
                    elsewhere and never trains on its subjects: CLIP, VAE and U-Net
     captions       captions and images                               stages 1 and 2
     text           sentences                                           stage 1
@@ -42,7 +42,7 @@ from miniature.world.crops import entity_crops
 from miniature.world.description import Description
 from miniature.world.documents import sample_document, sample_sentence
 from miniature.world.edits import sample_edit
-from miniature.world.render import render, sample_picture
+from miniature.world.render import render, sample_rendering
 from miniature.world.world import World
 
 DRAW_SHARD = 5  # first word of the seeds; those of the data's other parts are smaller
@@ -165,14 +165,14 @@ def _open_world(art: Path) -> World:
     return World.open(art)
 
 
-def _draw_picture(world: World, rng: np.random.Generator) -> Sample:
+def _draw_image(world: World, rng: np.random.Generator) -> Sample:
     return _draw_caption(world, rng, held_out=None)
 
 
 def _draw_caption(world: World, rng: np.random.Generator, held_out: bool | None = False) -> Sample:
-    picture = sample_picture(world, rng, held_out)
-    caption = write_caption(world, picture.description, rng).text
-    return CaptionSample(caption=caption, image=Image.fromarray(picture.image))
+    rendering = sample_rendering(world, rng, held_out)
+    caption = write_caption(world, rendering.description, rng).text
+    return CaptionSample(caption=caption, image=Image.fromarray(rendering.image))
 
 
 def _draw_text(world: World, rng: np.random.Generator) -> Sample:
@@ -180,8 +180,8 @@ def _draw_text(world: World, rng: np.random.Generator) -> Sample:
 
 
 def _draw_composition(world: World, rng: np.random.Generator) -> Sample:
-    picture = sample_picture(world, rng)
-    caption = _write_caption_that_begins_with_a_word(world, picture.description, rng)
+    rendering = sample_rendering(world, rng)
+    caption = _write_caption_that_begins_with_a_word(world, rendering.description, rng)
     entities = tuple(
         EntityImages(
             span=(span.start, span.end),
@@ -197,7 +197,7 @@ def _draw_composition(world: World, rng: np.random.Generator) -> Sample:
 def _write_caption_that_begins_with_a_word(
     world: World, description: Description, rng: np.random.Generator
 ) -> Caption:
-    """Describe an image so that no entity comes first.
+    """Describe a image so that no entity comes first.
 
     Without its words, such a prompt would begin with an image, and is left out in training (see
     ``entities.interleave``).
@@ -220,13 +220,13 @@ def _draw_edit(world: World, rng: np.random.Generator) -> Sample:
 
 def _draw_neon(world: World, rng: np.random.Generator) -> Sample:
     description = world.sample_description(rng, held_out=None)
-    picture = render(world, replace(description, style="neon"), rng)
-    caption = write_caption(world, replace(description, style="picture"), rng).text
-    return CaptionSample(caption=caption, image=Image.fromarray(picture.image))
+    rendering = render(world, replace(description, style="neon"), rng)
+    caption = write_caption(world, replace(description, style="plain"), rng).text
+    return CaptionSample(caption=caption, image=Image.fromarray(rendering.image))
 
 
 FOLDERS: dict[str, Folder] = {
-    "pictures": Folder(samples=48_000, draw=_draw_picture),
+    "images": Folder(samples=48_000, draw=_draw_image),
     "captions": Folder(samples=12_000, draw=_draw_caption),
     "text": Folder(samples=12_000, draw=_draw_text),
     "documents": Folder(samples=6_000, draw=sample_document),

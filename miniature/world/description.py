@@ -14,7 +14,7 @@ import numpy as np
 NATURAL, NOTHING = "natural", "none"
 RELATIONS = ("next to", "on top of")
 SCENES = ("studio", "beach", "forest", "snow", "desert", "night", "sea", "city")
-STYLES = ("picture", "pencil", "watercolour", "pixels", "neon")
+STYLES = ("plain", "pencil", "watercolour", "pixels", "neon")
 TINTS = {
     "red": (226, 46, 46),
     "yellow": (252, 208, 36),

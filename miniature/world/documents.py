@@ -19,7 +19,7 @@ from miniature.world.captions import (
 )
 from miniature.world.description import NATURAL, SCENES, choose
 from miniature.world.edits import sample_edit
-from miniature.world.render import Picture, portrait, render, sample_picture
+from miniature.world.render import Rendering, portrait, render, sample_rendering
 from miniature.world.world import World
 
 FACTS = (
@@ -63,29 +63,29 @@ def sample_sentence(world: World, rng: np.random.Generator) -> str:
 
 def sample_document(world: World, rng: np.random.Generator) -> InterleavedDocument:
     """Make a document with two or three images: an album, a change, or an acquaintance."""
-    text, pictures = choose((_album, _change, _acquaintance), rng)(world, rng)
-    segments = parse_prompt(text, len(pictures)).segments
-    images = [Image.fromarray(picture.image) for picture in pictures]
+    text, renderings = choose((_album, _change, _acquaintance), rng)(world, rng)
+    segments = parse_prompt(text, len(renderings)).segments
+    images = [Image.fromarray(rendering.image) for rendering in renderings]
     parts = chain.from_iterable(zip(segments, [*images, ""], strict=True))
     return InterleavedDocument(parts=tuple(part for part in parts if part != ""))
 
 
-def _album(world: World, rng: np.random.Generator) -> tuple[str, list[Picture]]:
+def _album(world: World, rng: np.random.Generator) -> tuple[str, list[Rendering]]:
     """Unrelated images, each with its caption; throughout before it or throughout behind it."""
-    pictures = [sample_picture(world, rng) for _ in range(rng.integers(2, 4))]
-    captions = [write_caption(world, picture.description, rng).text for picture in pictures]
+    renderings = [sample_rendering(world, rng) for _ in range(rng.integers(2, 4))]
+    captions = [write_caption(world, rendering.description, rng).text for rendering in renderings]
     form = choose((f"{{}} {MARKER}", f"{MARKER} {{}}."), rng)
     return " ".join(form.format(caption) for caption in captions), renderings
 
 
-def _change(world: World, rng: np.random.Generator) -> tuple[str, list[Picture]]:
+def _change(world: World, rng: np.random.Generator) -> tuple[str, list[Rendering]]:
     """An image, what was done to it, and the outcome."""
     edit = sample_edit(world, rng)
     text = f"{edit.caption.text} {MARKER} {edit.instruction} {MARKER}"
     return text, [edit.before, edit.after]
 
 
-def _acquaintance(world: World, rng: np.random.Generator) -> tuple[str, list[Picture]]:
+def _acquaintance(world: World, rng: np.random.Generator) -> tuple[str, list[Rendering]]:
     """An entity in the studio, then the same one elsewhere."""
     description = world.sample_description(rng, figures=1)
     entity = description.figures[0].entity

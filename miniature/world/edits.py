@@ -26,7 +26,7 @@ from miniature.world.description import (
     Figure,
     choose,
 )
-from miniature.world.render import Picture, render
+from miniature.world.render import Rendering, render
 from miniature.world.world import World
 
 KINDS = ("colour", "noun", "accessory", "scene", "style")

@@ -61,7 +61,7 @@ class Placed:
         return cover
 
 
-def render(world: World, description: Description, rng: np.random.Generator) -> Picture:
+def render(world: World, description: Description, rng: np.random.Generator) -> Rendering:
     """Make an image.
 
     Args:
@@ -80,7 +80,7 @@ def render_sprites(
     sprites: list[Image.Image],
     rng: np.random.Generator,
     scale: float = 1.0,
-) -> Picture:
+) -> Rendering:
     """Make an image with other sprites than those of the entities, or in another size."""
     scene_seed, layout_seed, style_seed = rng.integers(2**63, size=3)
     canvas = draw_scene(description.scene, np.random.default_rng(scene_seed))
@@ -97,7 +97,7 @@ def render_sprites(
         for index in order
     }
     dressed = any(figure.accessory != NOTHING for figure in description.figures)
-    return Picture(
+    return Rendering(
         description=description,
         image=_finish(description.style, canvas, style_seed) if dressed else undressed,
         undressed=undressed,
@@ -106,12 +106,12 @@ def render_sprites(
     )
 
 
-def sample_picture(
+def sample_rendering(
     world: World,
     rng: np.random.Generator,
     held_out: bool | None = False,
     figures: int | None = None,
-) -> Picture:
+) -> Rendering:
     """Make an image of whatever ``World.sample_description`` comes up with."""
     return render(world, world.sample_description(rng, held_out, figures), rng)
 
@@ -122,10 +122,10 @@ def portrait(
     rng: np.random.Generator,
     scene: str = "studio",
     scale: float = 1.0,
-) -> Picture:
+) -> Rendering:
     """Show an entity alone and undressed, on a plain ground if nothing else is said."""
     figure = Figure(entity=entity, accessory=NOTHING)
-    description = Description(figures=(figure,), relation=None, scene=scene, style="picture")
+    description = Description(figures=(figure,), relation=None, scene=scene, style="plain")
     return render_sprites(world, description, [world.sprite(entity)], rng, scale)
 
 

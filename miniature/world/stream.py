@@ -8,7 +8,7 @@ import numpy as np
 
 from kosmosg.errors import DataError
 from miniature.world.description import STYLES, choose
-from miniature.world.render import Picture, render
+from miniature.world.render import Rendering, render
 from miniature.world.world import World
 
 DRAW_IMAGE = 4  # first word of the seeds; those of ``data.walk`` end at 3
@@ -16,7 +16,7 @@ DRAW_IMAGE = 4  # first word of the seeds; those of ``data.walk`` end at 3
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedRendering:
-    """An image and its place in the stream, which is a seed for what is done to it later."""
+    """A image and its place in the stream, which is a seed for what is done to it later."""
 
     position: int
     rendering: Rendering
@@ -31,7 +31,7 @@ class RenderingStream:
 
     Args:
         world: Has entities and sprites.
-        seed: Decides all pictures.
+        seed: Decides all images.
         rank: Number of this process.
         world_size: Number of processes.
 
@@ -54,9 +54,9 @@ class RenderingStream:
 
     def __next__(self) -> StreamedRendering:
         position = self._position
-        rng = np.random.default_rng((DRAW_PICTURE, self._identity["seed"], position))
+        rng = np.random.default_rng((DRAW_IMAGE, self._identity["seed"], position))
         description = self._world.sample_description(rng, held_out=None)  # all that there is
-        picture = render(self._world, replace(description, style=choose(STYLES, rng)), rng)
+        rendering = render(self._world, replace(description, style=choose(STYLES, rng)), rng)
         self._position += self._identity["world_size"]
         return StreamedRendering(position=position, rendering=rendering)
 

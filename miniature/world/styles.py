@@ -22,7 +22,7 @@ def apply_style(name: str, canvas: Image.Image, rng: np.random.Generator) -> Ima
     return _FILTERS[name](canvas.reduce(canvas.width // SIDE), rng)
 
 
-def _picture(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _plain(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return image
 
 
@@ -67,7 +67,7 @@ def _edges(image: Image.Image) -> Image.Image:
 
 
 _FILTERS = {
-    "picture": _picture,
+    "plain": _plain,
     "pencil": _pencil,
     "watercolour": _watercolour,
     "pixels": _pixels,

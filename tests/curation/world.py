@@ -15,7 +15,7 @@ from kosmosg.curation.entity_extraction import Answer, Finder
 from kosmosg.curation.options import CompositionalOptions
 from kosmosg.curation.pipelines import Models
 from kosmosg.curation.segmentation import Logits, Segmenter
-from miniature.world import Caption, World, sample_picture, write_caption
+from miniature.world import Caption, World, sample_rendering, write_caption
 from tests.miniature.art import write_art
 from tests.miniature.world.test_world import FIGURE
 
@@ -47,11 +47,11 @@ def open_world() -> World:
 @cache
 def draw(seed: int) -> Known:
     rng = np.random.default_rng(seed)
-    picture = sample_picture(open_world(), rng)
+    rendering = sample_rendering(open_world(), rng)
     return Known(
-        image=Image.fromarray(enlarge(picture.image)),
-        caption=write_caption(open_world(), picture.description, rng),
-        masks=tuple(enlarge(mask) / 255.0 for mask in picture.masks),
+        image=Image.fromarray(enlarge(rendering.image)),
+        caption=write_caption(open_world(), rendering.description, rng),
+        masks=tuple(enlarge(mask) / 255.0 for mask in rendering.masks),
     )
 
 

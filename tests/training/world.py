@@ -155,7 +155,7 @@ def make_world(folder: Path) -> World:
     art = write_art(folder / "art")
     assert command("vocabulary", folder / "vocabulary", "--art", art) == 0
     write_dataset(folder / "data", art, scale=0.002, processes=1, per_shard=20)
-    pictures = ["--config", sizes, *world.data("pictures")]
+    renderings = ["--config", sizes, *world.data("images")]
     words = ["--tokenizer", folder / "vocabulary" / "clip_tokenizer"]
     clip = train("clip", folder / "clip", *renderings, *words)
     vae = train("vae", folder / "vae", *renderings, "--sample-every", 2)

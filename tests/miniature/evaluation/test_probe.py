@@ -11,7 +11,7 @@ from kosmosg.errors import WeightsError
 from miniature.evaluation.probe import BATCH, Probe, ProbeConfig
 from miniature.evaluation.probe_labels import make_heads
 from miniature.world import World
-from miniature.world.stream import PictureStream
+from miniature.world.stream import RenderingStream
 
 
 def small(world: World) -> ProbeConfig:
@@ -28,9 +28,9 @@ def make_probe(world: World) -> Probe:
     return probe.eval()
 
 
-def pictures(world: World, count: int) -> list[Image.Image]:
-    stream = PictureStream(world, 0)
-    return [Image.fromarray(next(stream).picture.image) for _ in range(count)]
+def renderings(world: World, count: int) -> list[Image.Image]:
+    stream = RenderingStream(world, 0)
+    return [Image.fromarray(next(stream).rendering.image) for _ in range(count)]
 
 
 def test_there_are_logits_for_every_head(world: World) -> None:
@@ -46,7 +46,7 @@ def test_the_default_is_small(world: World) -> None:
 
 
 def test_a_saved_probe_reads_the_same(world: World, tmp_path: Path) -> None:
-    probe, images = make_probe(world), pictures(world, 12)
+    probe, images = make_probe(world), renderings(world, 12)
     probe.save_pretrained(tmp_path / "probe")
     again = Probe.from_pretrained(tmp_path / "probe")
     assert again.config == small(world)
@@ -60,7 +60,7 @@ def test_a_saved_probe_reads_the_same(world: World, tmp_path: Path) -> None:
 
 
 def test_reading_does_not_depend_on_batches_modes_or_formats(world: World) -> None:
-    probe, images = make_probe(world), pictures(world, 6)
+    probe, images = make_probe(world), renderings(world, 6)
     expected = probe.read(images)
     assert [probe.read([image])[0] for image in images] == expected
     assert probe.read(images * (BATCH // 6 + 2))[-6:] == expected
@@ -70,8 +70,8 @@ def test_reading_does_not_depend_on_batches_modes_or_formats(world: World) -> No
     assert probe.read([]) == []
 
 
-def test_larger_pictures_are_scaled(world: World) -> None:
-    probe, images = make_probe(world), pictures(world, 1)
+def test_larger_renderings_are_scaled(world: World) -> None:
+    probe, images = make_probe(world), renderings(world, 1)
     assert len(probe.read([images[0].resize((192, 256))])) == 1
 
 

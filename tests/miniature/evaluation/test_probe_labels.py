@@ -19,7 +19,7 @@ from miniature.world import (
     Figure,
     World,
     render,
-    sample_picture,
+    sample_rendering,
 )
 
 CAT, SUN = (
@@ -32,7 +32,7 @@ def test_labels_are_understood_again(world: World) -> None:
     heads = make_heads(world)
     rng = np.random.default_rng(0)
     for _ in range(60):
-        reading = true_reading(sample_picture(world, rng, held_out=None))
+        reading = true_reading(sample_rendering(world, rng, held_out=None))
         labels = to_labels(reading, heads)
         silent = {head for head, label in zip(heads, labels, strict=True) if label == ABSENT}
         assert silent == (
@@ -55,11 +55,11 @@ def test_labels_are_understood_again(world: World) -> None:
 
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_two_figures_are_read_from_left_to_right_or_from_above(world: World, relation: str) -> None:
-    description = Description(figures=(CAT, SUN), relation=relation, scene="snow", style="picture")
+    description = Description(figures=(CAT, SUN), relation=relation, scene="snow", style="plain")
     orders = set()
     for seed in range(12):
-        picture = render(world, description, np.random.default_rng(seed))
-        reading = true_reading(picture)
+        rendering = render(world, description, np.random.default_rng(seed))
+        reading = true_reading(rendering)
         first = reading.figures.index(CAT)
         rows, columns = (np.flatnonzero(rendering.masks[0].any(axis=axis)) for axis in (1, 0))
         if relation == "next to":

@@ -87,7 +87,7 @@ def test_prompts_are_worded_as_stage_3_words_them(world: World) -> None:
         for _ in range(400):
             description = world.sample_description(rng, figures=1)
             figure = replace(description.figures[0], accessory=accessory)
-            shown = replace(description, figures=(figure,), scene=scene, style="picture")
+            shown = replace(description, figures=(figure,), scene=scene, style="plain")
             caption = write_caption(world, shown, rng)
             if caption.spans[0].start == 0:
                 continue

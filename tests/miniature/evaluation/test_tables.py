@@ -86,9 +86,9 @@ class Oracle:
             case = self._cases[seed - SEED]
             assert prompt == case.prompt
             assert len(given) == len(case.images)
-            picture = render(self._world, self._change(case.wanted), np.random.default_rng(seed))
-            drawn.append(Image.fromarray(picture.image))
-            self._learn(drawn[-1], true_reading(picture))
+            image = render(self._world, self._change(case.wanted), np.random.default_rng(seed))
+            drawn.append(Image.fromarray(image.image))
+            self._learn(drawn[-1], true_reading(image))
         return drawn
 
     def read(self, images: Sequence[Image.Image]) -> list[Reading]:

@@ -88,7 +88,7 @@ def test_the_decoding_half_of_a_vae_is_trained_alone(world: World, tmp_path: Pat
 
 
 def test_half_precision(world: World, tmp_path: Path) -> None:
-    options = ["--config", world.folder / "sizes.json", *world.data("pictures")]
+    options = ["--config", world.folder / "sizes.json", *world.data("images")]
     train("vae", tmp_path / "vae", *options, "--save-dtype", "float16")
     folders = [folder / "weights" / "vae" for folder in (tmp_path / "vae", world.folder / "vae")]
     name = "diffusion_pytorch_model.safetensors"

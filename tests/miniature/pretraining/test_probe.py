@@ -12,7 +12,7 @@ from miniature.evaluation.probe import Probe, ProbeConfig, to_unit
 from miniature.evaluation.probe_labels import ABSENT, from_labels, make_heads, true_reading
 from miniature.pretraining.probe import ProbeStage, spoil
 from miniature.world import World
-from miniature.world.stream import PictureStream, StreamedPicture
+from miniature.world.stream import RenderingStream, StreamedRendering
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def stage(art_world: World) -> ProbeStage:
         )
 
 
-def samples(world: World, count: int) -> list[StreamedPicture]:
-    return [*islice(PictureStream(world, 1), count)]
+def samples(world: World, count: int) -> list[StreamedRendering]:
+    return [*islice(RenderingStream(world, 1), count)]
 
 
-def test_a_batch_holds_pictures_and_what_they_show(stage: ProbeStage, art_world: World) -> None:
+def test_a_batch_holds_renderings_and_what_they_show(stage: ProbeStage, art_world: World) -> None:
     drawn = samples(art_world, 8)
     batch = stage.collate(drawn).to("cpu")
     assert len(batch) == 8
@@ -44,7 +44,7 @@ def test_a_batch_holds_pictures_and_what_they_show(stage: ProbeStage, art_world:
         torch.testing.assert_close(batch.pixels[row], image)
 
 
-def test_the_loss_sums_what_each_picture_has_to_say(
+def test_the_loss_sums_what_each_rendering_has_to_say(
     stage: ProbeStage, art_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("miniature.pretraining.probe.spoil", lambda pixels, seeds: pixels)
@@ -67,9 +67,9 @@ def test_parts_of_a_batch_add_up_to_it(stage: ProbeStage, art_world: World) -> N
     torch.testing.assert_close(sum(losses) / 6, stage(whole)["loss"], rtol=1e-4, atol=1e-5)
 
 
-def test_pictures_are_spoilt_by_their_own_seeds_and_not_much(art_world: World) -> None:
+def test_renderings_are_spoilt_by_their_own_seeds_and_not_much(art_world: World) -> None:
     pixels = to_unit(
-        torch.stack([torch.from_numpy(s.picture.image) for s in samples(art_world, 5)])
+        torch.stack([torch.from_numpy(s.rendering.image) for s in samples(art_world, 5)])
     )
     pixels = pixels.permute(0, 3, 1, 2).contiguous()
     spoilt = spoil(pixels, range(5))
@@ -81,7 +81,7 @@ def test_pictures_are_spoilt_by_their_own_seeds_and_not_much(art_world: World) -
     assert not torch.equal(spoil(pixels[2:3], [3]), spoilt[2:3])
 
 
-def test_a_few_pictures_can_be_learned_by_heart(
+def test_a_few_renderings_can_be_learned_by_heart(
     stage: ProbeStage, art_world: World, tmp_path: Path
 ) -> None:
     drawn = samples(art_world, 6)

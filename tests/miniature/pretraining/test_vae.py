@@ -16,7 +16,7 @@ from kosmosg.training.loop import train
 from kosmosg.training.stages.common import SeededSample
 from miniature.pretraining.perceptual import PerceptualDistance
 from miniature.pretraining.vae import VaeStage, begin_with_signal, normalise_latents
-from tests.training.stages.examples import pictures
+from tests.training.stages.examples import pictures as images
 from tests.training.toy import ToyStream, toy_options
 from tests.training.world import SIZES
 
@@ -178,7 +178,7 @@ def test_an_untrained_autoencoder_lets_the_image_through() -> None:
     plain: Any = AutoencoderKL(**SIZES["vae"])
     vae: Any = AutoencoderKL(**SIZES["vae"])
     begin_with_signal(vae)
-    smooth = torch.nn.functional.interpolate(pictures(4, 0)[:, :, ::16, ::16], size=64)
+    smooth = torch.nn.functional.interpolate(images(4, 0)[:, :, ::16, ::16], size=64)
     with torch.no_grad():
         ratios = []
         for each in (plain, vae):

@@ -1,4 +1,4 @@
-"""What decides an image, and what a request asks for.
+"""What decides a image, and what a request asks for.
 
 Shares are of few fixed prompts, so their thresholds lie well below the README's table.
 """
@@ -18,7 +18,7 @@ from kosmosg.prompts.tokenizer import KosmosGTokenizer
 from miniature.evaluation.probe import Probe
 from miniature.evaluation.probe_labels import Reading, true_reading
 from miniature.world import NATURAL, SCENES, Entity, World, portrait
-from miniature.world.stream import PictureStream
+from miniature.world.stream import RenderingStream
 from tests.conftest import ROOT
 
 STEPS, GUIDANCE = 20, 5.0
@@ -80,8 +80,8 @@ def test_the_tokenizer_is_its_own_and_not_the_real_one(embedded: Path) -> None:
 
 
 def test_the_probe_reads_fresh_renders(public: World, probe: Probe) -> None:
-    drawn = [sample.picture for sample in islice(PictureStream(public, seed=987654), 300)]
-    found = probe.read([Image.fromarray(picture.image) for picture in drawn])
+    drawn = [sample.rendering for sample in islice(RenderingStream(public, seed=987654), 300)]
+    found = probe.read([Image.fromarray(image.image) for image in drawn])
     pairs = [*zip(found, map(true_reading, drawn), strict=True)]
     figures = [(a, b) for f, t in pairs for a, b in zip(f.figures, t.figures, strict=False)]
     for name in ("noun", "colour", "art"):
@@ -91,7 +91,7 @@ def test_the_probe_reads_fresh_renders(public: World, probe: Probe) -> None:
     assert share([found.scene == true.scene for found, true in pairs]) >= 0.97
 
 
-# ------------------------------------------------------------------ what decides an image
+# ------------------------------------------------------------------ what decides a image
 
 
 def test_the_text_decides_the_scene(public: World, pipeline: KosmosGPipeline, probe: Probe) -> None:
@@ -102,7 +102,7 @@ def test_the_text_decides_the_scene(public: World, pipeline: KosmosGPipeline, pr
     assert share(hits) >= 0.75
 
 
-def test_the_picture_decides_the_entity(
+def test_the_image_decides_the_entity(
     public: World, pipeline: KosmosGPipeline, probe: Probe
 ) -> None:
     shown = public.entities(True)[::2]
@@ -117,7 +117,7 @@ def test_the_picture_decides_the_entity(
         assert share(hits) >= least, name
 
 
-def test_guidance_makes_pictures_keep_to_the_prompt(
+def test_guidance_makes_images_keep_to_the_prompt(
     public: World, pipeline: KosmosGPipeline, probe: Probe
 ) -> None:
     shown = public.entities(True)
@@ -137,7 +137,7 @@ def test_guidance_makes_pictures_keep_to_the_prompt(
 # ------------------------------------------------------------------ what a request asks for
 
 
-def test_the_same_seed_gives_the_same_picture(public: World, pipeline: KosmosGPipeline) -> None:
+def test_the_same_seed_gives_the_same_image(public: World, pipeline: KosmosGPipeline) -> None:
     first, again, other = (
         draw(pipeline, [PLACES["snow"]], [[show(public, PENGUIN)]], seed=seed)[0]
         for seed in (3, 3, 4)
@@ -146,7 +146,7 @@ def test_the_same_seed_gives_the_same_picture(public: World, pipeline: KosmosGPi
     assert first.tobytes() != other.tobytes()
 
 
-def test_several_pictures_are_those_of_seeds_that_follow(
+def test_several_images_are_those_of_seeds_that_follow(
     public: World, pipeline: KosmosGPipeline
 ) -> None:
     together = draw(

@@ -69,11 +69,11 @@ def test_the_controlnet_says_where_the_entity_is(
         ).images
         found[scale] = overlap(image, layout.masks[0])
     assert found[1.0] > 0.8 > found[0.0]
-    # The entity still is that of the input picture, not that of the layout.
+    # The entity still is that of the input image, not that of the layout.
     assert probe.read([image])[0].figures[0].entity.noun == "chick"
 
 
-def test_inpainting_puts_the_entity_into_the_picture(
+def test_inpainting_puts_the_entity_into_the_image(
     public: World, pipeline: KosmosGPipeline, probe: Probe, street: Image.Image
 ) -> None:
     mask = draw_mask(draw_street(public))

@@ -27,7 +27,7 @@ from kosmosg.prompts.tokenizer import UNK_ID, KosmosGTokenizer
 from kosmosg.utils.files import LOCK
 from kosmosg.utils.fingerprint import fingerprint
 from miniature import __main__ as cli
-from miniature.world import NATURAL, Description, Picture, World, noun_phrase
+from miniature.world import NATURAL, Description, Rendering, World, noun_phrase
 from miniature.world.dataset import FOLDERS, SETTINGS_FILE, write_dataset
 from miniature.world.vocabulary import write_tokenizer
 from tests.miniature.world.test_world import read_caption, read_figures
@@ -43,7 +43,7 @@ KINDS = {
     "edits": EditSample,
     "neon": CaptionSample,
 }
-SHOWN_TO_THE_DECODER = ("pictures", "neon")
+SHOWN_TO_THE_DECODER = ("images", "neon")
 SHOWN_IN_STAGE_1 = ("captions", "text", "documents")
 SHOWN_IN_STAGE_3 = ("captions", "compositional", "edits")
 
@@ -95,7 +95,7 @@ def test_no_sample_stands_there_twice(directory: Path):
         for sample in read(directory / name)
         if isinstance(sample, CaptionSample) and sample.image is not None
     )
-    assert len(pictures) == 60
+    assert len(renderings) == 60
 
 
 def test_the_files_do_not_depend_on_the_number_of_processes(
@@ -171,7 +171,7 @@ def test_nothing_held_out_is_shown(world: World, monkeypatch: pytest.MonkeyPatch
     shown: list[Description] = []
     real = modules["miniature.world.render"].render_sprites
 
-    def render_sprites(world: World, description: Description, *rest: Any) -> Picture:
+    def render_sprites(world: World, description: Description, *rest: Any) -> Rendering:
         shown.append(description)
         return real(world, description, *rest)
 
@@ -189,7 +189,7 @@ def test_nothing_held_out_is_shown(world: World, monkeypatch: pytest.MonkeyPatch
 def test_every_sample_can_be_prepared(directory: Path, tokenizer: KosmosGTokenizer):
     slots = {"tokenizer": tokenizer, "image_slots": 4, "image_size": 128}
     prompts, documents = PromptPreparer(**slots, target_size=128), DocumentPreparer(**slots)
-    for name in (*SHOWN_IN_STAGE_3, "pictures"):
+    for name in (*SHOWN_IN_STAGE_3, "images"):
         for sample in read(directory / name):
             for seed in range(6):  # what is dropped and cropped differs
                 prepared = prompts(sample, rng(seed))
@@ -205,7 +205,7 @@ def test_neon_is_shown_and_not_mentioned(directory: Path):
     for sample in read(directory / "neon"):
         assert isinstance(sample, CaptionSample)
         assert sample.image is not None
-        assert read_caption(sample.caption).style == "picture"
+        assert read_caption(sample.caption).style == "plain"
         assert np.asarray(sample.image).mean() < 100  # its ground is dark
 
 

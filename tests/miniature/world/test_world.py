@@ -55,7 +55,7 @@ def describe(
 ) -> Description:
     """One figure in the studio."""
     figure = Figure(entity=Entity(noun=noun, colour=colour, art=art), accessory=accessory)
-    return Description(figures=(figure,), relation=None, scene="studio", style="picture")
+    return Description(figures=(figure,), relation=None, scene="studio", style="plain")
 
 
 def read_figures(text: str) -> list[Figure]:
@@ -87,7 +87,7 @@ def read_caption(text: str) -> Description:
         figures=tuple(read_figures(text)),
         relation=next(iter(relations), None),
         scene=next((scene for scene in SCENES if scene in scenes), "studio"),
-        style=next(iter(styles), "picture"),
+        style=next(iter(styles), "plain"),
     )
 
 
@@ -112,11 +112,11 @@ def facts(description: Description) -> dict[str, Any]:
 
 
 def test_the_same_seed_gives_the_same_bytes(world: World) -> None:
-    one, other = sample_picture(world, rng(3)), sample_picture(world, rng(3))
+    one, other = sample_rendering(world, rng(3)), sample_rendering(world, rng(3))
     assert one.description == other.description
     assert one.image.tobytes() == other.image.tobytes()
     assert one.masks.tobytes() == other.masks.tobytes()
-    assert one.image.tobytes() != sample_picture(world, rng(4)).image.tobytes()
+    assert one.image.tobytes() != sample_rendering(world, rng(4)).image.tobytes()
     edit, again = sample_edit(world, rng(3)), sample_edit(world, rng(3))
     assert edit.instruction == again.instruction
     assert edit.after.image.tobytes() == again.after.image.tobytes()
@@ -141,11 +141,11 @@ def test_every_noun_and_accessory_can_be_shown_everywhere(
         if number % len(STYLES) != STYLES.index(style):
             continue
         description = replace(describe(noun, accessory=accessory), scene=scene, style=style)
-        picture = render(world, description, rng(number))
-        assert picture.image.shape == (128, 128, 3)
-        assert picture.image.dtype == np.uint8
-        assert picture.image.std() > 10
-        assert bool((picture.image != picture.undressed).any()) == (accessory != NOTHING)
+        rendering = render(world, description, rng(number))
+        assert rendering.image.shape == (128, 128, 3)
+        assert rendering.image.dtype == np.uint8
+        assert rendering.image.std() > 10
+        assert bool((rendering.image != rendering.undressed).any()) == (accessory != NOTHING)
 
 
 def test_all_entities_look_different(world: World) -> None:
@@ -176,8 +176,8 @@ def test_a_tinted_sprite_has_the_colour_of_its_name(world: World, colour: str) -
 def test_figures_are_whole_and_apart(world: World) -> None:
     source = rng(5)
     for _ in range(150):
-        picture = sample_picture(world, source, held_out=None)
-        for mask in picture.masks:
+        rendering = sample_rendering(world, source, held_out=None)
+        for mask in rendering.masks:
             assert 400 < (mask > 127).sum() < 6000
             assert not mask[[0, -1]].any()
             assert not mask[:, [0, -1]].any()
@@ -203,12 +203,12 @@ def test_figures_stand_as_the_relation_says(world: World, relation: str) -> None
 
 @pytest.mark.parametrize("colour", COLOURS)
 def test_a_mask_covers_the_body_and_nothing_else(world: World, colour: str) -> None:
-    picture = render(world, describe(colour=colour, accessory="hat"), rng(2))
+    rendering = render(world, describe(colour=colour, accessory="hat"), rng(2))
     other = render(
         world, describe(colour="green" if colour != "green" else "red", accessory="hat"), rng(2)
     )
-    mask, hat = picture.masks[0], picture.accessory_masks[0]
-    changed = differs(picture.image, other.image)
+    mask, hat = rendering.masks[0], rendering.accessory_masks[0]
+    changed = differs(rendering.image, other.image)
     assert not changed[mask == 0].any()
     assert changed[(mask == 255) & (hat == 0)].mean() > 0.9  # the middle is dark in all colours
 
@@ -216,18 +216,18 @@ def test_a_mask_covers_the_body_and_nothing_else(world: World, colour: str) -> N
 def test_an_accessory_changes_only_what_its_mask_covers(world: World) -> None:
     for accessory in ACCESSORIES:
         for noun in NOUNS:
-            picture = render(world, describe(noun, accessory=accessory), rng(6))
-            changed = differs(picture.image, picture.undressed)
+            rendering = render(world, describe(noun, accessory=accessory), rng(6))
+            changed = differs(rendering.image, rendering.undressed)
             assert changed.sum() > 100
-            assert not changed[picture.accessory_masks[0] == 0].any()
-            assert np.array_equal(picture.undressed, render(world, describe(noun), rng(6)).image)
+            assert not changed[rendering.accessory_masks[0] == 0].any()
+            assert np.array_equal(rendering.undressed, render(world, describe(noun), rng(6)).image)
 
 
 def test_crops_are_square_and_hold_the_entity(world: World) -> None:
     source = rng(7)
     for _ in range(60):
-        picture = sample_picture(world, source)
-        for mask, crop in zip(picture.masks, entity_crops(picture), strict=True):
+        rendering = sample_rendering(world, source)
+        for mask, crop in zip(rendering.masks, entity_crops(rendering), strict=True):
             left, top, right, bottom = crop.box
             assert right - left == bottom - top <= 128
             assert min(crop.box) >= 0
@@ -239,8 +239,8 @@ def test_crops_are_square_and_hold_the_entity(world: World) -> None:
 
 
 def test_a_masked_crop_is_the_entity_on_white(world: World) -> None:
-    picture = render(world, replace(describe("sun", "blue"), scene="forest"), rng(1))
-    crop = entity_crops(picture)[0]
+    rendering = render(world, replace(describe("sun", "blue"), scene="forest"), rng(1))
+    crop = entity_crops(rendering)[0]
     assert (crop.masked[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()
     assert (crop.crop[[0, 0, -1, -1], [0, -1, 0, -1]] != 255).any()
     assert np.array_equal(crop.crop[64, 64], crop.masked[64, 64])
@@ -299,7 +299,7 @@ def test_an_edit_changes_only_what_it_speaks_of(world: World, kind: str) -> None
             assert [name for name in one if one[name] != other[name]] == [kind]
         if kind != "noun":
             assert np.array_equal(before.masks, after.masks)
-        if after.description.style == "picture" and kind not in ("scene", "style"):
+        if after.description.style == "plain" and kind not in ("scene", "style"):
             masks = (before.masks, after.masks, before.accessory_masks, after.accessory_masks)
             outside = ~np.concatenate(masks).any(axis=0)
             shadows = differs(before.image, after.image)[outside].mean()
@@ -403,9 +403,9 @@ def test_a_world_without_accessories_and_names_of_sets() -> None:
     bare = World(Art(sets={"": sprites}, accessories={}, unseen={}))
     source = rng(19)
     for _ in range(60):
-        picture = sample_picture(bare, source)
-        assert all(figure.accessory == NOTHING for figure in picture.description.figures)
-        text = write_caption(bare, picture.description, source).text
+        rendering = sample_rendering(bare, source)
+        assert all(figure.accessory == NOTHING for figure in rendering.description.figures)
+        text = write_caption(bare, rendering.description, source).text
         assert "  " not in text
         assert not set(text.split()) & {"wearing", "with", *SETS}
         assert sample_edit(bare, source).kind != "accessory"
