@@ -154,11 +154,12 @@ def test_all_entities_look_different(world: World) -> None:
 
 
 def test_a_tint_that_looks_like_the_sprite_is_no_entity() -> None:
-    sprites = {f"{name} thing": star(5, 0.6, TINTS[name]) for name in TINTS}
+    tinted = {f"star {chr(ord('a') + n)}": name for n, name in enumerate(TINTS)}
+    sprites = {noun: star(5, 0.6, TINTS[name]) for noun, name in tinted.items()}
     sprites |= {noun: star(4, 0.5, (128, 128, 128)) for noun in NOUNS}
     small = World(Art(sets={"": sprites}, accessories={}, unseen={}))
-    for name in TINTS:
-        tints = {e.colour for e in small.entities(None) if e.noun == f"{name} thing"}
+    for noun, name in tinted.items():
+        tints = {e.colour for e in small.entities(None) if e.noun == noun}
         assert tints == set(COLOURS) - {name}
     assert {e.colour for e in small.entities(None) if e.noun == "cat"} == set(COLOURS)
 
