@@ -51,12 +51,14 @@ class DecoderOptions:
         config: JSON with the sizes, in an object 'unet'; what VAE and CLIP decide is filled in.
         clip: Result of train clip.
         vae: Result of train vae.
+        unet: Result of train decoder, of these sizes and for these latents, to train further.
         snr_gamma: Let timesteps with a higher signal-to-noise ratio count less; 5 is usual.
     """
 
     config: Path
     clip: Path
     vae: Path
+    unet: Path | None = None
     snr_gamma: float | None = None
     data: DataOptions  # each image is encoded once, one after the other
     loop: LoopOptions

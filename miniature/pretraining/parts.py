@@ -130,10 +130,12 @@ def train_decoder(options: DecoderOptions) -> Path:
     """Train a U-Net to draw captions, and put a Stable Diffusion together.
 
     Raises:
-        TrainingError: If there is no U-Net of these sizes.
+        TrainingError: If there is no U-Net of these sizes, or a given one has others.
         WeightsError: If a given result cannot be opened.
     """
     sizes, loop = NetworkSizes.read(options.config, "unet"), options.loop
+    if options.unet:
+        sizes.compare(check_config(options.unet / "unet" / "config.json", "unet"), options.unet)
     data = TrainingData.of(options.data, loop)
     parts = DecoderParts.load(options.clip, options.vae)
     settings = {
@@ -141,6 +143,7 @@ def train_decoder(options: DecoderOptions) -> Path:
         "config": sizes.identity(),
         "clip": fingerprint(options.clip),
         "vae": fingerprint(options.vae / "vae"),
+        **({"unet": fingerprint(options.unet / "unet")} if options.unet else {}),
         **data.identity(),
     }
     with hold_run(loop.output):
@@ -149,8 +152,8 @@ def train_decoder(options: DecoderOptions) -> Path:
         encoded = _write_and_encode(parts, source, data, loop)
 
         def build() -> Stage:
-            with sizes.building():
-                unet = UNet2DConditionModel(**{**sizes.values, **parts.sizes_of_unet(encoded)})
+            given = {**sizes.values, **parts.sizes_of_unet(encoded)}
+            unet = _load_unet(options.unet, given) if options.unet else _make_unet(sizes, given)
             encoder = load_component(CLIPTextModel, source / "text_encoder", dtype=torch.float32)
             null_ids = encode_captions(parts.tokenizer, [""])[0]
             diffusion = parts.diffusion()
@@ -162,6 +165,23 @@ def train_decoder(options: DecoderOptions) -> Path:
             return LatentStream(encoded, seed=data.seed, rank=rank, world_size=processes)
 
         return train(build, open_stream, loop, settings)
+
+
+def _make_unet(sizes: NetworkSizes, config: dict[str, Any]) -> UNet2DConditionModel:
+    with sizes.building():
+        return UNet2DConditionModel(**config)
+
+
+def _load_unet(folder: Path, config: dict[str, Any]) -> UNet2DConditionModel:
+    unet = load_component(UNet2DConditionModel, folder / "unet", dtype=torch.float32)
+    for name, wanted in config.items():
+        found = unet.config[name]
+        if (list(found) if isinstance(found, tuple) else found) != wanted:
+            raise TrainingError(
+                f"The U-Net in {folder} has {name}={found!r}; VAE and CLIP ask for {wanted!r}. "
+                "Name those that it was trained with."
+            )
+    return unet
 
 
 @dataclass(frozen=True, kw_only=True)

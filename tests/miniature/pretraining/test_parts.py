@@ -159,6 +159,26 @@ def test_images_are_encoded_once(
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
+def test_a_decoder_is_trained_further(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    first = world.folder / "decoder" / "weights"
+    options = [*world.data("images"), "--min-side", 64, "--unet", first]
+    options += ["--clip", world.folder / "clip" / "weights"]
+    options += ["--vae", world.folder / "vae" / "weights"]
+    sizes = ["--config", world.folder / "sizes.json"]
+    still = ["--learning-rate", 1e-12, "--weight-decay", 0]
+    result = train("decoder", tmp_path / "further", *sizes, *options, *still)
+    old, new = (
+        load_file(f / "unet" / "diffusion_pytorch_model.safetensors") for f in (first, result)
+    )
+    assert all(torch.allclose(old[name], new[name], atol=1e-6) for name in old)
+
+    other = write_sizes(tmp_path, "unet", norm_num_groups=2)
+    refused = ["--output", tmp_path / "refused", *other, *options]
+    assert "norm_num_groups=2 in 'unet', but the network in" in fails(capsys, "decoder", *refused)
+
+
 def write_sizes(folder: Path, part: str, **changes: Any) -> list[Any]:
     """Write sizes of which some are others, and return the option that names the file."""
     file = folder / "sizes.json"
