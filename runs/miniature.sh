@@ -62,18 +62,18 @@ vae=(--threads 0 --warmup-updates 100 --betas 0.9 0.99 --weight-decay 0 --clip-n
   --sample-every 200)
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 launch=("${one[@]}")
-train clip clip 5000 "${scaffold[@]}" --threads 0 --tokenizer "$run/vocabulary/clip_tokenizer" \
+train clip clip 4000 "${scaffold[@]}" --threads 0 --tokenizer "$run/vocabulary/clip_tokenizer" \
   --batch-size 64 --learning-rate 1e-3 --warmup-updates 200 --weight-decay 0.1 --clip-norm 1 &
-train vae vae 6000 "${scaffold[@]}" "${vae[@]}" --batch-size 16 --crop 64 --learning-rate 1e-3
+train vae vae 3000 "${scaffold[@]}" "${vae[@]}" --batch-size 16 --crop 64 --learning-rate 1e-3
 wait $!
 # The latents stay as they are; what they become is made better, on whole images and with CLIP's eye.
-train vae vae-decoder 3000 "${scaffold[@]}" "${vae[@]}" --batch-size 8 --learning-rate 5e-4 \
+train vae vae-decoder 2500 "${scaffold[@]}" "${vae[@]}" --batch-size 8 --learning-rate 5e-4 \
   --vae "$run/vae/weights" --clip "$run/clip/weights" &
-train probe probe 6000 --batch-size 16 --learning-rate 1.5e-3 --warmup-updates 600 --clip-norm 2 \
+train probe probe 5000 --batch-size 16 --learning-rate 1.5e-3 --warmup-updates 600 --clip-norm 2 \
   --save-dtype float16 "${art[@]}"
 wait $!
 launch=("${all[@]}")
-train decoder decoder 15000 "${scaffold[@]}" --clip "$run/clip/weights" --vae "$run/vae/weights" \
+train decoder decoder 7000 "${scaffold[@]}" --clip "$run/clip/weights" --vae "$run/vae/weights" \
   --batch-size 64 --snr-gamma 5 --learning-rate 1e-3 --warmup-updates 200 --betas 0.9 0.99 \
   --clip-norm 1 --ema-decay 0.999
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-SIDE = 128  # of a image on a sheet, in pixels
+SIDE = 128  # of an image on a sheet, in pixels
 GAP, BETWEEN, FRAME, FONT_SIZE, LINE = 10, 24, 4, 13, 16  # BETWEEN columns
 INK, RIGHT, WRONG, NEUTRAL = "#222222", "#2e9e4f", "#d33a3a", "#c4c4c4"
 
@@ -79,5 +79,5 @@ def _draw_images(sheet: Image.Image, cell: Cell, left: int, top: int) -> None:
 
 
 def _enlarge(image: Image.Image) -> Image.Image:
-    """Scale a image without smoothing, so that what the model drew is what one sees."""
+    """Scale an image without smoothing, so that what the model drew is what one sees."""
     return image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST)

@@ -52,7 +52,7 @@ class Row:
         model: Of ``MODELS``, whose images are measured.
         make: Makes a case.
         score: Scores a case's image.
-        verdict: The score that decides whether a image is right as a whole.
+        verdict: The score that decides whether an image is right as a whole.
         shown: The scores in the table; all others are in the results only.
         asked: The least value of a score, where one is asked for; of those in the table.
     """

@@ -61,7 +61,7 @@ def encode_images(
         limit: When bad samples stop it.
         min_side: By which the shards choose their images.
         bfloat16: Encode in mixed precision.
-        make_map: Makes the control map of a image, for a ControlNet.
+        make_map: Makes the control map of an image, for a ControlNet.
 
     Returns:
         ``mean`` and ``deviation`` ``(images, channels, height, width)``, ``ids`` ``(images,

@@ -18,7 +18,7 @@ from kosmosg.training.stage import Stage
 
 @dataclass(frozen=True, kw_only=True)
 class LatentExample:
-    """A image's posterior, computed once for the whole run, and its caption.
+    """An image's posterior, computed once for the whole run, and its caption.
 
     Attributes:
         mean: Of the VAE's posterior.

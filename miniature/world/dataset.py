@@ -197,7 +197,7 @@ def _draw_composition(world: World, rng: np.random.Generator) -> Sample:
 def _write_caption_that_begins_with_a_word(
     world: World, description: Description, rng: np.random.Generator
 ) -> Caption:
-    """Describe a image so that no entity comes first.
+    """Describe an image so that no entity comes first.
 
     Without its words, such a prompt would begin with an image, and is left out in training (see
     ``entities.interleave``).

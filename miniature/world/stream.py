@@ -16,7 +16,7 @@ DRAW_IMAGE = 4  # first word of the seeds; those of ``data.walk`` end at 3
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedRendering:
-    """A image and its place in the stream, which is a seed for what is done to it later."""
+    """An image and its place in the stream, which is a seed for what is done to it later."""
 
     position: int
     rendering: Rendering

@@ -129,10 +129,10 @@ def test_weights_that_cannot_be(tmp_path: Path, weight: float) -> None:
         options.mixture(lambda sample, generator: sample, 0, 1)
 
 
-def test_small_pictures_are_left_out_and_not_counted_as_bad(tmp_path: Path) -> None:
+def test_small_images_are_left_out_and_not_counted_as_bad(tmp_path: Path) -> None:
     large = IMAGE.resize((40, 40))
-    pictures = [IMAGE] * 150 + [large]
-    samples = [CaptionSample(caption=str(n), image=each) for n, each in enumerate(pictures)]
+    images = [IMAGE] * 150 + [large]
+    samples = [CaptionSample(caption=str(n), image=each) for n, each in enumerate(images)]
     write_shards(samples, tmp_path / "a")
     options = TrainingData(data=named(str(tmp_path / "a")), min_side=32, threads=0)
     stream = options.mixture(lambda sample, generator: getattr(sample, "caption", None), 0, 1)
@@ -140,7 +140,7 @@ def test_small_pictures_are_left_out_and_not_counted_as_bad(tmp_path: Path) -> N
     assert next(iter(stream.skipped.values())) == {"too-small": pytest.approx(450, abs=150)}
 
 
-def test_pictures_that_are_all_too_small_stop_the_run(tmp_path: Path) -> None:
+def test_images_that_are_all_too_small_stop_the_run(tmp_path: Path) -> None:
     samples = [CaptionSample(caption=str(n), image=IMAGE) for n in range(20)]
     write_shards(samples, tmp_path / "a")
     options = TrainingData(data=named(str(tmp_path / "a")), threads=0)
@@ -177,7 +177,7 @@ def test_what_is_encoded_once_is_not_weighted(tmp_path: Path) -> None:
         TrainingData(data=named("hub:a/b")).shards()
 
 
-def test_stage_2_leaves_pictures_closed(tmp_path: Path) -> None:
+def test_stage_2_leaves_images_closed(tmp_path: Path) -> None:
     write_shards([CaptionSample(caption="a", image=IMAGE)], tmp_path / "a")
     options = TrainingData(data=named(str(tmp_path / "a")), threads=0)
     stream = options.mixture(lambda sample, generator: sample, 0, 1, text_only=True)
@@ -219,7 +219,7 @@ def test_nothing_to_read() -> None:
         TrainingData(data=())
 
 
-def test_pictures_for_clip_and_vae() -> None:
+def test_images_for_clip_and_vae() -> None:
     sample = CaptionSample(caption="a dog", image=IMAGE)
     found = image_preparer(image_size=14)(sample, RNG)
     assert (found.pixels[0].shape, found.target, found.caption) == ((3, 14, 14), None, "a dog")

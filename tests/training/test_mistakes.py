@@ -89,7 +89,7 @@ def test_weights_that_do_not_fit(
     with (damaged / "tokenizer" / "dict.txt").open("a") as file:
         file.write("▁one-more 1\n")
     for stage in ("lm", "align", "instruct"):
-        assert "196 entries, the language model 195" in fails(capsys, stage, *weights)
+        assert "212 entries, the language model 211" in fails(capsys, stage, *weights)
     shutil.rmtree(damaged / "unet")
     assert "lacks unet" in fails(capsys, "instruct", *weights)
     inside = ["--weights", trained.lm / "weights", *run[2:]]

@@ -1,4 +1,4 @@
-"""A LoRA and a ControlNet for a decoder, from the command line to a image."""
+"""A LoRA and a ControlNet for a decoder, from the command line to an image."""
 
 import shutil
 from pathlib import Path

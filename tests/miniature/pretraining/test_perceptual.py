@@ -3,7 +3,7 @@
 import torch
 
 from miniature.pretraining.perceptual import PerceptualDistance
-from tests.training.stages.examples import pictures as images
+from tests.training.stages.examples import images
 
 
 def test_perceptual_distance_by_hand(distance: PerceptualDistance) -> None:

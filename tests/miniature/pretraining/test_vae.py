@@ -16,7 +16,7 @@ from kosmosg.training.loop import train
 from kosmosg.training.stages.common import SeededSample
 from miniature.pretraining.perceptual import PerceptualDistance
 from miniature.pretraining.vae import VaeStage, begin_with_signal, normalise_latents
-from tests.training.stages.examples import pictures as images
+from tests.training.stages.examples import images
 from tests.training.toy import ToyStream, toy_options
 from tests.training.world import SIZES
 

@@ -1,4 +1,4 @@
-"""What decides a image, and what a request asks for.
+"""What decides an image, and what a request asks for.
 
 Shares are of few fixed prompts, so their thresholds lie well below the README's table.
 """
@@ -91,7 +91,7 @@ def test_the_probe_reads_fresh_renders(public: World, probe: Probe) -> None:
     assert share([found.scene == true.scene for found, true in pairs]) >= 0.97
 
 
-# ------------------------------------------------------------------ what decides a image
+# ------------------------------------------------------------------ what decides an image
 
 
 def test_the_text_decides_the_scene(public: World, pipeline: KosmosGPipeline, probe: Probe) -> None:
