@@ -5,7 +5,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from kosmosg.demo import form, mask, show
 from kosmosg.demo.sessions import Sessions
@@ -15,21 +15,6 @@ from kosmosg.serving.metadata import read_recipe
 
 BETWEEN_LOOKS = 0.1  # seconds
 UNEXPECTED = "Something went wrong in the program that draws; its log says what."
-
-
-class Generator(Protocol):
-    """What carries out requests, here or elsewhere."""
-
-    shows_steps: bool
-
-    @property
-    def title(self) -> str:
-        """Who draws, for the page."""
-        ...
-
-    def generate(self, inputs: Mapping[str, Any], folder: Path, turn: Turn) -> list[Path]:
-        """Generate the images of a request, as files in a folder."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +52,12 @@ class Update:
 
 
 class Studio:
-    """Generator, queue and files of all tabs."""
+    """Generator, queue and files of all tabs.
+
+    Args:
+        generator: ``LocalGenerator`` or ``RemoteGenerator``, which carries out requests.
+        root: Folder for the files of all tabs.
+    """
 
     def __init__(self, generator: Any, root: Path):
         self.generator = generator
@@ -179,7 +169,7 @@ def _finish(inputs: dict[str, Any], files: list[Path], *, mixed: bool = False) -
 
 
 def _fresh(folder: Path) -> Path:
-    """Make a folder for the images of one request, in place of those of the one before."""
+    """Make a folder for the images of one request; those before stay as long as the tab."""
     numbers = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
     made = folder / str(max(numbers, default=0) + 1)
     made.mkdir()
